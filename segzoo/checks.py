@@ -1,0 +1,103 @@
+"""Checks of argument values, shared by everything that takes arguments from people or files.
+
+Each function returns the value in its canonical form or raises
+:class:`~segzoo.errors.ArgumentError` with what came, what was expected and the argument's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from .errors import ArgumentError, UnknownKeywordError, UnknownNameError, nearest
+
+T = TypeVar("T")
+
+
+def integer(name: str, value: Any, *, minimum: int, maximum: int) -> int:
+    """An int (no bool, no float) between ``minimum`` and ``maximum``, both included."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(f"{name} must be an integer, got {value!r} ({type(value).__name__}).")
+    if not minimum <= value <= maximum:
+        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {value}.")
+    return value
+
+
+def number(name: str, value: Any, *, minimum: float, maximum: float) -> float:
+    """A finite int or float between ``minimum`` and ``maximum``, both included, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentError(f"{name} must be a number, got {value!r} ({type(value).__name__}).")
+    if not math.isfinite(value) or not minimum <= value <= maximum:
+        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {value}.")
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False, nothing that merely looks like it."""
+    if not isinstance(value, bool):
+        raise ArgumentError(
+            f"{name} must be True or False, got {value!r} ({type(value).__name__})."
+        )
+    return value
+
+
+def text(name: str, value: Any, *, longest: int = 256) -> str:
+    """A non-empty string of at most ``longest`` characters."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name} must be a string, got {value!r} ({type(value).__name__}).")
+    if not 0 < len(value) <= longest:
+        raise ArgumentError(f"{name} must have 1 to {longest} characters, got {len(value)}.")
+    return value
+
+
+def choice(name: str, value: Any, options: Collection[str]) -> str:
+    """One of ``options``; a near miss is told what it looks like."""
+    if not isinstance(value, str) or value not in options:
+        hint = nearest(value, options) if isinstance(value, str) else ""
+        raise UnknownNameError(
+            f"{name} must be one of {', '.join(sorted(options))}; got {value!r}.{hint}"
+        )
+    return value
+
+
+def sequence(
+    name: str, value: Any, item: Callable[[str, Any], T], *, longest: int = 1024
+) -> tuple[T, ...]:
+    """A tuple of at most ``longest`` checked items, from any list or tuple."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ArgumentError(f"{name} must be a sequence, got {value!r} ({type(value).__name__}).")
+    if len(value) > longest:
+        raise ArgumentError(f"{name} must have at most {longest} items, got {len(value)}.")
+    return tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+
+
+def plain(name: str, value: Any, *, levels: int = 4) -> Any:
+    """A value that JSON can carry, small and finite; lists become tuples, mappings dicts."""
+    if value is None or isinstance(value, (bool, str)):
+        return text(name, value, longest=4096) if value else value
+    if isinstance(value, int):
+        return integer(name, value, minimum=-(2**53), maximum=2**53)
+    if isinstance(value, float):
+        return number(name, value, minimum=-math.inf, maximum=math.inf)
+    if levels and isinstance(value, Mapping):
+        return {
+            text(f"a key of {name}", key): plain(f"{name}[{key!r}]", entry, levels=levels - 1)
+            for key, entry in value.items()
+        }
+    if levels and isinstance(value, Sequence) and not isinstance(value, bytes):
+        return sequence(name, value, lambda where, entry: plain(where, entry, levels=levels - 1))
+    raise ArgumentError(
+        f"{name} must be made of numbers, strings, booleans, lists and mappings, so that it can "
+        f"be saved; got {value!r} ({type(value).__name__})."
+    )
+
+
+def keywords(owner: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise for the first keyword that is not in ``known``."""
+    for name in given:
+        if name not in known:
+            raise UnknownKeywordError(
+                f"{owner} has no argument {name!r}.{nearest(name, known)} "
+                f"It takes: {', '.join(known)}."
+            )

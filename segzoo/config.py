@@ -1,0 +1,158 @@
+"""All that rebuilds a model: frozen values with a strict round trip through JSON.
+
+A config is checked when it is made, whether a person or a file made it, so that nothing downstream
+has to. The signature of each architecture is that of its config: see :func:`built_from`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from torch import nn
+
+from . import checks
+from .errors import ArgumentError
+from .preprocessing import Normalization
+
+P = ParamSpec("P")
+ConfigT = TypeVar("ConfigT", bound="ModelConfig")
+ModelT = TypeVar("ModelT")
+
+#: Far above what anybody trains, far below what would exhaust a machine.
+MAX_CLASSES = 65536
+MAX_BANDS = 4096
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every architecture takes; an architecture's own config adds its options.
+
+    Args:
+        encoder: A name of :func:`segzoo.list_encoders`, with a tag of its weights if you like
+            (``"resnet34.a1_in1k"``), or a module of your own with an attribute ``features``.
+        classes: Number of logits for each pixel, 1 or more.
+        in_channels: Bands of the image, 1 or more.
+        pretrained: Load timm's weights into the encoder (this is the only argument that touches
+            the network), adapted to ``in_channels`` as timm does.
+        depth: How many of the encoder's maps to use, counted from the image; None for all.
+        image_size: ``(height, width)`` to build the encoder for, where it is built for a size.
+            The model takes images of any size all the same.
+        normalization: What the model expects of its pixels; None for what the encoder was
+            trained with.
+        class_names: One name for each class, saved with the model; None for no names.
+        encoder_options: Passed on to ``timm.create_model`` (``{"drop_path_rate": 0.1}``), or to
+            the encoder that you registered; must be plain values, so that they can be saved.
+    """
+
+    encoder: str | nn.Module = field(default="resnet34", kw_only=False)
+    classes: int = field(default=1, kw_only=False)
+    in_channels: int = 3
+    pretrained: bool = False
+    depth: int | None = None
+    image_size: tuple[int, int] | None = None
+    normalization: Normalization | None = None
+    class_names: tuple[str, ...] | None = None
+    encoder_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.encoder, nn.Module):
+            self._set(encoder=checks.text("encoder", self.encoder))
+        checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
+        checks.integer("in_channels", self.in_channels, minimum=1, maximum=MAX_BANDS)
+        checks.flag("pretrained", self.pretrained)
+        if self.depth is not None:
+            checks.integer("depth", self.depth, minimum=1, maximum=1024)
+        if self.image_size is not None:
+            size = checks.sequence("image_size", self.image_size, _side, longest=2)
+            if len(size) != 2:
+                raise ArgumentError(f"image_size must be (height, width), got {self.image_size!r}.")
+            self._set(image_size=size)
+        if not isinstance(self.normalization, (Normalization, type(None))):
+            raise ArgumentError(
+                f"normalization must be a segzoo.Normalization, got {self.normalization!r}."
+            )
+        if self.normalization is not None and len(self.normalization.mean) != self.in_channels:
+            raise ArgumentError(
+                f"normalization is for {len(self.normalization.mean)} bands, but "
+                f"in_channels={self.in_channels}."
+            )
+        if self.class_names is not None:
+            names = checks.sequence(
+                "class_names", self.class_names, checks.text, longest=MAX_CLASSES
+            )
+            if len(names) != self.classes:
+                raise ArgumentError(
+                    f"class_names has {len(names)} names for classes={self.classes}; give one each."
+                )
+            self._set(class_names=names)
+        if not isinstance(self.encoder_options, Mapping):
+            raise ArgumentError(f"encoder_options must be a mapping, got {self.encoder_options!r}.")
+        self._set(encoder_options=checks.plain("encoder_options", self.encoder_options))
+
+    def _set(self, **values: Any) -> None:
+        """Put checked values in their canonical form; only for ``__post_init__``."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments as plain values, for JSON.
+
+        Without ``pretrained``, which says how a model was begun, not what it is.
+        """
+        return {name: value for name, value in asdict(self).items() if name != "pretrained"}
+
+    @classmethod
+    def from_arguments(cls: type[ConfigT], arguments: Mapping[str, Any]) -> ConfigT:
+        """The inverse of :meth:`arguments`; every value is checked again.
+
+        Raises:
+            ArgumentError: An unknown argument, a wrong type or a value out of range.
+        """
+        known = [item.name for item in fields(cls) if item.name != "pretrained"]
+        checks.keywords(cls.__name__, arguments, known)
+        values = dict(arguments)
+        if values.get("normalization") is not None:
+            values["normalization"] = _normalization(values["normalization"])
+        return cls(**values)
+
+
+def _side(name: str, value: Any) -> int:
+    return checks.integer(name, value, minimum=1, maximum=MAX_SIDE)
+
+
+def _normalization(value: Any) -> Normalization:
+    if not isinstance(value, Mapping) or set(value) != {"mean", "std"}:
+        raise ArgumentError(f"normalization must have exactly mean and std, got {value!r}.")
+    return Normalization(value["mean"], value["std"])
+
+
+def built_from(
+    config: Callable[P, ConfigT],
+) -> Callable[[Callable[[ModelT, ConfigT], None]], Callable[Concatenate[ModelT, P], None]]:
+    """Give an ``__init__`` that takes a config the explicit signature of that config's class.
+
+    So the arguments of an architecture are written once, with their defaults and checks, and type
+    checkers, ``help()`` and error messages all see them.
+    """
+    signature = inspect.signature(config)
+
+    def decorate(
+        init: Callable[[ModelT, ConfigT], None],
+    ) -> Callable[Concatenate[ModelT, P], None]:
+        @functools.wraps(init)
+        def construct(self: ModelT, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            checks.keywords(type(self).__name__, kwargs, list(signature.parameters))
+            init(self, config(*args, **kwargs))
+
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        construct.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[this, *signature.parameters.values()], return_annotation=None
+        )
+        return construct
+
+    return decorate

@@ -1,0 +1,1 @@
+"""Checkpoints of other libraries, brought over exactly or refused with the reason."""

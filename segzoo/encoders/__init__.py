@@ -1,0 +1,25 @@
+"""Encoders: backbones by name, and what can be asked of them."""
+
+from .catalog import (
+    ENCODERS,
+    EncoderInfo,
+    create_encoder,
+    encoder_info,
+    is_known,
+    list_encoders,
+    register_encoder,
+)
+from .encoder import Encoder
+from .sizes import SizeRule
+
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderInfo",
+    "SizeRule",
+    "create_encoder",
+    "encoder_info",
+    "is_known",
+    "list_encoders",
+    "register_encoder",
+]

@@ -1,0 +1,240 @@
+"""Encoders by name, timm's and the user's own, and what is known of each without building it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
+from ..features import FeatureSpec
+from ..preprocessing import IDENTITY, Normalization
+from ..registry import Registry
+from . import timm_source
+from .encoder import Encoder
+from .sizes import Size, SizeRule
+
+Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+#: The user's own encoders: name -> a callable that builds the backbone.
+ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder")
+
+
+def register_encoder(name: str) -> Callable[[Factory], Factory]:
+    """Give a backbone of your own a name, so that models with it can be built, saved and loaded.
+
+    The decorated callable takes ``in_channels`` and ``pretrained``, and whatever is given as
+    ``encoder_options``. It returns a module that maps an image to a list of feature maps, finest
+    first, and has an attribute ``features``, a sequence of :class:`~segzoo.FeatureSpec`.
+
+    >>> @segzoo.register_encoder("two_convs")
+    ... class TwoConvs(torch.nn.Module):
+    ...     features = (segzoo.FeatureSpec(8, 2), segzoo.FeatureSpec(16, 4))
+    ...
+    ...     def __init__(self, in_channels: int = 3, pretrained: bool = False):
+    ...         super().__init__()
+    ...         self.fine = torch.nn.Conv2d(in_channels, 8, 3, stride=2, padding=1)
+    ...         self.coarse = torch.nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    ...
+    ...     def forward(self, image):
+    ...         fine = self.fine(image)
+    ...         return [fine, self.coarse(fine)]
+    >>> segzoo.Unet("two_convs", classes=2)(torch.rand(1, 3, 50, 37)).shape
+    torch.Size([1, 2, 50, 37])
+
+    Raises:
+        DuplicateNameError: The name is taken, by an encoder registered before or by timm.
+    """
+    if timm_source.is_timm_name(name):
+        raise DuplicateNameError(f"timm has an architecture {name!r} already. Choose another name.")
+
+    def register(factory: Factory) -> Factory:
+        ENCODERS.add(name, factory)
+        return factory
+
+    return register
+
+
+def is_known(name: str) -> bool:
+    """Whether an encoder can be built by that name."""
+    return name in ENCODERS or timm_source.is_timm_name(name)
+
+
+def list_encoders(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names of encoders, sorted.
+
+    Args:
+        pattern: Shell-style: ``"resnet*"``, ``"*dinov2*"``.
+        pretrained: Only those for which timm knows pretrained weights.
+    """
+    import timm
+
+    if pretrained:
+        names = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+    else:
+        names = {*timm.list_models(), *ENCODERS}
+    return sorted(fnmatch.filter(names, pattern))
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What is known of an encoder without downloading or allocating anything.
+
+    Attributes:
+        name: The full name, with the tag of the weights.
+        channels: Channels of each map, finest first.
+        strides: Stride of each map, finest first.
+        parameters: Number of weights of the encoder.
+        gflops: 10^9 floating point operations (a multiply-add counts as two) for one image of
+            224x224, or of the size nearest to it that the encoder takes.
+        gflops_size: That size, ``(height, width)``.
+        pretrained_tags: Tags of pretrained weights, timm's default first.
+        license: Licence of the weights that ``name`` stands for, as timm states it, or None.
+        normalization: Mean and standard deviation that those weights expect.
+        size_rule: Which image sizes the encoder takes, and what happens to others.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    parameters: int
+    gflops: float
+    gflops_size: Size
+    pretrained_tags: tuple[str, ...]
+    license: str | None
+    normalization: Normalization
+    size_rule: SizeRule
+
+
+def encoder_info(name: str) -> EncoderInfo:
+    """Describe an encoder, without a download and without allocating its weights.
+
+    >>> info = segzoo.encoder_info("resnet34")
+    >>> info.channels, info.strides
+    ((64, 64, 128, 256, 512), (2, 4, 8, 16, 32))
+
+    Raises:
+        UnknownNameError: No encoder has that name; the nearest ones are suggested.
+    """
+    if name in ENCODERS:
+        with torch.device("meta"):
+            encoder = create_encoder(name).eval()
+        tags: tuple[str, ...] = ()
+        license: str | None = None
+    else:
+        plan = timm_source.plan_backbone(name)
+        with torch.device("meta"):
+            encoder = timm_source.build(name).eval()
+        tags = timm_source.pretrained_tags(plan.name.partition(".")[0])
+        license = plan.source.license
+    gflops, size = _gflops(encoder)
+    return EncoderInfo(
+        name=encoder.name,
+        channels=encoder.channels,
+        strides=encoder.strides,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        gflops=gflops,
+        gflops_size=size,
+        pretrained_tags=tags,
+        license=license,
+        normalization=encoder.normalization,
+        size_rule=encoder.size_rule,
+    )
+
+
+def _gflops(encoder: Encoder) -> tuple[float, Size]:
+    """Counted on the meta device, where the operations are dispatched but not computed."""
+    image = encoder.size_rule.fit(torch.empty(1, encoder.in_channels, 224, 224, device="meta"))
+    encoder.requires_grad_(False)  # the counter's module hooks trip over parameters used as inputs
+    with FlopCounterMode(display=False) as counter:
+        encoder(image)
+    return counter.get_total_flops() / 1e9, (image.shape[-2], image.shape[-1])
+
+
+def create_encoder(
+    encoder: str | nn.Module,
+    *,
+    in_channels: int = 3,
+    pretrained: bool = False,
+    depth: int | None = None,
+    image_size: Size | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Encoder:
+    """An encoder by name, or around a backbone that you built.
+
+    Args:
+        encoder: A name of :func:`list_encoders`, with a tag if you like
+            (``"resnet34.a1_in1k"``); or a module that takes an image and gives a list of maps,
+            with an attribute ``features`` (a sequence of :class:`~segzoo.FeatureSpec`); or an
+            :class:`Encoder`.
+        in_channels: Bands of the image, 1 or more.
+        pretrained: Load timm's weights of that name, adapted to the number of bands as timm does.
+        depth: How many maps to take, counted from the image; None for all.
+        image_size: ``(height, width)`` to build the backbone for, where it is built for a size.
+        options: Passed on to ``timm.create_model``, or to the registered callable.
+
+    Raises:
+        UnknownNameError: No encoder has that name, or no weights have that tag.
+        ArgumentError: An argument that this encoder cannot have.
+        EncoderError: The backbone cannot be built or run.
+    """
+    if isinstance(encoder, str) and encoder not in ENCODERS:
+        if not timm_source.is_timm_name(encoder):
+            raise UnknownNameError(
+                f"There is no encoder {encoder!r}.{nearest(encoder, list_encoders())} "
+                "segzoo.list_encoders() gives all names."
+            )
+        return timm_source.build(
+            encoder,
+            in_channels=in_channels,
+            pretrained=pretrained,
+            depth=depth,
+            image_size=image_size,
+            options=options,
+        )
+    if isinstance(encoder, str):
+        backbone = ENCODERS[encoder](
+            in_channels=in_channels, pretrained=pretrained, **(options or {})
+        )
+        return _adapt(backbone, encoder, in_channels, depth)
+    if pretrained or options:
+        raise ArgumentError(
+            "pretrained and encoder_options are for an encoder given by name; yours is built "
+            "already."
+        )
+    if isinstance(encoder, Encoder):
+        if in_channels != encoder.in_channels:
+            raise ArgumentError(
+                f"in_channels={in_channels}, but the encoder was built for {encoder.in_channels}."
+            )
+        return encoder
+    return _adapt(encoder, type(encoder).__name__, in_channels, depth)
+
+
+def _adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -> Encoder:
+    """An encoder around the user's own module."""
+    if isinstance(backbone, Encoder):
+        return backbone
+    features = getattr(backbone, "features", None)
+    if not isinstance(features, (tuple, list)) or not all(
+        isinstance(feature, FeatureSpec) for feature in features
+    ):
+        raise ArgumentError(
+            f"The backbone {name!r} needs an attribute `features`, a tuple of segzoo.FeatureSpec, "
+            f"one for each map that it gives, finest first; got {features!r}."
+        )
+    if depth is not None:
+        raise ArgumentError("depth is for timm's encoders; give your own the maps you want.")
+    normalization = getattr(backbone, "normalization", None)
+    return Encoder(
+        backbone,
+        features,
+        name=name,
+        in_channels=in_channels,
+        normalization=normalization if isinstance(normalization, Normalization) else IDENTITY,
+    )

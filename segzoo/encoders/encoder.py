@@ -1,0 +1,133 @@
+"""The encoder: any backbone behind one face, saying of itself what a decoder must know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..errors import EncoderError
+from ..features import FeatureSpec, check_pyramid
+from ..preprocessing import IDENTITY, Normalization
+from .sizes import ANY_SIZE, SizeRule
+from .stages import parameter_stages, whole_modules
+
+
+class Encoder(nn.Module):
+    """A backbone that gives feature maps, and the description of them.
+
+    Use :func:`segzoo.create_encoder` to get one by name. Made by hand, it adapts any module:
+
+    Args:
+        backbone: Takes an image ``(N, in_channels, H, W)`` and gives a list of maps, finest first.
+        features: What those maps are.
+        name: What the backbone is saved as; for a timm backbone ``architecture.tag``.
+        in_channels: Bands of the image.
+        normalization: What the backbone expects of its pixels.
+        size_rule: Which image sizes it takes.
+        channels_last: Its maps are ``(N, H, W, C)``.
+
+    Attributes:
+        features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
+        frozen_stages: How many stages, counted from the image, are frozen.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: Sequence[FeatureSpec],
+        *,
+        name: str,
+        in_channels: int = 3,
+        normalization: Normalization = IDENTITY,
+        size_rule: SizeRule = ANY_SIZE,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.features = check_pyramid(features)
+        self.name = name
+        self.in_channels = in_channels
+        self.normalization = normalization.for_bands(in_channels)
+        self.size_rule = size_rule
+        self.channels_last = channels_last
+        self.frozen_stages = 0
+        self._frozen: frozenset[str] = frozenset()
+
+    @property
+    def stride(self) -> int:
+        """The stride of the deepest map."""
+        return self.features[-1].stride
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels of each map, finest first."""
+        return tuple(feature.channels for feature in self.features)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each map, finest first."""
+        return tuple(feature.stride for feature in self.features)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``."""
+        maps = self.backbone(image)
+        if self.channels_last:
+            return [item.permute(0, 3, 1, 2) for item in maps]
+        return list(maps)
+
+    def stages(self) -> list[list[str]]:
+        """The names of the backbone's parameters, stage by stage.
+
+        Stage ``i`` holds what map ``i`` needs and no earlier map does (the stem is part of the
+        first); what no map needs is counted to the last. Found from the graph of gradients, so it
+        holds for every backbone.
+        """
+        return parameter_stages(self.backbone, self.in_channels, len(self.features))
+
+    def freeze(self, stages: int | None = None) -> None:
+        """Stop training the first ``stages`` stages (None: all of them).
+
+        Their parameters get no gradient, and their modules stay in eval mode whatever
+        :meth:`train` says: running statistics stand still, drop-path and dropout are off.
+
+        Raises:
+            EncoderError: There are not that many stages.
+        """
+        every = self.stages()
+        count = len(every) if stages is None else stages
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(every):
+            raise EncoderError(
+                f"stages must be between 1 and {len(every)} for {self.name!r} (or None for all of "
+                f"them), got {stages!r}."
+            )
+        self.unfreeze()
+        parameters = dict(self.backbone.named_parameters())
+        names = [name for stage in every[:count] for name in stage]
+        # Only what was trainable before is given back by unfreeze.
+        self._frozen = frozenset(name for name in names if parameters[name].requires_grad)
+        self.frozen_stages = count
+        for name in self._frozen:
+            parameters[name].requires_grad_(False)
+        self.train(self.training)
+
+    def unfreeze(self) -> None:
+        """Train everything again that :meth:`freeze` had stopped."""
+        parameters = dict(self.backbone.named_parameters())
+        for name in self._frozen:
+            parameters[name].requires_grad_(True)
+        self._frozen = frozenset()
+        self.frozen_stages = 0
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Switch to training mode, except for what is frozen."""
+        super().train(mode)
+        if mode and self.frozen_stages:
+            for module in whole_modules(self.backbone, self._frozen):
+                module.eval()
+        return self
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` says of the encoder."""
+        return f"{self.name}, channels={self.channels}, strides={self.strides}"

@@ -1,0 +1,116 @@
+"""Which image sizes a backbone takes: described by a value, found by trying.
+
+No table and no test on a name: the backbone is run on the meta device, where only shapes are
+computed, at sizes of growing strictness. What it accepts is its rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import EncoderError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """What has to be done to an image of any size before a backbone takes it.
+
+    Args:
+        multiple: Both sides must be a multiple of this; 1 where any size goes.
+        minimum: The smallest side that the backbone takes.
+        fixed: The one ``(height, width)`` that it takes, or None.
+    """
+
+    multiple: int = 1
+    minimum: int = 1
+    fixed: Size | None = None
+
+    def __str__(self) -> str:
+        if self.fixed:
+            return f"only {self.fixed[0]}x{self.fixed[1]}: other images are resized"
+        rule = "any" if self.multiple == 1 else f"multiples of {self.multiple}: images are padded"
+        return rule if self.minimum <= self.multiple else f"{rule}, from {self.minimum} pixels"
+
+    def fit(self, image: Tensor) -> Tensor:
+        """The image ``(N, C, H, W)`` at a size that the backbone takes.
+
+        Padded with zeros (the mean colour of a normalised image) on the right and at the bottom,
+        or resized where only one size goes; the same tensor where nothing has to be done.
+        """
+        height, width = image.shape[-2:]
+        if self.fixed:
+            return F.interpolate(image, self.fixed, mode="bilinear", antialias=True)
+        if self.multiple > 1:
+            # Without a test on the amount, so that an exported graph works at every size.
+            image = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
+        if height < self.minimum or width < self.minimum:
+            image = F.pad(
+                image,
+                (
+                    0,
+                    max(self.minimum - image.shape[-1], 0),
+                    0,
+                    max(self.minimum - image.shape[-2], 0),
+                ),
+            )
+        return image
+
+    def restore(self, logits: Tensor, size: Size) -> Tensor:
+        """Undo :meth:`fit` on the logits, for an image that was ``size`` = (height, width)."""
+        if self.fixed:
+            return F.interpolate(logits, size, mode="bilinear")
+        if self.multiple > 1 or size[0] < self.minimum or size[1] < self.minimum:
+            return logits[..., : size[0], : size[1]]
+        return logits
+
+
+#: The rule of a backbone that takes any image as it is.
+ANY_SIZE = SizeRule()
+
+#: Sides with different remainders by every small number: a backbone that takes these takes any.
+_ODD: tuple[Size, ...] = ((131, 160), (250, 317), (161, 223))
+#: What multiples are looked for: powers of two, and patches of 3, 5, 7 times a power of two.
+_MULTIPLES = sorted({odd << power for odd in (1, 3, 5, 7, 9) for power in range(9)} - {1})
+
+
+def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
+    """The least strict rule that a backbone obeys.
+
+    Args:
+        accepts: Whether the backbone gives its maps for an image of that ``(height, width)``.
+        native: The size that it was made for, tried last.
+
+    Raises:
+        EncoderError: It does not even take its native size.
+    """
+    if all(map(accepts, _ODD)):
+        return SizeRule(minimum=_smallest(accepts, 1))
+    for multiple in _MULTIPLES:
+        tall, wide = (256 // multiple + 2) * multiple, (192 // multiple + 1) * multiple
+        if accepts((tall, wide)) and accepts((wide, tall + multiple)):
+            return SizeRule(multiple=multiple, minimum=_smallest(accepts, multiple))
+    if accepts(native):
+        return SizeRule(fixed=native)
+    raise EncoderError(
+        f"The backbone gives no feature maps for an image of its own size, {native[0]}x{native[1]}."
+    )
+
+
+def _smallest(accepts: Callable[[Size], bool], step: int) -> int:
+    """The smallest multiple of ``step`` that is accepted as a side, by doubling, then halving."""
+    high = 1
+    while not accepts((high * step, high * step)):
+        high *= 2
+        if high * step > 1024:
+            raise EncoderError("The backbone takes no square image of up to 1024 pixels.")
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if accepts((middle * step, middle * step)) else (middle, high)
+    return high * step

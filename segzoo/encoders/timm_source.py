@@ -1,0 +1,312 @@
+"""timm's backbones: everything that a decoder must know is asked of the backbone itself.
+
+Each backbone is first built on the meta device, where it has shapes but no values, which takes a
+few hundredths of a second; its maps, its size rule and the options that make it take more sizes
+are found there by trying. timm is imported when the first backbone is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
+from ..features import FeatureSpec
+from ..preprocessing import IDENTITY, Normalization
+from .encoder import Encoder
+from .sizes import Size, SizeRule, find_size_rule
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+#: Options that decide what is read from disk or network, or what the encoder sets itself.
+_RESERVED = frozenset(
+    {
+        *("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"),
+        *("exportable", "feature_cls", "features_only", "in_chans", "model_name", "no_jit"),
+        "scriptable",
+    }
+)
+#: Ways to make a backbone take other sizes than the one it was designed for; each is tried.
+_FLEXIBLE: tuple[Mapping[str, bool], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"strict_img_size": False, "dynamic_img_pad": True},
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+)
+#: How many blocks of a flat backbone are taken when not told: four, as in DPT (Ranftl et al.,
+#: "Vision Transformers for Dense Prediction", 2021, section 3.1).
+_FLAT_MAPS = 4
+
+
+@dataclass(frozen=True)
+class BackbonePlan:
+    """All that is known of a backbone before its weights exist."""
+
+    name: str
+    options: Mapping[str, Any]
+    features: tuple[FeatureSpec, ...]
+    size_rule: SizeRule
+    channels_last: bool
+    parameters: int
+    source: PretrainedCfg
+
+
+def is_timm_name(name: str) -> bool:
+    """Whether timm has an architecture of that name (a ``.tag`` is not looked at)."""
+    import timm
+
+    return timm.is_model(name.partition(".")[0])
+
+
+def full_name(name: str) -> str:
+    """``architecture.tag``, the tag being timm's default where none is given.
+
+    Raises:
+        UnknownNameError: timm has no such architecture, or no such tag of it.
+    """
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownNameError(
+            f"There is no encoder {name!r}.{nearest(architecture, timm.list_models())} "
+            "segzoo.list_encoders() gives all names."
+        )
+    tags = pretrained_tags(architecture)
+    if tag:
+        if tag not in tags:
+            raise UnknownNameError(
+                f"The encoder {architecture!r} has no pretrained tag {tag!r}.{nearest(tag, tags)} "
+                f"It has: {', '.join(tags) or 'none'}."
+            )
+        return name
+    default = timm.get_pretrained_cfg(architecture)
+    return f"{architecture}.{default.tag}" if default is not None and default.tag else architecture
+
+
+def pretrained_tags(architecture: str) -> tuple[str, ...]:
+    """The tags of the weights that timm knows for an architecture, its default first."""
+    import timm
+
+    names = timm.list_models(architecture, pretrained=True)
+    tags = [name.partition(".")[2] for name in names if name.partition(".")[0] == architecture]
+    default = timm.get_pretrained_cfg(architecture)
+    first = default.tag if default is not None else None
+    return tuple(sorted(filter(None, tags), key=lambda tag: (tag != first, tag)))
+
+
+def build(
+    name: str,
+    *,
+    in_channels: int = 3,
+    pretrained: bool = False,
+    depth: int | None = None,
+    image_size: Size | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Encoder:
+    """An :class:`Encoder` around ``timm.create_model(name, features_only=True)``."""
+    import timm
+
+    plan = plan_backbone(name, depth=depth, image_size=image_size, options=options)
+    if pretrained and not pretrained_tags(plan.name.partition(".")[0]):
+        raise EncoderError(
+            f"timm has no pretrained weights for {name!r}; build it with pretrained=False, or see "
+            "segzoo.list_encoders(pretrained=True)."
+        )
+    backbone = timm.create_model(
+        plan.name, pretrained=pretrained, features_only=True, in_chans=in_channels, **plan.options
+    )
+    return Encoder(
+        backbone,
+        plan.features,
+        name=plan.name,
+        in_channels=in_channels,
+        normalization=_normalization(plan.source),
+        size_rule=plan.size_rule,
+        channels_last=plan.channels_last,
+    )
+
+
+def plan_backbone(
+    name: str,
+    *,
+    depth: int | None = None,
+    image_size: Size | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> BackbonePlan:
+    """Find out about a backbone without allocating its weights; remembered for the process.
+
+    Args:
+        name: timm's name, with or without a tag.
+        depth: How many maps, counted from the image; None for all that timm gives.
+        image_size: ``(height, width)`` to build it for, where it is built for a size.
+        options: What else goes to ``timm.create_model``.
+
+    Raises:
+        UnknownNameError: An unknown name or tag.
+        ArgumentError: A depth or an option that it cannot have.
+        EncoderError: timm cannot build or run it.
+    """
+    return _plan(full_name(name), depth, image_size, json.dumps(dict(options or {})))
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -> BackbonePlan:
+    import timm
+
+    given = json.loads(options)
+    for option in sorted(_RESERVED & given.keys()):
+        raise ArgumentError(
+            f"encoder_options cannot hold {option!r}: segzoo sets it itself, or it would name a "
+            "file to read."
+        )
+    source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    chosen = given | _taps(name, depth, given)
+    meta, rule, final = _most_flexible(name, chosen, source.input_size[-2:], image_size)
+    return BackbonePlan(
+        name=name,
+        options=final,
+        features=_features(meta),
+        size_rule=rule,
+        channels_last=_is_nhwc(meta),
+        parameters=sum(parameter.numel() for parameter in meta.parameters()),
+        source=source,
+    )
+
+
+def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The backbone in eval mode on the meta device, where it has shapes but no values.
+
+    Raises:
+        ArgumentError: An option that this backbone does not have.
+        EncoderError: timm cannot build it.
+    """
+    import timm
+
+    try:
+        with torch.device("meta"):
+            backbone: nn.Module = timm.create_model(name, features_only=True, **options)
+    except TypeError as error:
+        raise ArgumentError(
+            f"timm cannot build {name!r} with the options {dict(options)}: {error}"
+        ) from error
+    except Exception as error:
+        raise EncoderError(
+            f"timm cannot build {name!r} with the options {dict(options)}: {error}"
+        ) from error
+    return backbone.eval()
+
+
+def _taps(name: str, depth: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``out_indices`` for timm, ascending, or nothing where its own choice is the right one."""
+    info: Any = meta_backbone(name, {}).feature_info
+    total = len(info)
+    if "out_indices" in given:
+        if depth is not None:
+            raise ArgumentError("Give depth or encoder_options['out_indices'], not both.")
+        return {"out_indices": _sorted_indices(name, given["out_indices"], total)}
+    default = _sorted_indices(name, info.out_indices, total)
+    flat = total > 1 and len(set(info.get("reduction", list(range(total))))) == 1
+    available = total if flat else len(default)
+    if depth is not None and not 1 <= depth <= available:
+        raise ArgumentError(
+            f"depth must be between 1 and {available} for {name!r} (it gives {available} maps), "
+            f"got {depth}."
+        )
+    if flat:
+        # Evenly spread over all blocks, the last one included: 2, 5, 8, 11 of twelve.
+        count = depth or min(_FLAT_MAPS, total)
+        taps = tuple(total * (i + 1) // count - 1 for i in range(count))
+    else:
+        taps = default[:depth]
+    return {} if taps == tuple(info.out_indices) else {"out_indices": taps}
+
+
+def _sorted_indices(name: str, indices: Any, total: int) -> tuple[int, ...]:
+    """Ascending, each once: timm's maps come in that order whatever order is asked for."""
+    wanted = range(total - indices, total) if isinstance(indices, int) else indices
+    wrong = [
+        i
+        for i in wanted
+        if isinstance(i, bool) or not isinstance(i, int) or not -total <= i < total
+    ]
+    if wrong or not wanted:
+        raise ArgumentError(
+            f"out_indices must be integers between {-total} and {total - 1} for {name!r} (it has "
+            f"{total} blocks to choose from), got {indices!r}."
+        )
+    return tuple(sorted({index % total for index in wanted}))
+
+
+def _most_flexible(
+    name: str, options: Mapping[str, Any], native: Size, image_size: Size | None
+) -> tuple[nn.Module, SizeRule, Mapping[str, Any]]:
+    """The build of the backbone that takes the most image sizes, or ``image_size`` where given."""
+    found: list[tuple[nn.Module, SizeRule, Mapping[str, Any]]] = []
+    problem: Exception | None = None
+    for extra in _builds(image_size):
+        if extra.keys() & options.keys():
+            continue  # what the user sets is not changed
+        try:
+            build = {**options, **extra}
+            meta = meta_backbone(name, build)
+            rule = find_size_rule(functools.partial(_accepts, meta), image_size or native)
+        except (ArgumentError, EncoderError) as error:
+            if not extra:
+                problem = error
+                if isinstance(error, ArgumentError):
+                    break  # an option of the user's that does not exist
+            continue
+        found.append((meta, rule, build))
+        if (rule.multiple == 1 and not rule.fixed) or "img_size" in extra:
+            break
+    if not found:
+        raise problem or EncoderError(f"timm cannot build {name!r} for {image_size}.")
+    return min(found, key=lambda item: (item[1].fixed is not None, item[1].multiple))
+
+
+def _builds(image_size: Size | None) -> Iterator[Mapping[str, Any]]:
+    if image_size is not None:
+        yield {"img_size": image_size}
+    yield {}
+    yield from _FLEXIBLE
+
+
+def _accepts(backbone: nn.Module, size: Size) -> bool:
+    """Whether the backbone gives the maps that it declares for an image of that size."""
+    image = torch.empty(1, _bands(backbone), *size, device="meta")
+    try:
+        with torch.no_grad():
+            maps: Sequence[Tensor] = backbone(image)
+    except Exception:
+        # A backbone may fail in any way at a size that it does not take.
+        return False
+    axis = 3 if _is_nhwc(backbone) else 1
+    return [item.shape[axis] for item in maps] == [f.channels for f in _features(backbone)] and all(
+        item.ndim == 4 and item.numel() for item in maps
+    )
+
+
+def _bands(backbone: nn.Module) -> int:
+    source: Mapping[str, Any] = getattr(backbone, "pretrained_cfg", None) or {}
+    return int(source.get("input_size", (3,))[0])
+
+
+def _features(backbone: Any) -> tuple[FeatureSpec, ...]:
+    info = backbone.feature_info
+    return tuple(map(FeatureSpec, info.channels(), info.reduction()))
+
+
+def _is_nhwc(backbone: nn.Module) -> bool:
+    return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
+
+
+def _normalization(source: PretrainedCfg) -> Normalization:
+    return Normalization(tuple(source.mean), tuple(source.std)) if source.mean else IDENTITY

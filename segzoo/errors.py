@@ -1,0 +1,80 @@
+"""Everything that segzoo raises on purpose.
+
+    SegzooError
+    ├── ArgumentError (ValueError)         an argument is out of its range
+    │   ├── UnknownNameError               no such encoder, architecture, option ...
+    │   ├── UnknownKeywordError (TypeError) a misspelt keyword argument
+    │   └── DuplicateNameError             the name is taken
+    ├── InputError (ValueError)            the tensor or picture given to a model cannot be used
+    ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
+    ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
+    └── StorageError (OSError)             a model could not be written or read
+        ├── ConfigError                    config.json is not one of ours, or not valid
+        ├── WeightsError                   model.safetensors is damaged or does not fit the model
+        └── HubError                       the Hub refused, or could not be reached
+
+A message says what came, what was expected and what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SegzooError(Exception):
+    """Base of every error that segzoo raises on purpose."""
+
+
+class ArgumentError(SegzooError, ValueError):
+    """An argument has a value that cannot work."""
+
+
+class UnknownNameError(ArgumentError):
+    """A name that nothing is known by; the message suggests the nearest ones."""
+
+
+class UnknownKeywordError(ArgumentError, TypeError):
+    """A keyword argument that the callable does not take."""
+
+
+class DuplicateNameError(ArgumentError):
+    """A name that is already taken."""
+
+
+class InputError(SegzooError, ValueError):
+    """A tensor or a picture that a model cannot take."""
+
+
+class EncoderError(SegzooError, RuntimeError):
+    """A backbone that cannot do what was asked of it."""
+
+
+class ConversionError(SegzooError, ValueError):
+    """A checkpoint of another library that cannot be brought over exactly."""
+
+
+class StorageError(SegzooError, OSError):
+    """A model folder that could not be written or read."""
+
+
+class ConfigError(StorageError):
+    """A config.json that is no valid segzoo config."""
+
+
+class WeightsError(StorageError):
+    """A model.safetensors that is damaged or belongs to another model."""
+
+
+class HubError(StorageError):
+    """The Hugging Face Hub refused the call, or could not be reached."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that suggests the names nearest to ``name``, or an empty string.
+
+    >>> nearest("resnet43", ["resnet34", "resnet18", "vgg11"])
+    ' Did you mean resnet34 or resnet18?'
+    """
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""

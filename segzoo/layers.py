@@ -1,0 +1,130 @@
+"""Layers that architectures share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Normalisation layers by name; ``none`` gives the convolution a bias instead.
+NORMS = ("batch", "group", "instance", "layer", "none")
+#: Attention modules by name.
+ATTENTIONS = ("none", "scse")
+#: Ways to resize a map, by the name that torch gives them.
+INTERPOLATIONS = ("nearest", "bilinear")
+
+
+class InstanceNorm2d(nn.Module):
+    """Normalise each plane of each image by itself (Ulyanov et al., 2016); affine.
+
+    Works for a plane of a single cell too (torch's own layer refuses it): its value becomes the
+    bias.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` -> the same shape."""
+        return torch.instance_norm(
+            x, self.weight, self.bias, None, None, True, 0.0, 1e-5, torch.backends.cudnn.enabled
+        )
+
+
+class ChannelNorm2d(nn.LayerNorm):
+    """Normalise each cell over its channels, as ConvNeXt does (Liu et al., 2022)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` -> the same shape."""
+        out: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """A layer of :data:`NORMS` for maps of that many channels.
+
+    Group normalisation (Wu and He, 2018) takes up to 32 groups of at least two channels.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(
+            math.gcd(32, max(channels // 2, 1)) if channels % 2 == 0 else 1, channels
+        )
+    if norm == "instance":
+        return InstanceNorm2d(channels)
+    if norm == "layer":
+        return ChannelNorm2d(channels)
+    return nn.Identity()
+
+
+class ConvNormAct(nn.Module):
+    """3x3 convolution, normalisation, ReLU; the convolution has a bias where ``norm`` is none."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str = "batch") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm == "none")
+        self.norm = norm_layer(norm, out_channels)
+        self.act = nn.ReLU(inplace=True)
+        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` -> ``(N, out_channels, H, W)``."""
+        out: Tensor = self.act(self.norm(self.conv(x)))
+        return out
+
+
+class SCSE(nn.Module):
+    """Concurrent spatial and channel squeeze and excitation (Roy et al., 2018, figure 1d).
+
+    Args:
+        channels: Of the map; any number.
+        reduction: The bottleneck has ``channels // reduction`` channels, at least one.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.spatial = nn.Conv2d(channels, 1, 1)
+        for conv in (self.squeeze, self.excite, self.spatial):
+            nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` -> the same shape."""
+        channel: Tensor = self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+        spatial: Tensor = self.spatial(x)
+        return x * channel.sigmoid() + x * spatial.sigmoid()
+
+
+def attention_layer(attention: str, channels: int) -> nn.Module:
+    """A module of :data:`ATTENTIONS` for maps of that many channels."""
+    return SCSE(channels) if attention == "scse" else nn.Identity()
+
+
+class SegmentationHead(nn.Module):
+    """Dropout of whole planes, then a 3x3 convolution to the logits.
+
+    Dropping planes rather than cells is Tompson et al., 2015: neighbouring cells are alike, so
+    dropping one of them hides nothing.
+    """
+
+    def __init__(self, in_channels: int, classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv = nn.Conv2d(in_channels, classes, 3, padding=1)
+        nn.init.xavier_uniform_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``."""
+        logits: Tensor = self.conv(self.dropout(x))
+        return logits

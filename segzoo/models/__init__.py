@@ -1,0 +1,15 @@
+"""Architectures: one file each, registered by name."""
+
+from .architectures import ARCHITECTURES, register_architecture
+from .base import SegmentationModel
+from .unet import Unet
+
+from_pretrained = SegmentationModel.from_pretrained
+
+__all__ = [
+    "ARCHITECTURES",
+    "SegmentationModel",
+    "Unet",
+    "from_pretrained",
+    "register_architecture",
+]

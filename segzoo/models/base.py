@@ -1,0 +1,227 @@
+"""What every architecture shares: encoder, pyramid, any image size, training habits, storage."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..config import ModelConfig
+from ..encoders import create_encoder
+from ..errors import ArgumentError, InputError
+from ..features import FeatureSpec, ceil_div
+from ..preprocessing import Normalization
+from .pyramid import make_pyramid
+from .storage import StoredModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class SegmentationModel(StoredModel):
+    """Image of any size in, logits of the same size out.
+
+    An architecture sets ``config_class``, builds its decoder from :attr:`features` in
+    ``__init__`` and says in :meth:`decode` how the maps become logits; everything else is here.
+
+    Attributes:
+        config: All that rebuilds the model, frozen.
+        encoder: The :class:`~segzoo.Encoder`.
+        pyramid: Turns the encoder's maps into one map at each stride; without weights for most.
+        features: What the decoder is given, finest first.
+    """
+
+    config_class: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.encoder = create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            pretrained=config.pretrained,
+            depth=config.depth,
+            image_size=config.image_size,
+            options=config.encoder_options,
+        )
+        self.pyramid = make_pyramid(self.encoder.features)
+        self.features: tuple[FeatureSpec, ...] = self.pyramid.features
+        self.config = replace(
+            config,
+            encoder=self.encoder.name,
+            pretrained=False,
+            normalization=config.normalization or self.encoder.normalization,
+        )
+
+    @abstractmethod
+    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Maps of :attr:`features` and the image they came from -> logits of the image's size."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+        return self.config.classes
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the image."""
+        return self.config.in_channels
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the model expects of its pixels; call it on an image."""
+        assert self.config.normalization is not None  # filled in by __init__
+        return self.config.normalization
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment a batch of images.
+
+        Args:
+            image: ``(N, in_channels, H, W)``, floating point, normalised
+                (``model.normalization(image)``); any height and width.
+
+        Returns:
+            Logits ``(N, classes, H, W)``.
+
+        Raises:
+            InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
+        """
+        self._check(image)
+        fitted = self.encoder.size_rule.fit(image)
+        logits = self.decode(self.pyramid(self.encoder(fitted)), fitted)
+        return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """The class of each pixel of a picture, in eval mode whatever mode the model is in.
+
+        Args:
+            image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
+                the model's own normalisation is applied here.
+
+        Returns:
+            ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
+            class 1 where its probability is above one half.
+        """
+        if not isinstance(image, Tensor) or image.ndim not in (3, 4):
+            raise InputError(
+                f"Expected an image (C, H, W) or (N, C, H, W), got {_describe(image)}."
+            )
+        weight = next(self.parameters())
+        batch = image if image.ndim == 4 else image[None]
+        pixels = self.normalization(batch.to(weight.device)).to(weight.dtype)
+        training = self.training
+        self.eval()
+        try:
+            logits = self(pixels)
+        finally:
+            self.train(training)
+        mask: Tensor = (logits[:, 0] > 0).long() if self.classes == 1 else logits.argmax(dim=1)
+        return mask if image.ndim == 4 else mask[0]
+
+    def freeze_encoder(self, stages: int | None = None) -> Self:
+        """Stop training the encoder's first ``stages`` stages, or all of it; returns the model.
+
+        Frozen parameters get no gradient; frozen modules stay in eval mode through
+        :meth:`train`, so that running statistics stand still and drop-path is off.
+
+        Raises:
+            EncoderError: The encoder has not that many stages.
+        """
+        self.encoder.freeze(stages)
+        return self
+
+    def unfreeze_encoder(self) -> Self:
+        """Train again what :meth:`freeze_encoder` had stopped; returns the model."""
+        self.encoder.unfreeze()
+        return self
+
+    def parameter_groups(self, lr: float, *, encoder_scale: float = 0.1) -> list[dict[str, Any]]:
+        """Three groups for an optimiser, with learning rates that fall towards the image.
+
+        Discriminative learning rates as in fastai (Howard and Ruder, 2018, section 3.1): the stem
+        and the early half of the stages get ``lr * encoder_scale ** 2``, the late stages
+        ``lr * encoder_scale``, decoder and head ``lr``. Frozen parameters are in their groups
+        too: an optimiser skips them until they are unfrozen.
+
+        Args:
+            lr: Learning rate of decoder and head.
+            encoder_scale: Ratio between a group and the next one, above 0.
+
+        Returns:
+            ``[{"name": ..., "params": [...], "lr": ...}, ...]`` for ``torch.optim``.
+        """
+        for name, value in (("lr", lr), ("encoder_scale", encoder_scale)):
+            if not value > 0:
+                raise ArgumentError(f"{name} must be above 0, got {value}.")
+        early, late, rest = self.parameter_split()
+        return [
+            {"name": "encoder.early", "params": early, "lr": lr * encoder_scale**2},
+            {"name": "encoder.late", "params": late, "lr": lr * encoder_scale},
+            {"name": "decoder", "params": rest, "lr": lr},
+        ]
+
+    def parameter_split(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of stem and early stages, of late stages, and of all that is not encoder."""
+        stages = self.encoder.stages()
+        middle = ceil_div(len(stages), 2)
+        backbone = dict(self.encoder.backbone.named_parameters())
+        early = [backbone[name] for stage in stages[:middle] for name in stage]
+        late = [backbone[name] for stage in stages[middle:] for name in stage]
+        inside = {id(parameter) for parameter in self.encoder.parameters()}
+        return early, late, [item for item in self.parameters() if id(item) not in inside]
+
+    def _check(self, image: Tensor) -> None:
+        """Raise for an image that would fail with a riddle further down."""
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise InputError(
+                f"Expected a batch of images (N, {self.in_channels}, H, W), got "
+                f"{_describe(image)}. A single image needs a batch dimension: image[None]."
+            )
+        if image.shape[1] != self.in_channels:
+            raise InputError(
+                f"The model takes {self.in_channels} channels, the image has {image.shape[1]} "
+                f"(shape {tuple(image.shape)}). Build the model with in_channels={image.shape[1]}, "
+                "or choose the bands."
+            )
+        if not image.is_floating_point():
+            raise InputError(
+                f"Expected a normalised floating point image, got {image.dtype}. Call "
+                "model.normalization(image) first, or model.predict(image), which does it for you."
+            )
+        if 0 in image.shape:
+            raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
+        if self.training:
+            self._check_statistics(image)
+        fixed = self.encoder.size_rule.fixed
+        if fixed and not torch.compiler.is_compiling() and tuple(image.shape[-2:]) != fixed:
+            warnings.warn(
+                f"{self.encoder.name} takes images of {fixed[0]}x{fixed[1]} only, so others are "
+                "resized on the way in and the logits on the way out. For full resolution build "
+                "the model with image_size=(height, width), or choose another encoder.",
+                stacklevel=3,
+            )
+
+    def _check_statistics(self, image: Tensor) -> None:
+        """One value for each channel has no variance: say so before batch normalisation does."""
+        stride = self.encoder.stride
+        cells = ceil_div(image.shape[-2], stride) * ceil_div(image.shape[-1], stride)
+        if image.shape[0] * cells == 1 and any(
+            isinstance(module, _BatchNorm) and module.training for module in self.modules()
+        ):
+            raise InputError(
+                f"A batch of one image of {image.shape[-2]}x{image.shape[-1]} leaves one value for "
+                f"each channel at stride {stride}, too few for batch normalisation in training "
+                "mode. Use more images, larger ones, model.eval(), or freeze_encoder() together "
+                "with norm='group'."
+            )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__}"
