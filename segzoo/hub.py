@@ -55,13 +55,13 @@ def write_folder(
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _replacing(target / WEIGHTS) as temporary:
+        with replacing(target / WEIGHTS) as temporary:
             metadata = {"format": "pt", "library_name": "segzoo", "config": config}
             save_file(dict(tensors), temporary, metadata=metadata)
-        with _replacing(target / CONFIG) as temporary:
+        with replacing(target / CONFIG) as temporary:
             temporary.write_text(config, encoding="utf-8")
         if not (target / CARD).exists():
-            with _replacing(target / CARD) as temporary:
+            with replacing(target / CARD) as temporary:
                 temporary.write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise StorageError(
@@ -119,7 +119,7 @@ def upload(
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="segzoo", library_version=__version__)
-    with _hub_errors(f"push to {repo_id!r}"):
+    with hub_errors(f"push to {repo_id!r}"):
         api.create_repo(repo_id, private=private, token=token, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id,
@@ -133,7 +133,7 @@ def upload(
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that becomes ``path`` in one step when all went well."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -190,14 +190,14 @@ def _download(
             )
         )
 
-    with _hub_errors(f"load {repo_id!r}"):
+    with hub_errors(f"load {repo_id!r}"):
         config = fetch(CONFIG, revision)
         # The cache keeps a file under its commit: the weights come from the same one.
         return ModelFiles(config, fetch(WEIGHTS, config.parent.name))
 
 
 @contextmanager
-def _hub_errors(action: str) -> Iterator[None]:
+def hub_errors(action: str) -> Iterator[None]:
     """Turn what the Hub client raises into :class:`HubError`."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ are found there by trying. timm is imported when the first backbone is asked for
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
+from ..hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .sizes import Size, SizeRule, find_size_rule
@@ -120,9 +122,15 @@ def build(
             f"timm has no pretrained weights for {name!r}; build it with pretrained=False, or see "
             "segzoo.list_encoders(pretrained=True)."
         )
-    backbone = timm.create_model(
-        plan.name, pretrained=pretrained, features_only=True, in_chans=in_channels, **plan.options
-    )
+    fetching = hub_errors(f"load the pretrained weights of {plan.name!r}")
+    with fetching if pretrained else contextlib.nullcontext():
+        backbone = timm.create_model(
+            plan.name,
+            pretrained=pretrained,
+            features_only=True,
+            in_chans=in_channels,
+            **plan.options,
+        )
     return Encoder(
         backbone,
         plan.features,
