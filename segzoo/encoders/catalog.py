@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
 from ..features import FeatureSpec
@@ -149,6 +148,8 @@ def encoder_info(name: str) -> EncoderInfo:
 
 def _gflops(encoder: Encoder) -> tuple[float, Size]:
     """Counted on the meta device, where the operations are dispatched but not computed."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings in Triton, which takes a while
+
     image = encoder.size_rule.fit(torch.empty(1, encoder.in_channels, 224, 224, device="meta"))
     encoder.requires_grad_(False)  # the counter's module hooks trip over parameters used as inputs
     with FlopCounterMode(display=False) as counter:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import EncoderError
+from ..features import ceil_div
 
 Size = tuple[int, int]
 
@@ -48,16 +49,14 @@ class SizeRule:
             return F.interpolate(image, self.fixed, mode="bilinear", antialias=True)
         if self.multiple > 1:
             # Without a test on the amount, so that an exported graph works at every size.
-            image = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
-        if height < self.minimum or width < self.minimum:
-            image = F.pad(
+            image = _pad_to(
                 image,
-                (
-                    0,
-                    max(self.minimum - image.shape[-1], 0),
-                    0,
-                    max(self.minimum - image.shape[-2], 0),
-                ),
+                ceil_div(height, self.multiple) * self.multiple,
+                ceil_div(width, self.multiple) * self.multiple,
+            )
+        if height < self.minimum or width < self.minimum:
+            image = _pad_to(
+                image, max(image.shape[-2], self.minimum), max(image.shape[-1], self.minimum)
             )
         return image
 
@@ -66,8 +65,16 @@ class SizeRule:
         if self.fixed:
             return F.interpolate(logits, size, mode="bilinear")
         if self.multiple > 1 or size[0] < self.minimum or size[1] < self.minimum:
-            return logits[..., : size[0], : size[1]]
+            return _pad_to(logits, *size)
         return logits
+
+
+def _pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Zeros added on the right and at the bottom, or what is there cut off.
+
+    Slices would do for the cut, but leave ``torch.export`` with a guard that it cannot prove.
+    """
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
 
 
 #: The rule of a backbone that takes any image as it is.
