@@ -70,8 +70,8 @@ def predict_command(
     Example:
       segzoo predict photo.jpg scans/ --model demo-output/model -o masks
     """
-    from .. import from_pretrained
     from ..devices import choose_device
+    from ..models import from_pretrained
     from ..pictures import find_pictures, make_folder
 
     jobs = plan_jobs(find_pictures(image), out)
