@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: The largest width and height that the panels may take, in inches.
-_WIDTH, _HEIGHT, _DPI = 11.0, 8.0, 86
+_WIDTH, _HEIGHT, _DPI = 11.0, 8.0, 80
 #: Kinds of error, with their colours.
 _ERRORS = (("missed", "#0072B2"), ("added", "#D55E00"), ("wrong class", "#CC79A7"))
+
+
+def require_matplotlib() -> None:
+    """Raise where :func:`draw_result` could not draw, for asking before the work is done.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError("matplotlib", extra="demo") from error
 
 
 def draw_result(path: Path, scene: Scene, mask: Tensor, *, title: str) -> Path:
@@ -36,11 +48,9 @@ def draw_result(path: Path, scene: Scene, mask: Tensor, *, title: str) -> Path:
         MissingPackageError: matplotlib is not installed.
         StorageError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise MissingPackageError("matplotlib", extra="demo") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     unseen = scene.right()
     height, width = scene.truth.shape

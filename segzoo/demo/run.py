@@ -14,7 +14,7 @@ from .. import checks
 from ..devices import choose_device
 from ..models import Unet, from_pretrained
 from ..pictures import make_folder, write_mask
-from .figure import draw_result
+from .figure import draw_result, require_matplotlib
 from .scene import Scene, coins_scene
 from .training import train
 
@@ -91,6 +91,7 @@ def run_demo(
     checks.integer("steps", steps, minimum=2, maximum=1_000_000)
     checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
     target = choose_device(device)
+    require_matplotlib()
     scene = coins_scene() if scene is None else scene
     folder = make_folder(out)
     wall, cpu = time.perf_counter(), time.process_time()
