@@ -98,3 +98,11 @@ def test_parameter_groups_cover_the_model_once_with_falling_rates():
         model.parameter_groups(0)
     with pytest.raises(ArgumentError, match="encoder_scale must be above 0"):
         model.parameter_groups(1e-3, encoder_scale=-1)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_freezing_works_where_gradients_are_off(context):
+    with context():
+        model = tiny_unet().freeze_encoder(1)
+    assert not model.encoder.backbone.fine[0].weight.requires_grad
+    assert model.encoder.backbone.coarse[0].weight.requires_grad

@@ -13,6 +13,8 @@ from ..errors import EncoderError
 _SIDES = (224, 256, 384, 512, 64)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def parameter_stages(backbone: nn.Module, in_channels: int, count: int) -> list[list[str]]:
     """The parameter names of each of ``count`` stages; see :meth:`Encoder.stages`.
 
@@ -46,15 +48,14 @@ def parameter_stages(backbone: nn.Module, in_channels: int, count: int) -> list[
 
 def _maps(backbone: nn.Module, state: dict[str, Tensor], in_channels: int) -> list[Tensor]:
     """The maps on the meta device, at the first of a few common sizes that the backbone takes."""
-    with torch.enable_grad():
-        for side in _SIDES:
-            image = torch.empty(2, in_channels, side, side, device="meta")
-            try:
-                maps: list[Tensor] = functional_call(backbone, state, (image,))
-            except Exception as error:  # whatever a backbone raises at a size it does not take
-                problem = error
-            else:
-                return maps
+    for side in _SIDES:
+        image = torch.empty(2, in_channels, side, side, device="meta")
+        try:
+            maps: list[Tensor] = functional_call(backbone, state, (image,))
+        except Exception as error:  # whatever a backbone raises at a size it does not take
+            problem = error
+        else:
+            return maps
     raise EncoderError(f"The backbone's stages cannot be traced: {problem}") from problem
 
 
