@@ -1,10 +1,13 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 import numpy as np
@@ -16,6 +19,7 @@ import segzoo
 from segzoo.cli import COMMANDS, main
 from segzoo.pictures import read_mask, read_picture
 
+GUIDE = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
 RNG = np.random.default_rng(0)
 
 
@@ -278,3 +282,20 @@ def test_models_and_devices_that_do_not_exist(capsys, photos, tmp_path, model_fo
         capsys, "predict", photos, "-m", model_folder, "-o", photos / "a.png" / "out"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_the_guide_shows_what_the_commands_print(capsys):
+    blocks = re.findall(r"^```console\n\$ segzoo (.*)\n([^`]*)^```", GUIDE, flags=re.MULTILINE)
+    assert len(blocks) >= 3
+    for command, shown in blocks:
+        main(shlex.split(command))
+        captured = capsys.readouterr()
+        assert captured.out + captured.err == shown, command
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_guide_tells_of_every_option(command):
+    assert f"## segzoo {command.name}" in GUIDE
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert any(name in GUIDE for name in option.opts), f"docs/cli.md lacks {option.opts}"
