@@ -16,7 +16,7 @@ from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_source
 from .encoder import Encoder
-from .probe import accepts, on_meta
+from .probe import accepts, build_on_meta, on_meta
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -122,14 +122,12 @@ def encoder_info(name: str) -> EncoderInfo:
         UnknownNameError: No encoder has that name; the nearest ones are suggested.
     """
     if name in ENCODERS:
-        with torch.device("meta"):
-            encoder = create_encoder(name).eval()
+        encoder = build_on_meta(lambda: create_encoder(name)).eval()
         tags: tuple[str, ...] = ()
         license: str | None = None
     else:
         plan = timm_source.plan_backbone(name)
-        with torch.device("meta"):
-            encoder = timm_source.build(name).eval()
+        encoder = build_on_meta(lambda: timm_source.build(name)).eval()
         tags = timm_source.pretrained_tags(plan.name.partition(".")[0])
         license = plan.source.license
     gflops, size = _gflops(encoder)

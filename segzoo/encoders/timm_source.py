@@ -21,7 +21,7 @@ from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
-from .probe import accepts
+from .probe import accepts, build_on_meta
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 
 if TYPE_CHECKING:
@@ -199,8 +199,9 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
     import timm
 
     try:
-        with torch.device("meta"):
-            backbone: nn.Module = timm.create_model(name, features_only=True, **options)
+        backbone: nn.Module = build_on_meta(
+            lambda: timm.create_model(name, features_only=True, **options)
+        )
     except TypeError as error:
         known = ", ".join(known_options(name))
         raise ArgumentError(
@@ -218,8 +219,8 @@ def known_options(name: str) -> tuple[str, ...]:
     """The options of a backbone's own constructor, as far as its signature tells."""
     import timm
 
-    with torch.device("meta"):
-        constructor = inspect.signature(type(timm.create_model(name)).__init__)
+    model = build_on_meta(lambda: timm.create_model(name))
+    constructor = inspect.signature(type(model).__init__)
     ours = {"self", "in_chans", "num_classes", "global_pool", "device", "dtype"}
     return tuple(
         parameter.name
