@@ -11,7 +11,6 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..features import FeatureSpec
-from .sizes import Size
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -61,12 +60,11 @@ def on_meta(
 def accepts(
     run: Callable[[Tensor], Sequence[Tensor]],
     features: Sequence[FeatureSpec],
-    bands: int,
+    image: Tensor,
+    *,
     channels_last: bool,
-    size: Size,
 ) -> bool:
-    """Whether a backbone on the meta device gives its maps for an image of ``size``."""
-    image = torch.empty(1, bands, *size, device="meta")
+    """Whether a backbone gives the maps that it declares for an image."""
     try:
         with torch.no_grad():
             maps = run(image)
