@@ -26,15 +26,20 @@ class SizeRule:
         multiple: Both sides must be a multiple of this; 1 where any size goes.
         minimum: The smallest side that the backbone takes.
         fixed: The one ``(height, width)`` that it takes, or None.
+        padded: With ``fixed``: images of this ``(height, width)`` are padded to it, not resized.
     """
 
     multiple: int = 1
     minimum: int = 1
     fixed: Size | None = None
+    padded: Size | None = None
 
     def __str__(self) -> str:
         if self.fixed:
-            return f"only {self.fixed[0]}x{self.fixed[1]}: other images are resized"
+            only = f"only {self.fixed[0]}x{self.fixed[1]}"
+            if self.padded and self.padded != self.fixed:
+                only += f" ({self.padded[0]}x{self.padded[1]} is padded to it)"
+            return f"{only}: other images are resized"
         rule = "any" if self.multiple == 1 else f"multiples of {self.multiple}: images are padded"
         return rule if self.minimum <= self.multiple else f"{rule}, from {self.minimum} pixels"
 
@@ -45,6 +50,8 @@ class SizeRule:
         or resized where only one size goes; the same tensor where nothing has to be done.
         """
         height, width = image.shape[-2:]
+        if self.fixed and self.pads(image):
+            return _pad_to(image, *self.fixed)
         if self.fixed:
             return F.interpolate(image, self.fixed, mode="bilinear", antialias=True)
         if self.multiple > 1:
@@ -60,11 +67,15 @@ class SizeRule:
             )
         return image
 
+    def pads(self, image: Tensor) -> bool:
+        """Whether an image keeps its resolution: it is padded, if anything is done to it."""
+        return self.fixed is None or tuple(image.shape[-2:]) in (self.fixed, self.padded)
+
     def restore(self, logits: Tensor, size: Size) -> Tensor:
         """Undo :meth:`fit` on the logits, for an image that was ``size`` = (height, width)."""
-        if self.fixed:
+        if self.fixed and size not in (self.fixed, self.padded):
             return F.interpolate(logits, size, mode="bilinear")
-        if self.multiple > 1 or size[0] < self.minimum or size[1] < self.minimum:
+        if self.fixed or self.multiple > 1 or min(size) < self.minimum:
             return _pad_to(logits, *size)
         return logits
 
@@ -99,14 +110,27 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     if all(map(accepts, _ODD)):
         return SizeRule(minimum=_smallest(accepts, 1))
     for multiple in _MULTIPLES:
-        tall, wide = (256 // multiple + 2) * multiple, (192 // multiple + 1) * multiple
-        if accepts((tall, wide)) and accepts((wide, tall + multiple)):
+        tall, wide = 256 // multiple + 1, 192 // multiple + 1
+        # Four in a row on each side: a larger multiple would not be hit by all of them.
+        sizes = [((tall + i) * multiple, (wide + 3 - i) * multiple) for i in range(4)]
+        if all(map(accepts, sizes)):
             return SizeRule(multiple=multiple, minimum=_smallest(accepts, multiple))
     if accepts(native):
         return SizeRule(fixed=native)
     raise EncoderError(
         f"The backbone gives no feature maps for an image of its own size, {native[0]}x{native[1]}."
     )
+
+
+def sizes_to_build_for(wanted: Size) -> list[Size]:
+    """``wanted``, and the next larger sizes whose sides are multiples of 2, 3, 4 ...
+
+    >>> sizes_to_build_for((250, 317))[:4]
+    [(250, 317), (250, 318), (252, 318), (252, 320)]
+    """
+    multiples = [1, *_MULTIPLES]
+    sizes = [(ceil_div(wanted[0], m) * m, ceil_div(wanted[1], m) * m) for m in multiples]
+    return list(dict.fromkeys(size for size in sizes if max(size) < max(wanted) + 256))
 
 
 def _smallest(accepts: Callable[[Size], bool], step: int) -> int:

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .. import hub
 from .._version import __version__
 from ..config import ModelConfig
-from ..encoders import Encoder, is_known
+from ..encoders import Encoder, build_on_meta, is_known
 from ..errors import ArgumentError, ConfigError, StorageError, UnknownNameError, WeightsError
 from .architectures import ARCHITECTURES
 from .card import model_card
@@ -154,8 +153,7 @@ def _build(config: ModelConfig) -> SegmentationModel:
 
 
 def _assemble(config: ModelConfig, weights: Any, path: Path) -> SegmentationModel:
-    with torch.device("meta"):
-        model = _build(config)
+    model = build_on_meta(lambda: _build(config))
     expected = model.state_dict()
     _compare(weights, expected, path)
     if {name for name, _ in model.named_buffers()} - expected.keys():
