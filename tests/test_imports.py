@@ -15,7 +15,8 @@ PACKAGE = Path(segzoo.__file__).parent
 LAYERS = (
     ("errors", "_version"),
     ("features", "registry", "checks"),
-    ("layers", "preprocessing", "config", "hub"),
+    ("layers", "preprocessing", "hub"),
+    ("config",),
     ("encoders", "pictures", "devices"),
     ("models",),
     ("convert", "inference"),
