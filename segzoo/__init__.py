@@ -21,6 +21,8 @@ from .encoders import (
 from .features import FeatureSpec
 from .models import (
     ARCHITECTURES,
+    Metric,
+    ModelCard,
     SegmentationModel,
     Unet,
     from_pretrained,
@@ -33,6 +35,8 @@ __all__ = [
     "Encoder",
     "EncoderInfo",
     "FeatureSpec",
+    "Metric",
+    "ModelCard",
     "ModelConfig",
     "Normalization",
     "SegmentationModel",

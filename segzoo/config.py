@@ -70,11 +70,14 @@ class ModelConfig:
         if self.image_size is not None:
             size = checks.sequence("image_size", self.image_size, _side, longest=2)
             if len(size) != 2:
-                raise ArgumentError(f"image_size must be (height, width), got {self.image_size!r}.")
+                raise ArgumentError(
+                    f"image_size must be (height, width), got {checks.shown(self.image_size)}."
+                )
             self._set(image_size=size)
         if not isinstance(self.normalization, (Normalization, type(None))):
             raise ArgumentError(
-                f"normalization must be a segzoo.Normalization, got {self.normalization!r}."
+                "normalization must be a segzoo.Normalization, got "
+                f"{checks.shown(self.normalization)}."
             )
         if self.normalization is not None and len(self.normalization.mean) != self.in_channels:
             raise ArgumentError(
@@ -91,7 +94,9 @@ class ModelConfig:
                 )
             self._set(class_names=names)
         if not isinstance(self.encoder_options, Mapping):
-            raise ArgumentError(f"encoder_options must be a mapping, got {self.encoder_options!r}.")
+            raise ArgumentError(
+                f"encoder_options must be a mapping, got {checks.shown(self.encoder_options)}."
+            )
         self._set(encoder_options=checks.plain("encoder_options", self.encoder_options))
 
     def _set(self, **values: Any) -> None:
@@ -127,7 +132,9 @@ def _side(name: str, value: Any) -> int:
 
 def _normalization(value: Any) -> Normalization:
     if not isinstance(value, Mapping) or set(value) != {"mean", "std"}:
-        raise ArgumentError(f"normalization must have exactly mean and std, got {value!r}.")
+        raise ArgumentError(
+            f"normalization must have exactly mean and std, got {checks.shown(value)}."
+        )
     return Normalization(value["mean"], value["std"])
 
 

@@ -131,6 +131,7 @@ def build(
         normalization=_normalization(plan.source),
         size_rule=plan.size_rule,
         channels_last=plan.channels_last,
+        base_model=f"timm/{plan.name}" if pretrained and plan.source.hf_hub_id else None,
     )
 
 
