@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -336,8 +336,9 @@ def _sweep(folder: Path) -> None:
     """Remove what saves that were killed long ago left behind."""
     for name in (WEIGHTS, CONFIG, CARD, *PICTURES):
         for path in folder.glob(f".{name}.*.tmp"):
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process is at it
+                if time.time() - path.stat().st_mtime > _STALE:
+                    path.unlink()
 
 
 @contextmanager

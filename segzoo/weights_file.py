@@ -3,10 +3,15 @@
 A file may come from a stranger. So its header is parsed here, strictly and with a bound on its
 size, and is compared with what a model needs before anything is allocated for it; the safetensors
 library then checks it again and maps the data, without reading it.
+
+The data is laid out so that tensors begin at multiples of 64 bytes, as torch allocates them: some
+kernels round differently on other addresses, and a loaded model should give the logits of the
+saved one to the last bit.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import struct
@@ -18,12 +23,11 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from . import strict_json
 from .checks import shown
-from .errors import WeightsError
+from .errors import StorageError, WeightsError
 
 #: A header of 5000 tensors and a large config takes 2 MiB; nothing honest is larger than this.
 MAX_HEADER_BYTES = 4 * 2**20
@@ -31,6 +35,8 @@ MAX_HEADER_BYTES = 4 * 2**20
 CHECKSUM = "crc32"
 _LENGTH = struct.Struct("<Q")
 _CHUNK = 2**20
+#: What torch aligns tensors to.
+_ALIGNMENT = 64
 #: What the names of safetensors mean; a name that is not here (8-bit floats ...) is refused.
 _DTYPES = {
     "F64": torch.float64,
@@ -44,6 +50,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class ReplacedError(WeightsError):
@@ -52,10 +59,11 @@ class ReplacedError(WeightsError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor."""
+    """What the header says of one tensor; its bytes begin at ``begin`` in the data."""
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int
 
 
 @dataclass(frozen=True)
@@ -81,20 +89,31 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """Write tensors, metadata and a checksum of the data.
 
     Raises:
+        StorageError: A tensor of a type that the format does not have.
         OSError: The file cannot be written.
-        SafetensorError: The same, as the library puts it.
     """
-    blank = "0" * 8
-    save_file(dict(tensors), path, metadata={**metadata, CHECKSUM: blank})
-    with path.open("r+b") as file:
-        start = _LENGTH.size + _LENGTH.unpack(file.read(_LENGTH.size))[0]
-        text = file.read(start - _LENGTH.size)
-        file.seek(start)
-        value = _checksum(file)
-        # Metadata is text in JSON: a quote in a value is escaped, so this is the key itself.
-        place = text.index(f'"{CHECKSUM}":"{blank}"'.encode()) + len(CHECKSUM) + 4
-        file.seek(_LENGTH.size + place)
-        file.write(value.encode())
+    # What would push others off their alignment comes last.
+    order = sorted(tensors, key=lambda name: tensors[name].nbytes % _ALIGNMENT != 0)
+    header: dict[str, object] = {}
+    checksum = begin = 0
+    for name in order:
+        tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
+            raise StorageError(f"{name} is of type {tensor.dtype}, which cannot be saved.")
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, begin + tensor.nbytes],
+        }
+        begin += tensor.nbytes
+        checksum = zlib.crc32(_bytes(tensor), checksum)
+    header["__metadata__"] = {**metadata, CHECKSUM: f"{checksum:08x}"}
+    text = json.dumps(header).encode()
+    text += b" " * (-(_LENGTH.size + len(text)) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(_LENGTH.pack(len(text)) + text)
+        for name in order:
+            file.write(_bytes(tensors[name]))
 
 
 def read_header(path: Path) -> Header:
@@ -185,11 +204,13 @@ def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
     """
     try:
         stated = header.metadata.get(CHECKSUM)
-        with path.open("rb") as file:
+        with path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+            tensors = {
+                name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
+                for name, info in header.tensors.items()
+            }
             file.seek(header.start)
             found = _checksum(file) if stated is not None else None
-        with safe_open(path, framework="pt") as mapped:
-            tensors = {name: mapped.get_tensor(name) for name in mapped.keys()}  # noqa: SIM118
         if _identity(path.stat()) != header.identity:
             raise ReplacedError(f"{path} was replaced while it was being read; load it again.")
     except SafetensorError as error:
@@ -233,12 +254,33 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
 def _tensor_info(entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError("a tensor must have exactly dtype, shape and data_offsets")
-    dtype, shape = entry["dtype"], entry["shape"]
-    if not isinstance(dtype, str) or not isinstance(shape, list):
-        raise ValueError("a dtype must be text, a shape a list")
-    if not all(type(side) is int and side >= 0 for side in shape):
-        raise ValueError("a shape must be made of integers")
-    return TensorInfo(dtype, tuple(shape))
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str):
+        raise ValueError("a dtype must be text")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a shape and the offsets must be lists of integers")
+    if len(offsets) != 2:
+        raise ValueError("data_offsets must be begin and end")
+    return TensorInfo(dtype, tuple(shape), offsets[0])
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The memory of a tensor."""
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _aligned(mapped: Tensor, file: BinaryIO, begin: int) -> Tensor:
+    """The mapped tensor, or where its address is not aligned a copy read from the file.
+
+    Reading leaves the mapped pages alone, so that a tensor never takes its memory twice.
+    """
+    if mapped.numel() == 0 or mapped.data_ptr() % _ALIGNMENT == 0:
+        return mapped
+    copy = torch.empty_like(mapped)
+    file.seek(begin)
+    file.readinto(_bytes(copy))  # type: ignore[attr-defined]
+    return copy
 
 
 def _checksum(file: BinaryIO) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Buffers that are computed, not saved, may take this part of the weights' size, and this much.
 _BUFFER_SHARE, _BUFFER_BYTES = 0.25, 64 * 2**20
 #: How often a model is read again when another process saves into its folder meanwhile.
-_ATTEMPTS = 5
+_ATTEMPTS = 50
 
 
 class StoredModel(nn.Module, ABC):
