@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""A Hub on loopback for all tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import hub_server
 import pytest
+
+from . import hub_server
 
 # The Hub's client reads its environment when it is imported, so this comes before any test module.
 _HUB = hub_server.start()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer
 
 import segzoo
 from segzoo.errors import ConfigError, HubError, StorageError, WeightsError
 from segzoo.models import storage
+
+from .hub_server import HubServer
 
 REPO = "user/name"
 

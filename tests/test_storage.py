@@ -347,7 +347,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import segzoo.hub, segzoo.weights_file
-from test_storage import POINTS, marked
+from tests.test_storage import POINTS, marked
 
 def kill(*args, **keywords):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -384,7 +384,7 @@ POINTS = {
 
 def script(text: str, folder: Path) -> list[str]:
     """A command that runs a script which imports this file; the imports are paid once."""
-    path = [*sys.path, str(Path(__file__).parent)]
+    path = [*sys.path, str(Path(__file__).parents[1])]
     return [sys.executable, "-c", f"import sys; sys.path = {path}\n{text}", str(folder)]
 
 
@@ -462,7 +462,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 WRITERS = """
 import os, sys
-from test_storage import marked
+from tests.test_storage import marked
 
 children = []
 for classes in (2, 3):

@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .. import checks, stored_options
@@ -26,8 +25,9 @@ from .smp_encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_sh
 
 _log = logging.getLogger(__name__)
 
-#: The names of smp's decoder and head in ours.
-DECODER_RULES: tuple[Rule, ...] = (
+#: The names of smp's Unet in ours. ``tu-`` encoders have a ``model.`` of their own in front.
+UNET_RULES: tuple[Rule, ...] = (
+    (r"^encoder\.(?:model\.)?", "encoder.backbone."),
     (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.0\.", r"\1.conv."),
     (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.1\.", r"\1.norm."),
     (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.cSE\.1\.", r"\1.squeeze."),
@@ -175,10 +175,9 @@ def _deduced(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _norm(tensors: Mapping[str, Tensor]) -> str:
     conv = "decoder.blocks.0.conv1"
-    if f"{conv}.1.running_mean" in tensors:
-        return "batch"
-    # Without its own weights instance normalisation leaves no trace but the missing bias.
-    return "none" if f"{conv}.0.bias" in tensors else "instance"
+    if f"{conv}.0.bias" in tensors:
+        return "none"
+    return "batch" if f"{conv}.1.running_mean" in tensors else "instance"
 
 
 def _compare(given: dict[str, Any], arguments: Mapping[str, Any], where: str) -> None:
@@ -216,12 +215,9 @@ def _norm_of(value: Any, where: str) -> str | None:
             f"{where}: decoder_use_norm={checks.shown(value)} cannot be brought over exactly; "
             f"what can: {', '.join(_NORMS)}."
         )
-    defaults = {"eps": 1e-5, "momentum": 0.1, "track_running_stats": kind == "batchnorm"}
-    if kind == "batchnorm":
-        defaults["affine"] = True
+    batch = kind == "batchnorm"
+    defaults = {"eps": 1e-5, "momentum": 0.1, "track_running_stats": batch, "affine": True}
     for name, setting in options.items():
-        if name == "affine" and kind == "instancenorm":
-            continue
         if name not in defaults or setting != defaults[name]:
             raise ConversionError(
                 f"{where}: decoder_use_norm has {name}={checks.shown(setting)}, which segzoo's "
@@ -258,16 +254,8 @@ def _renamed(
     model: Unet, tensors: Mapping[str, Tensor], plan: EncoderPlan, where: str
 ) -> dict[str, Tensor]:
     """The tensors under our names, without those that smp has but never uses."""
-    renamed = rename(tensors, (*plan.rules, *DECODER_RULES))
+    renamed = rename(tensors, (*UNET_RULES, *plan.rules))
     expected = model.state_dict()
-    if model.config.norm == "instance":
-        # Instance normalisation without weights is the one whose weights are one and zero.
-        for name in expected.keys() - renamed.keys():
-            if re.fullmatch(r"decoder\..*\.norm\.(weight|bias)", name):
-                value = 1.0 if name.endswith("weight") else 0.0
-                renamed[name] = torch.full_like(
-                    expected[name], value, dtype=tensors["segmentation_head.0.weight"].dtype
-                )
     # smp builds attention before the last block and stages below the encoder's depth, and uses
     # neither; nothing else may be left out.
     last = f"decoder.blocks.{len(model.decoder.blocks) - 1}.attention1."

@@ -54,7 +54,7 @@ class EncoderPlan:
         in_channels: Bands of the image.
         depth: How many of its maps to use, or None for all.
         options: For ``encoder_options``.
-        rules: From smp's names of tensors to ours.
+        rules: For names of tensors that have ``encoder.backbone.`` in front.
     """
 
     encoder: str
@@ -79,7 +79,6 @@ def plan_encoder(
         ConversionError: It cannot be brought over exactly.
     """
     encoder, rules = timm_name(name)
-    rules = ((r"^encoder\.(?:model\.)?", ""), *rules)
     try:
         strides = [
             feature.stride
@@ -174,7 +173,7 @@ def candidates() -> tuple[str, ...]:
 def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the encoder's tensors are exactly those of timm's network, but for the bands."""
     encoder, rules = timm_name(name)
-    found = _encoder_tensors(tensors, ((r"^encoder\.", ""), *rules))
+    found = _encoder_tensors(tensors, rules)
     whole = _meta(encoder).state_dict()
     return found.keys() == whole.keys() and all(
         found[key].shape == value.shape or _is_other_bands(found[key], value)
@@ -206,18 +205,14 @@ def _is_other_bands(found: Tensor, value: Tensor) -> bool:
 
 def _encoder_tensors(tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> dict[str, Tensor]:
     inside = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
-    return rename(inside, rules)
+    return rename(inside, ((r"^encoder\.(?:model\.)?", ""), *rules))
 
 
 def _prefixed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """The same rules for names that have ``encoder.backbone.`` in front."""
-    (first, _), *rest = rules
-    return (
-        (first, "encoder.backbone."),
-        *(
-            (pattern.replace("^", r"^encoder\.backbone\.", 1), f"encoder.backbone.{new}")
-            for pattern, new in rest
-        ),
+    return tuple(
+        (pattern.replace("^", r"^encoder\.backbone\.", 1), f"encoder.backbone.{new}")
+        for pattern, new in rules
     )
 
 
