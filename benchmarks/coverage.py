@@ -53,8 +53,11 @@ def try_smp(name: str, device: str) -> str:
 
 
 def try_timm(name: str, device: str) -> str:
-    """timm's own backbone at the first size."""
-    meta_backbone(name, {})(torch.empty(1, 3, *SIZES[0], device=device))
+    """timm's own backbone, at its own size."""
+    with torch.device(device):
+        backbone = timm.create_model(name, features_only=True).eval()
+    size = backbone.pretrained_cfg["input_size"]
+    backbone(torch.rand(1, *size, device=device))
     return "ok"
 
 
@@ -126,7 +129,9 @@ def sweep(names: Iterable[str], device: str, log: Path) -> dict[str, dict[str, s
             "smp": in_process(try_smp, name, device),
         }
         if row["segzoo"] != "ok":
-            row["timm"] = in_process(try_timm, name, "meta")
+            row["timm"] = in_process(try_timm, name, device)
+            if row["timm"] != "ok" and device == "meta":  # it may only need real values
+                row["segzoo"] = in_process(try_ours, name, "cpu")
         rows[name] = row
         seconds = round(time.perf_counter() - start, 1)
         with log.open("a") as file:

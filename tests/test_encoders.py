@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+import timm
 import torch
 
 import segzoo
@@ -20,7 +21,7 @@ def test_the_reference_entry():
     assert info.gflops_size == (224, 224)
     assert info.pretrained_tags[0] == "a1_in1k"
     assert "tv_in1k" in info.pretrained_tags
-    assert info.license == "apache-2.0"
+    assert info.license == timm.get_pretrained_cfg("resnet34").license
     assert info.normalization == segzoo.Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert str(info.size_rule) == "any"
     with pytest.raises(dataclasses.FrozenInstanceError):

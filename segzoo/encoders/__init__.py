@@ -10,6 +10,7 @@ from .catalog import (
     register_encoder,
 )
 from .encoder import Encoder
+from .probe import build_on_meta
 from .sizes import SizeRule
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Encoder",
     "EncoderInfo",
     "SizeRule",
+    "build_on_meta",
     "create_encoder",
     "encoder_info",
     "is_known",

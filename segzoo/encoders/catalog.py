@@ -16,7 +16,7 @@ from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_source
 from .encoder import Encoder
-from .probe import accepts, on_meta
+from .probe import accepts, build_on_meta, on_meta
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -91,7 +91,8 @@ class EncoderInfo:
         strides: Stride of each map, finest first.
         parameters: Number of weights of the encoder.
         gflops: 10^9 floating point operations (a multiply-add counts as two) for one image of
-            224x224, or of the size nearest to it that the encoder takes.
+            224x224, or of the size nearest to it that the encoder takes; None for the few
+            encoders that cannot be run without values.
         gflops_size: That size, ``(height, width)``.
         pretrained_tags: Tags of pretrained weights, timm's default first.
         license: Licence of the weights that ``name`` stands for, as timm states it, or None.
@@ -103,7 +104,7 @@ class EncoderInfo:
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     parameters: int
-    gflops: float
+    gflops: float | None
     gflops_size: Size
     pretrained_tags: tuple[str, ...]
     license: str | None
@@ -122,14 +123,12 @@ def encoder_info(name: str) -> EncoderInfo:
         UnknownNameError: No encoder has that name; the nearest ones are suggested.
     """
     if name in ENCODERS:
-        with torch.device("meta"):
-            encoder = create_encoder(name).eval()
+        encoder = build_on_meta(lambda: create_encoder(name)).eval()
         tags: tuple[str, ...] = ()
         license: str | None = None
     else:
         plan = timm_source.plan_backbone(name)
-        with torch.device("meta"):
-            encoder = timm_source.build(name).eval()
+        encoder = build_on_meta(lambda: timm_source.build(name)).eval()
         tags = timm_source.pretrained_tags(plan.name.partition(".")[0])
         license = plan.source.license
     gflops, size = _gflops(encoder)
@@ -147,15 +146,19 @@ def encoder_info(name: str) -> EncoderInfo:
     )
 
 
-def _gflops(encoder: Encoder) -> tuple[float, Size]:
+def _gflops(encoder: Encoder) -> tuple[float | None, Size]:
     """Counted on the meta device, where the operations are dispatched but not computed."""
     from torch.utils.flop_counter import FlopCounterMode  # brings in Triton, which takes a while
 
     image = encoder.size_rule.fit(torch.empty(1, encoder.in_channels, 224, 224, device="meta"))
     encoder.requires_grad_(False)  # the counter's module hooks trip over parameters used as inputs
-    with FlopCounterMode(display=False) as counter:
-        encoder(image)
-    return counter.get_total_flops() / 1e9, (image.shape[-2], image.shape[-1])
+    size = (image.shape[-2], image.shape[-1])
+    try:
+        with FlopCounterMode(display=False) as counter:
+            encoder(image)
+    except Exception:  # a forward that reads values, which the meta device has none of
+        return None, size
+    return counter.get_total_flops() / 1e9, size
 
 
 def create_encoder(
@@ -264,11 +267,13 @@ def _probe_sizes(
     """What sizes a module takes; any, where it cannot be run on the meta device to find out."""
     training = backbone.training
     run, _ = on_meta(backbone.eval())
+
+    def fits(size: Size) -> bool:
+        image = torch.empty(1, bands, *size, device="meta")
+        return accepts(run, features, image, channels_last=channels_last)
+
     try:
-        return find_size_rule(
-            lambda size: accepts(run, features, bands, channels_last, size),
-            tuple(source.get("input_size", (3, 224, 224))[-2:]),
-        )
+        return find_size_rule(fits, tuple(source.get("input_size", (3, 224, 224))[-2:]))
     except EncoderError:
         return ANY_SIZE
     finally:

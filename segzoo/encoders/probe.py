@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from ..features import FeatureSpec
-from .sizes import Size
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class _RealLinspace(TorchFunctionMode):
+    """Older timm reads its drop-path rates from a ``linspace``: that one needs values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def build_on_meta(build: Callable[[], Module]) -> Module:
+    """What ``build`` makes, on the meta device: its weights are never allocated."""
+    with torch.device("meta"), _RealLinspace():
+        return build().to("meta")
 
 
 def on_meta(
@@ -39,12 +60,11 @@ def on_meta(
 def accepts(
     run: Callable[[Tensor], Sequence[Tensor]],
     features: Sequence[FeatureSpec],
-    bands: int,
+    image: Tensor,
+    *,
     channels_last: bool,
-    size: Size,
 ) -> bool:
-    """Whether a backbone on the meta device gives its maps for an image of ``size``."""
-    image = torch.empty(1, bands, *size, device="meta")
+    """Whether a backbone gives the maps that it declares for an image."""
     try:
         with torch.no_grad():
             maps = run(image)

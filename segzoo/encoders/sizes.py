@@ -110,8 +110,10 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     if all(map(accepts, _ODD)):
         return SizeRule(minimum=_smallest(accepts, 1))
     for multiple in _MULTIPLES:
-        tall, wide = (256 // multiple + 2) * multiple, (192 // multiple + 1) * multiple
-        if accepts((tall, wide)) and accepts((wide, tall + multiple)):
+        tall, wide = 256 // multiple + 1, 192 // multiple + 1
+        # Four in a row on each side: a larger multiple would not be hit by all of them.
+        sizes = [((tall + i) * multiple, (wide + 3 - i) * multiple) for i in range(4)]
+        if all(map(accepts, sizes)):
             return SizeRule(multiple=multiple, minimum=_smallest(accepts, multiple))
     if accepts(native):
         return SizeRule(fixed=native)

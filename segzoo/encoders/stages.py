@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..errors import EncoderError
 from .probe import on_meta
 from .sizes import SizeRule
 
@@ -17,15 +16,17 @@ from .sizes import SizeRule
 def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule) -> list[list[str]]:
     """The parameter names of each stage; see :meth:`Encoder.stages`.
 
-    The backbone's own weights are not touched: it runs on the meta device, where nothing is
-    computed, and only the graph that leads from each map back to the parameters is read.
+    The backbone runs on the meta device, where nothing is computed, and only the graph that leads
+    from each map back to the parameters is read; with its own weights where it needs values.
     """
-    run, parameters = on_meta(backbone, gradients=True)
     image = size_rule.fit(torch.empty(2, in_channels, 256, 256, device="meta"))
+    run, parameters = on_meta(backbone, gradients=True)
     try:
         maps = run(image)
-    except Exception as error:  # a backbone may fail in any way
-        raise EncoderError(f"The backbone's stages cannot be traced: {error}") from error
+    except Exception:  # a forward that reads values, which the meta device has none of
+        parameters = dict(backbone.named_parameters())
+        device = next(iter(parameters.values())).device
+        maps = backbone(torch.zeros(image.shape, device=device))
     left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
     for item in maps:

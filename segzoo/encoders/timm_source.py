@@ -21,7 +21,7 @@ from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
-from .probe import accepts
+from .probe import accepts, build_on_meta
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 
 if TYPE_CHECKING:
@@ -200,8 +200,9 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
     import timm
 
     try:
-        with torch.device("meta"):
-            backbone: nn.Module = timm.create_model(name, features_only=True, **options)
+        backbone: nn.Module = build_on_meta(
+            lambda: timm.create_model(name, features_only=True, **options)
+        )
     except TypeError as error:
         known = ", ".join(known_options(name))
         raise ArgumentError(
@@ -219,8 +220,8 @@ def known_options(name: str) -> tuple[str, ...]:
     """The options of a backbone's own constructor, as far as its signature tells."""
     import timm
 
-    with torch.device("meta"):
-        constructor = inspect.signature(type(timm.create_model(name)).__init__)
+    model = build_on_meta(lambda: timm.create_model(name))
+    constructor = inspect.signature(type(model).__init__)
     ours = {"self", "in_chans", "num_classes", "global_pool", "device", "dtype"}
     return tuple(
         parameter.name
@@ -329,20 +330,36 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
         try:
             meta = meta_backbone(name, build)
             rule = size_rule(meta, native)
-        except (ArgumentError, EncoderError):
+        except ArgumentError:
             if not extra:
                 raise
+            continue
+        except EncoderError:
             continue
         found.append((meta, rule, build))
         if rule.multiple == 1 and not rule.fixed:
             break
-    return found
+    return found or [_real_build(name, options, native)]
+
+
+def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
+    """For a backbone whose forward reads values, which the meta device has none of."""
+    import timm
+
+    real: nn.Module = timm.create_model(name, features_only=True, **options)
+    return meta_backbone(name, options), size_rule(real.eval(), native), options
 
 
 def size_rule(backbone: nn.Module, native: Size) -> SizeRule:
-    """The size rule of a timm backbone on the meta device, in eval mode."""
+    """The size rule of a timm backbone in eval mode, on the device that it is on."""
     features, nhwc, bands = backbone_features(backbone), is_nhwc(backbone), _bands(backbone)
-    return find_size_rule(lambda size: accepts(backbone, features, bands, nhwc, size), native)
+    device = next(backbone.parameters()).device
+
+    def fits(size: Size) -> bool:
+        image = torch.empty(1, bands, *size, device=device)
+        return accepts(backbone, features, image, channels_last=nhwc)
+
+    return find_size_rule(fits, native)
 
 
 def _bands(backbone: nn.Module) -> int:

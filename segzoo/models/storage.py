@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .. import hub, weights_file
 from ..config import ModelConfig
-from ..encoders import Encoder
+from ..encoders import Encoder, build_on_meta
 from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
 from . import config_file
 from .adapt import adapted
@@ -304,8 +303,7 @@ def _read(files: hub.ModelFiles) -> tuple[weights_file.Header, Description]:
 def _on_meta(description: Description) -> SegmentationModel:
     """The model with shapes but without values, which costs no memory however large it is."""
     try:
-        with torch.device("meta"):
-            return build(description.config)
+        return build_on_meta(lambda: build(description.config))
     except (ArgumentError, EncoderError) as error:
         raise ConfigError(f"The config describes a model that cannot be built: {error}") from error
 
