@@ -39,9 +39,10 @@ print(json.dumps({{"total_s": done - start, "load_s": done - imported, "peak_kib
 """
 #: Name -> imports, and what is done after them.
 PROCESSES = {
-    "segzoo": ("import segzoo", "model = segzoo.from_pretrained({ours!r})"),
+    # timm is imported when an encoder is built; here with the rest, as in smp.
+    "segzoo": ("import segzoo, timm", "model = segzoo.from_pretrained({ours!r})"),
     "segzoo, check_finite=False": (
-        "import segzoo",
+        "import segzoo, timm",
         "model = segzoo.from_pretrained({ours!r}, check_finite=False)",
     ),
     "smp": (
@@ -52,7 +53,6 @@ PROCESSES = {
         "import torch",
         "state = torch.load({state!r}, map_location='cpu', weights_only=True)",
     ),
-    # What segzoo imports in order to load; timm is imported when the encoder is built.
     "imports of segzoo": ("import segzoo, timm", ""),
 }
 

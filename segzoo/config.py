@@ -37,8 +37,10 @@ class ModelConfig:
             (``"resnet34.a1_in1k"``), or a module of your own with an attribute ``features``.
         classes: Number of logits for each pixel, 1 or more.
         in_channels: Bands of the image, 1 or more.
-        pretrained: Load timm's weights into the encoder (this is the only argument that touches
-            the network), adapted to ``in_channels`` as timm does.
+        pretrained: True loads timm's weights into the encoder, adapted to ``in_channels`` as timm
+            does. A checkpoint of the same timm architecture that was trained elsewhere is loaded
+            from a file (``"weights/resnet34.pth"``) or from the Hub (``"hf-hub:user/name"``).
+            This is the only argument that touches the network.
         depth: How many of the encoder's maps to use, counted from the image; None for all.
         image_size: ``(height, width)`` to build the encoder for, where it is built for a size.
             The model takes images of any size all the same.
@@ -52,7 +54,7 @@ class ModelConfig:
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
     classes: int = field(default=1, kw_only=False)
     in_channels: int = 3
-    pretrained: bool = False
+    pretrained: bool | str = False
     depth: int | None = None
     image_size: tuple[int, int] | None = None
     normalization: Normalization | None = None
@@ -64,7 +66,8 @@ class ModelConfig:
             self._set(encoder=checks.text("encoder", self.encoder))
         checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
         checks.integer("in_channels", self.in_channels, minimum=1, maximum=MAX_BANDS)
-        checks.flag("pretrained", self.pretrained)
+        if not isinstance(self.pretrained, str):
+            checks.flag("pretrained", self.pretrained)
         if self.depth is not None:
             checks.integer("depth", self.depth, minimum=1, maximum=1024)
         if self.image_size is not None:

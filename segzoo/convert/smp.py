@@ -16,10 +16,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import checks, stored_options
+from ..checkpoints import Checkpoint, open_checkpoint
 from ..errors import ArgumentError, ConversionError, nearest
 from ..layers import INTERPOLATIONS
 from ..models import Unet
-from .checkpoints import Checkpoint, open_checkpoint
 from .keymap import Rule, fill, rename
 from .smp_encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .. import hub, strict_json
-from ..errors import ConversionError, StorageError
-from ..weights_file import open_ordinary
+from . import hub, strict_json
+from .errors import ConversionError, StorageError
+from .weights_file import open_ordinary
 
 #: What training loops put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
