@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .features import FeatureSpec
     from .models import (
         ARCHITECTURES,
+        Metric,
+        ModelCard,
         SegmentationModel,
         Unet,
         from_pretrained,
@@ -38,6 +40,8 @@ __all__ = [
     "Encoder",
     "EncoderInfo",
     "FeatureSpec",
+    "Metric",
+    "ModelCard",
     "ModelConfig",
     "Normalization",
     "SegmentationModel",

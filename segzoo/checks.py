@@ -7,6 +7,8 @@ Each function returns the value in its canonical form or raises
 from __future__ import annotations
 
 import math
+import reprlib
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,22 +16,36 @@ from .errors import ArgumentError, UnknownKeywordError, UnknownNameError, neares
 
 T = TypeVar("T")
 
+#: Control characters, halves of characters, and what begins a new line or paragraph.
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+
+
+def shown(value: Any) -> str:
+    """``repr`` for a message, cut to a readable length however large or deep the value is."""
+    return _SHORT.repr(value)
+
 
 def integer(name: str, value: Any, *, minimum: int, maximum: int) -> int:
     """An int (no bool, no float) between ``minimum`` and ``maximum``, both included."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(f"{name} must be an integer, got {value!r} ({type(value).__name__}).")
+        raise ArgumentError(
+            f"{name} must be an integer, got {shown(value)} ({type(value).__name__})."
+        )
     if not minimum <= value <= maximum:
-        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {value}.")
+        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {shown(value)}.")
     return value
 
 
 def number(name: str, value: Any, *, minimum: float, maximum: float) -> float:
     """A finite int or float between ``minimum`` and ``maximum``, both included, as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentError(f"{name} must be a number, got {value!r} ({type(value).__name__}).")
-    if not math.isfinite(value) or not minimum <= value <= maximum:
-        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {value}.")
+        raise ArgumentError(
+            f"{name} must be a number, got {shown(value)} ({type(value).__name__})."
+        )
+    if not minimum <= value <= maximum or not math.isfinite(value):
+        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {shown(value)}.")
     return float(value)
 
 
@@ -37,7 +53,7 @@ def flag(name: str, value: Any) -> bool:
     """True or False, nothing that merely looks like it."""
     if not isinstance(value, bool):
         raise ArgumentError(
-            f"{name} must be True or False, got {value!r} ({type(value).__name__})."
+            f"{name} must be True or False, got {shown(value)} ({type(value).__name__})."
         )
     return value
 
@@ -45,9 +61,15 @@ def flag(name: str, value: Any) -> bool:
 def text(name: str, value: Any, *, longest: int = 256) -> str:
     """A non-empty string of at most ``longest`` characters."""
     if not isinstance(value, str):
-        raise ArgumentError(f"{name} must be a string, got {value!r} ({type(value).__name__}).")
+        raise ArgumentError(
+            f"{name} must be a string, got {shown(value)} ({type(value).__name__})."
+        )
     if not 0 < len(value) <= longest:
         raise ArgumentError(f"{name} must have 1 to {longest} characters, got {len(value)}.")
+    if not value.isprintable() and any(
+        unicodedata.category(character) in _UNPRINTABLE for character in value
+    ):
+        raise ArgumentError(f"{name} must be printable text on one line, got {shown(value)}.")
     return value
 
 
@@ -56,7 +78,7 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     if not isinstance(value, str) or value not in options:
         hint = nearest(value, options) if isinstance(value, str) else ""
         raise UnknownNameError(
-            f"{name} must be one of {', '.join(sorted(options))}; got {value!r}.{hint}"
+            f"{name} must be one of {', '.join(sorted(options))}; got {shown(value)}.{hint}"
         )
     return value
 
@@ -66,7 +88,9 @@ def sequence(
 ) -> tuple[T, ...]:
     """A tuple of at most ``longest`` checked items, from any list or tuple."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise ArgumentError(f"{name} must be a sequence, got {value!r} ({type(value).__name__}).")
+        raise ArgumentError(
+            f"{name} must be a sequence, got {shown(value)} ({type(value).__name__})."
+        )
     if len(value) > longest:
         raise ArgumentError(f"{name} must have at most {longest} items, got {len(value)}.")
     return tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
@@ -82,14 +106,14 @@ def plain(name: str, value: Any, *, levels: int = 4) -> Any:
         return number(name, value, minimum=-math.inf, maximum=math.inf)
     if levels and isinstance(value, Mapping):
         return {
-            text(f"a key of {name}", key): plain(f"{name}[{key!r}]", entry, levels=levels - 1)
+            text(f"a key of {name}", key): plain(f"{name}[{shown(key)}]", entry, levels=levels - 1)
             for key, entry in value.items()
         }
     if levels and isinstance(value, Sequence) and not isinstance(value, bytes):
         return sequence(name, value, lambda where, entry: plain(where, entry, levels=levels - 1))
     raise ArgumentError(
         f"{name} must be made of numbers, strings, booleans, lists and mappings, so that it can "
-        f"be saved; got {value!r} ({type(value).__name__})."
+        f"be saved; got {shown(value)} ({type(value).__name__})."
     )
 
 
@@ -98,6 +122,6 @@ def keywords(owner: str, given: Iterable[str], known: Collection[str]) -> None:
     for name in given:
         if name not in known:
             raise UnknownKeywordError(
-                f"{owner} has no argument {name!r}.{nearest(name, known)} "
+                f"{owner} has no argument {shown(name)}.{nearest(name, known)} "
                 f"It takes: {', '.join(known)}."
             )

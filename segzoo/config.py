@@ -37,8 +37,10 @@ class ModelConfig:
             (``"resnet34.a1_in1k"``), or a module of your own with an attribute ``features``.
         classes: Number of logits for each pixel, 1 or more.
         in_channels: Bands of the image, 1 or more.
-        pretrained: Load timm's weights into the encoder (this is the only argument that touches
-            the network), adapted to ``in_channels`` as timm does.
+        pretrained: True loads timm's weights into the encoder, adapted to ``in_channels`` as timm
+            does. A checkpoint of the same timm architecture that was trained elsewhere is loaded
+            from a file (``"weights/resnet34.pth"``) or from the Hub (``"hf-hub:user/name"``).
+            This is the only argument that touches the network.
         depth: How many of the encoder's maps to use, counted from the image; None for all.
         image_size: ``(height, width)`` to build the encoder for, where it is built for a size.
             The model takes images of any size all the same.
@@ -52,7 +54,7 @@ class ModelConfig:
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
     classes: int = field(default=1, kw_only=False)
     in_channels: int = 3
-    pretrained: bool = False
+    pretrained: bool | str = False
     depth: int | None = None
     image_size: tuple[int, int] | None = None
     normalization: Normalization | None = None
@@ -64,17 +66,21 @@ class ModelConfig:
             self._set(encoder=checks.text("encoder", self.encoder))
         checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
         checks.integer("in_channels", self.in_channels, minimum=1, maximum=MAX_BANDS)
-        checks.flag("pretrained", self.pretrained)
+        if not isinstance(self.pretrained, str):
+            checks.flag("pretrained", self.pretrained)
         if self.depth is not None:
             checks.integer("depth", self.depth, minimum=1, maximum=1024)
         if self.image_size is not None:
             size = checks.sequence("image_size", self.image_size, _side, longest=2)
             if len(size) != 2:
-                raise ArgumentError(f"image_size must be (height, width), got {self.image_size!r}.")
+                raise ArgumentError(
+                    f"image_size must be (height, width), got {checks.shown(self.image_size)}."
+                )
             self._set(image_size=size)
         if not isinstance(self.normalization, (Normalization, type(None))):
             raise ArgumentError(
-                f"normalization must be a segzoo.Normalization, got {self.normalization!r}."
+                "normalization must be a segzoo.Normalization, got "
+                f"{checks.shown(self.normalization)}."
             )
         if self.normalization is not None and len(self.normalization.mean) != self.in_channels:
             raise ArgumentError(
@@ -91,7 +97,9 @@ class ModelConfig:
                 )
             self._set(class_names=names)
         if not isinstance(self.encoder_options, Mapping):
-            raise ArgumentError(f"encoder_options must be a mapping, got {self.encoder_options!r}.")
+            raise ArgumentError(
+                f"encoder_options must be a mapping, got {checks.shown(self.encoder_options)}."
+            )
         self._set(encoder_options=checks.plain("encoder_options", self.encoder_options))
 
     def _set(self, **values: Any) -> None:
@@ -127,7 +135,9 @@ def _side(name: str, value: Any) -> int:
 
 def _normalization(value: Any) -> Normalization:
     if not isinstance(value, Mapping) or set(value) != {"mean", "std"}:
-        raise ArgumentError(f"normalization must have exactly mean and std, got {value!r}.")
+        raise ArgumentError(
+            f"normalization must have exactly mean and std, got {checks.shown(value)}."
+        )
     return Normalization(value["mean"], value["std"])
 
 

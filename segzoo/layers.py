@@ -13,7 +13,7 @@ NORMS = ("batch", "group", "instance", "layer", "none")
 #: Attention modules by name.
 ATTENTIONS = ("none", "scse")
 #: Ways to resize a map, by the name that torch gives them.
-INTERPOLATIONS = ("nearest", "bilinear")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 
 
 class InstanceNorm2d(nn.Module):

@@ -39,7 +39,7 @@ def test_a_config_is_frozen():
         ({"classes": 2.0}, r"classes must be an integer, got 2\.0"),
         ({"in_channels": -1}, "in_channels must be between 1"),
         ({"depth": 0}, "depth must be between 1"),
-        ({"pretrained": "yes"}, "pretrained must be True or False"),
+        ({"pretrained": 1}, "pretrained must be True or False"),
         ({"encoder": 34}, "encoder must be a string, got 34"),
         ({"encoder": ""}, "encoder must have 1 to 256 characters"),
         ({"image_size": (256,)}, r"image_size must be \(height, width\)"),

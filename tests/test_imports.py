@@ -13,10 +13,11 @@ PACKAGE = Path(segzoo.__file__).parent
 
 #: The layers, lowest first. A module may import from lower layers, and from its own package.
 LAYERS = (
-    ("errors", "_version"),
+    ("errors", "_version", "strict_json"),
     ("features", "registry", "checks"),
+    ("weights_file", "stored_options"),
     ("layers", "preprocessing", "hub"),
-    ("config",),
+    ("config", "checkpoints"),
     ("encoders", "pictures", "devices"),
     ("models",),
     ("convert", "inference"),

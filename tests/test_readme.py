@@ -17,7 +17,7 @@ def snippets(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_snippets_run(page, tmp_path, monkeypatch):
+def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = snippets(page, "python")

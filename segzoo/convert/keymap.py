@@ -38,11 +38,13 @@ def rename(source: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Ten
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copy tensors into a model, exactly: every tensor is used, every weight is filled.
 
+    The model is converted to the floating point type of the tensors.
+
     Args:
         source: Where the tensors come from, for the message.
 
     Raises:
-        ConversionError: Names or shapes differ; nothing was changed then.
+        ConversionError: Names, shapes or types differ; nothing was changed then.
     """
     expected = model.state_dict()
     missing, extra = (
@@ -60,6 +62,15 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> Non
                 f"{source} does not fit {type(model).__name__}: {name} has the shape "
                 f"{tuple(tensor.shape)}, expected {tuple(expected[name].shape)}."
             )
+    floating = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    if len(floating) > 1:
+        raise ConversionError(
+            f"{source} mixes the types {sorted(map(str, floating))}; convert it to one of them "
+            "first."
+        )
+    for dtype in floating:
+        model.to(dtype)
+    expected = model.state_dict()
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)

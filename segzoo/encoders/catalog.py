@@ -165,7 +165,7 @@ def create_encoder(
     encoder: str | nn.Module,
     *,
     in_channels: int = 3,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
@@ -178,7 +178,8 @@ def create_encoder(
             with an attribute ``features`` (a sequence of :class:`~segzoo.FeatureSpec`); or what
             ``timm.create_model(..., features_only=True)`` gave you; or an :class:`Encoder`.
         in_channels: Bands of the image, 1 or more.
-        pretrained: Load timm's weights of that name, adapted to the number of bands as timm does.
+        pretrained: Load timm's weights of that name, adapted to the number of bands as timm does;
+            or the path of a checkpoint, or ``"hf-hub:user/name"``.
         depth: How many maps to take, counted from the image; None for all.
         image_size: ``(height, width)`` to build the backbone for, where it is built for a size.
         options: Passed on to ``timm.create_model``, or to the registered callable.

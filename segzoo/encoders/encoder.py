@@ -26,6 +26,7 @@ class Encoder(nn.Module):
         normalization: What the backbone expects of its pixels.
         size_rule: Which image sizes it takes.
         channels_last: Its maps are ``(N, H, W, C)``.
+        base_model: The Hub repository that its weights came from, or None.
 
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
@@ -42,6 +43,7 @@ class Encoder(nn.Module):
         normalization: Normalization = IDENTITY,
         size_rule: SizeRule = ANY_SIZE,
         channels_last: bool = False,
+        base_model: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
         self.normalization = normalization.for_bands(in_channels)
         self.size_rule = size_rule
         self.channels_last = channels_last
+        self.base_model = base_model
         self.frozen_stages = 0
         self._frozen: frozenset[str] = frozenset()  # the names in those stages
         self._taken: frozenset[str] = frozenset()  # of these, what was trainable before

@@ -23,6 +23,7 @@ from ..features import FeatureSpec
 from ..hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
+from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import accepts, build_on_meta
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 
@@ -114,7 +115,7 @@ def build(
     name: str,
     *,
     in_channels: int = 3,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
@@ -123,20 +124,23 @@ def build(
     import timm
 
     plan = plan_backbone(name, depth=depth, image_size=image_size, options=options)
-    if pretrained and not pretrained_tags(plan.name.partition(".")[0]):
+    if isinstance(pretrained, str):
+        backbone = build_with_weights(plan.name, pretrained, in_channels, plan.options)
+    elif pretrained and not pretrained_tags(plan.name.partition(".")[0]):
         raise EncoderError(
             f"timm has no pretrained weights for {name!r}; build it with pretrained=False, or see "
             "segzoo.list_encoders(pretrained=True)."
         )
-    fetching = hub_errors(f"load the pretrained weights of {plan.name!r}")
-    with fetching if pretrained else contextlib.nullcontext():
-        backbone = timm.create_model(
-            plan.name,
-            pretrained=pretrained,
-            features_only=True,
-            in_chans=in_channels,
-            **plan.options,
-        )
+    else:
+        fetching = hub_errors("load the pretrained weights of", plan.name)
+        with fetching if pretrained else contextlib.nullcontext():
+            backbone = timm.create_model(
+                plan.name,
+                pretrained=pretrained,
+                features_only=True,
+                in_chans=in_channels,
+                **plan.options,
+            )
     return Encoder(
         backbone,
         plan.features,
@@ -145,7 +149,15 @@ def build(
         normalization=_normalization(plan.source),
         size_rule=plan.size_rule,
         channels_last=plan.channels_last,
+        base_model=_base_model(plan, pretrained),
     )
+
+
+def _base_model(plan: BackbonePlan, pretrained: bool | str) -> str | None:
+    """The Hub repository that the weights came from, or None."""
+    if isinstance(pretrained, str):
+        return pretrained.removeprefix(HUB_PREFIX) if pretrained.startswith(HUB_PREFIX) else None
+    return f"timm/{plan.name}" if pretrained and plan.source.hf_hub_id else None
 
 
 def plan_backbone(

@@ -2,12 +2,15 @@
 
 from .architectures import ARCHITECTURES, register_architecture
 from .base import SegmentationModel
+from .card import Metric, ModelCard
 from .unet import Unet
 
 from_pretrained = SegmentationModel.from_pretrained
 
 __all__ = [
     "ARCHITECTURES",
+    "Metric",
+    "ModelCard",
     "SegmentationModel",
     "Unet",
     "from_pretrained",

@@ -48,6 +48,7 @@ class SegmentationModel(StoredModel):
             image_size=config.image_size,
             options=config.encoder_options,
         )
+        self.base_model = self.encoder.base_model
         self.pyramid = make_pyramid(self.encoder.features)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
         self.config = replace(

@@ -2,59 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
+import warnings
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .. import hub
-from .._version import __version__
+from .. import hub, weights_file
 from ..config import ModelConfig
-from ..encoders import Encoder, build_on_meta, is_known
-from ..errors import ArgumentError, ConfigError, StorageError, UnknownNameError, WeightsError
+from ..encoders import Encoder, build_on_meta
+from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
+from . import config_file
+from .adapt import adapted
 from .architectures import ARCHITECTURES
-from .card import model_card
+from .card import ModelCard, is_untouched, render
+from .config_file import Description
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .base import SegmentationModel
 
-#: Raised when a folder written by this version could not be read by an older one.
-FORMAT_VERSION = 1
-#: A config of a model with 65536 named classes fits; nothing honest is larger.
-MAX_CONFIG_BYTES = 8 * 2**20
+#: Buffers that are computed, not saved, may take this part of the weights' size, and this much.
+_BUFFER_SHARE, _BUFFER_BYTES = 0.25, 64 * 2**20
+#: How often a model is read again when another process saves into its folder meanwhile.
+_ATTEMPTS = 50
 
 
 class StoredModel(nn.Module, ABC):
-    """The part of a model that knows how to leave and enter a folder or a repository."""
+    """The part of a model that knows how to leave and enter a folder or a repository.
+
+    Attributes:
+        base_model: The Hub repository whose weights the encoder began with, or None.
+    """
 
     architecture: ClassVar[str]
     config: ModelConfig
     encoder: Encoder
+    base_model: str | None
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: ModelCard | None = None
+    ) -> Path:
         """Write the model into a folder, which is made where it is missing.
 
-        A save that fails or is killed leaves the model that was there before. A ``README.md``
-        that is there already is kept.
+        A save that fails or is killed leaves the model that was there before.
+
+        Args:
+            folder: Gets ``config.json``, ``model.safetensors`` and ``README.md``.
+            card: What to say on the card, ``README.md``. With None a card that is there already
+                is kept; a card that a person wrote or edited is always kept.
 
         Raises:
-            StorageError: The folder cannot be written, or the encoder has no name to be found by.
+            StorageError: The folder cannot be written, or the model could not be loaded again
+                (its encoder has no name to be found by, or its layers were changed by hand).
         """
-        return hub.write_folder(folder, _config_text(self), _tensors(self), self._card())
+        return self._save(folder, card, None)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
+        card: ModelCard | None = None,
         private: bool | None = None,
         token: str | bool | None = None,
         revision: str | None = None,
@@ -63,17 +76,32 @@ class StoredModel(nn.Module, ABC):
     ) -> str:
         """Save the model and upload it to ``repo_id`` (``"user/name"``), made where it is missing.
 
+        All files go up in one commit; where that fails nothing is changed, and the same call can
+        be made again.
+
+        Args:
+            repo_id: ``"user/name"``.
+            card: What to say on the card. With None a card that the repository has already is
+                kept; a card that a person wrote or edited is always kept.
+            private: Whether a repository that has to be made is private; None for your default.
+            token: Access token with the right to write; None for the one you logged in with.
+            revision: Branch to commit to, made where it is missing; None for the main branch.
+            commit_message: First line of the commit.
+            create_pr: Open a pull request instead of committing.
+
         Returns:
-            The address of the commit.
+            The address of the commit or pull request.
 
         Raises:
             HubError: The Hub refused, or could not be reached.
+            StorageError: The model could not be loaded again.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            self._save(folder, card, repo_id)
             return hub.upload(
                 folder,
                 repo_id,
+                may_replace=_keeper(card, repo_id),
                 private=private,
                 token=token,
                 revision=revision,
@@ -90,11 +118,15 @@ class StoredModel(nn.Module, ABC):
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        classes: int | None = None,
+        in_channels: int | None = None,
+        check_finite: bool = True,
     ) -> Self:
         """Load a model, in eval mode, from a folder or from the Hugging Face Hub.
 
         ``segzoo.from_pretrained`` loads any architecture, ``segzoo.Unet.from_pretrained`` a Unet.
-        Nothing but the model's own two files is read; timm's weights are never fetched.
+        Nothing but the model's own two files is read; timm's weights are never fetched. Config and
+        weights are of one commit. The weights are mapped from the file, not copied.
 
         Args:
             folder_or_repo: A folder made by :meth:`save_pretrained`, or ``"user/name"`` on the
@@ -103,6 +135,10 @@ class StoredModel(nn.Module, ABC):
             token: Access token for a private repository; True for the one that was logged in with.
             cache_dir: Where downloads are kept; None for the Hub's own cache.
             local_files_only: Do not touch the network, use what the cache has.
+            classes: Another number of classes. What fits is kept, the rest begins anew, and one
+                line in the log says what that is.
+            in_channels: Another number of bands; the first convolution is adapted as timm does.
+            check_finite: Refuse weights that are NaN or infinite.
 
         Raises:
             ConfigError: ``config.json`` is missing, not one of segzoo's, or of another
@@ -110,75 +146,211 @@ class StoredModel(nn.Module, ABC):
             WeightsError: ``model.safetensors`` is missing, damaged or of another model.
             HubError: The repository or the network could not be reached.
         """
-        files = hub.find(
-            folder_or_repo,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+        access = hub.Access(
+            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        model = _load(files)
+        model = _load(hub.find(folder_or_repo, access), check_finite)
         if not isinstance(model, cls):
             raise ConfigError(
                 f"{os.fspath(folder_or_repo)} holds a model of the architecture "
                 f"{model.architecture!r}, not a {cls.__name__}; segzoo.from_pretrained loads any."
             )
-        return model
+        return adapted(model, build, classes=classes, in_channels=in_channels)
 
-    def _card(self) -> str:
-        return model_card(self.architecture, type(self).__name__, self.config)
+    def _save(
+        self, folder: str | os.PathLike[str], card: ModelCard | None, repo_id: str | None
+    ) -> Path:
+        description = Description(self.architecture, self.config, self.base_model)
+        text, tensors = description.to_json(), _tensors(self)
+        _check_rebuilds(description, tensors)
+        said = card or ModelCard()
+        readme = render(
+            said,
+            self.config,
+            architecture=self.architecture,
+            title=f"{type(self).__name__} with {self.config.encoder}",
+            base_model=self.base_model,
+            repo_id=repo_id,
+        )
+        return hub.write_folder(
+            folder,
+            text,
+            tensors,
+            readme,
+            picture=None if said.picture is None else Path(said.picture),
+            may_replace=_keeper(card, os.fspath(folder)),
+        )
 
 
-def _load(files: hub.ModelFiles) -> SegmentationModel:
-    """Build the model that a config describes and put the weights of a file into it."""
-    config, save_id = _parse(_read_config(files.config), str(files.config))
-    try:
-        with safe_open(files.weights, framework="pt") as weights:
-            embedded = (weights.metadata() or {}).get("config")
-            if embedded is not None:
-                inner, inner_id = _parse(embedded, f"the header of {files.weights}")
-                # Another save_id: config.json was left behind by a save that was interrupted.
-                config = config if inner_id == save_id else inner
-            return _assemble(config, weights, files.weights)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no {hub.WEIGHTS} beside {files.config}.") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{files.weights} is damaged or incomplete: {error}.") from error
+def push(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a folder that :meth:`StoredModel.save_pretrained` wrote, after checking it.
+
+    Its ``README.md`` goes along, unless segzoo wrote it and the repository's is a person's.
+
+    Returns:
+        The address of the commit or pull request.
+
+    Raises:
+        StorageError: The folder holds no whole model.
+        HubError: The Hub refused, or could not be reached.
+    """
+    if not Path(folder).is_dir():
+        raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
+    check(hub.find(folder, hub.Access()))
+    card = Path(folder) / hub.CARD
+    written = card.is_file() and not is_untouched(card.read_text("utf-8", errors="replace"))
+    return hub.upload(
+        folder,
+        repo_id,
+        may_replace=lambda existing: written or is_untouched(existing),
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+        create_pr=create_pr,
+    )
 
 
-def _build(config: ModelConfig) -> SegmentationModel:
+def pull(
+    repo_id: str,
+    folder: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Download a model into a folder, which is changed only when the model was found to be whole.
+
+    A ``README.md`` that a person wrote or edited there is kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: What was downloaded is no whole model, or the folder cannot be written.
+        HubError: The repository or the network could not be reached.
+    """
+    if not hub.is_repo_id(repo_id):
+        raise StorageError(f"{repo_id!r} is no repository id (user/name).")
+    access = hub.Access(
+        revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    files = hub.find_remote(repo_id, access)
+    check(files)
+    return hub.download(files, repo_id, folder, access, may_replace=is_untouched)
+
+
+def check(files: hub.ModelFiles) -> Description:
+    """Whether two files make a whole model, without building it.
+
+    Raises:
+        ConfigError: The config is not valid.
+        WeightsError: The weights are damaged or of another model.
+    """
+    header, description = _read(files)
+    meta = _on_meta(description)
+    weights_file.check_fits(header, meta.state_dict(), str(files.weights))
+    weights_file.read_tensors(files.weights, header)
+    return description
+
+
+def build(config: ModelConfig) -> SegmentationModel:
     """A model with fresh weights from its config."""
     name = next(name for name, kind in ARCHITECTURES.items() if kind.config_class is type(config))
     return ARCHITECTURES[name](**vars(config))
 
 
-def _assemble(config: ModelConfig, weights: Any, path: Path) -> SegmentationModel:
-    model = build_on_meta(lambda: _build(config))
-    expected = model.state_dict()
-    _compare(weights, expected, path)
-    if {name for name, _ in model.named_buffers()} - expected.keys():
-        # Buffers that are not saved have values only in a model that was really built.
-        model = _build(config)
-    model.load_state_dict({name: weights.get_tensor(name) for name in expected}, assign=True)
-    return model.eval()
+def _load(files: hub.ModelFiles, check_finite: bool) -> SegmentationModel:
+    """Build the model that a config describes and put the weights of a file into it."""
+    for _ in range(_ATTEMPTS):
+        header, description = _read(files)
+        model = _on_meta(description)
+        expected = model.state_dict()
+        weights_file.check_fits(header, expected, str(files.weights))
+        try:
+            tensors = weights_file.read_tensors(files.weights, header)
+        except weights_file.ReplacedError as error:
+            replaced = error
+            continue
+        if _computed_buffers(model, expected, files.weights):
+            model = build(description.config)
+        model.load_state_dict(tensors, assign=True)
+        if check_finite:
+            _check_finite(model.state_dict(), files.weights)
+        model.base_model = description.base_model
+        return model.eval()
+    raise replaced
 
 
-def _compare(weights: Any, expected: Mapping[str, Tensor], path: Path) -> None:
-    """Names and shapes in the file's header against the model's, before any data is read."""
-    names = set(weights.keys())
-    missing, extra = sorted(expected.keys() - names), sorted(names - expected.keys())
-    if missing or extra:
+def _read(files: hub.ModelFiles) -> tuple[weights_file.Header, Description]:
+    """The header of the weights, and the config: whichever of its two copies counts."""
+    if not files.weights.exists():
+        config_file.find(files.config, {}, str(files.weights))  # a better message where it fails
+    header = weights_file.read_header(files.weights)
+    return header, config_file.find(files.config, header.metadata, str(files.weights))
+
+
+def _on_meta(description: Description) -> SegmentationModel:
+    """The model with shapes but without values, which costs no memory however large it is."""
+    try:
+        return build_on_meta(lambda: build(description.config))
+    except (ArgumentError, EncoderError) as error:
+        raise ConfigError(f"The config describes a model that cannot be built: {error}") from error
+
+
+def _computed_buffers(model: nn.Module, expected: Mapping[str, Tensor], path: Path) -> bool:
+    """Whether the model has buffers that are not saved: only a real build gives their values.
+
+    Raises:
+        WeightsError: They would take more memory than such buffers do.
+    """
+    sizes = [
+        buffer.numel() * buffer.itemsize
+        for name, buffer in model.named_buffers()
+        if name not in expected
+    ]
+    limit = _BUFFER_BYTES + _BUFFER_SHARE * path.stat().st_size
+    if sum(sizes) > limit:
         raise WeightsError(
-            f"{path} belongs to another model: {len(missing)} tensors are missing "
-            f"{missing[:3]}, {len(extra)} are unknown {extra[:3]}."
+            f"{path}: the model would compute {sum(sizes)} bytes of tables on top of its weights, "
+            "more than any model of that size needs. Its image_size or window_size is too large."
         )
-    for name, tensor in expected.items():
-        shape = tuple(weights.get_slice(name).get_shape())
-        if shape != tuple(tensor.shape):
+    return bool(sizes)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not weights_file.is_finite(tensor):
             raise WeightsError(
-                f"{path} belongs to another model: {name} has the shape {shape}, the model needs "
-                f"{tuple(tensor.shape)}."
+                f"{path} holds values that are not finite: NaN or infinity in {name}. A model "
+                "with them gives useless results; pass check_finite=False to load it anyway."
             )
+
+
+def _check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to save what could not be loaded: a model whose layers were changed by hand."""
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in _on_meta(description).state_dict().items()
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    different = sorted(dict(expected.items() ^ found.items()))
+    if different:
+        raise StorageError(
+            f"The model's layers are not those that its config describes ({different[0]}, "
+            f"{len(different)} in all), so a saved model could not be loaded again. Build it with "
+            "the arguments that give these layers, or keep the change in an architecture of your "
+            "own (segzoo.register_architecture)."
+        )
 
 
 def _tensors(model: StoredModel) -> dict[str, Tensor]:
@@ -192,63 +364,19 @@ def _tensors(model: StoredModel) -> dict[str, Tensor]:
     return tensors
 
 
-def _config_text(model: StoredModel) -> str:
-    name = model.encoder.name
-    if not is_known(name):
-        raise StorageError(
-            f"The encoder {name!r} was given as a module, so a saved model could not be built "
-            "again. Register it with segzoo.register_encoder, and give its name to the model."
-        )
-    content = {
-        "library_name": "segzoo",
-        "format_version": FORMAT_VERSION,
-        "segzoo_version": __version__,
-        "architecture": model.architecture,
-        "arguments": model.config.arguments(),
-    }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**content, "save_id": digest[:16]}, indent=2) + "\n"
+def _keeper(card: ModelCard | None, where: str) -> Any:
+    """Whether a card that is there may be replaced: not without a new one, and not a person's."""
 
+    def may_replace(existing: str) -> bool:
+        if card is None:
+            return False
+        if not is_untouched(existing):
+            warnings.warn(
+                f"The model card of {where} was written or edited by hand and is kept; the card "
+                "given was not used.",
+                stacklevel=2,
+            )
+            return False
+        return True
 
-def _read_config(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes: no segzoo config.")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"There is no {hub.CONFIG} in {path.parent}: is it a folder saved by segzoo?"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, StorageError):
-            raise
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
-
-
-def _parse(text: str, where: str) -> tuple[ModelConfig, object]:
-    """The config in a JSON text, and the id of the save that wrote it."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid JSON: {error}.") from error
-    if not isinstance(data, dict) or data.get("library_name") != "segzoo":
-        raise ConfigError(
-            f"{where} is not a config of segzoo. Checkpoints of other libraries have to be "
-            "converted first."
-        )
-    version = data.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ConfigError(
-            f"{where} has format version {version!r}, this segzoo ({__version__}) reads "
-            f"{FORMAT_VERSION}. Update segzoo: pip install -U segzoo."
-        )
-    arguments = data.get("arguments")
-    if not isinstance(arguments, dict):
-        raise ConfigError(f"{where} has no arguments.")
-    try:
-        name = data.get("architecture")
-        if not isinstance(name, str):
-            raise UnknownNameError(f"architecture must be a string, got {name!r}.")
-        return ARCHITECTURES[name].config_class.from_arguments(arguments), data.get("save_id")
-    except ArgumentError as error:
-        raise ConfigError(f"{where} is not valid: {error}") from error
+    return may_replace

@@ -42,14 +42,19 @@ class UnetConfig(ModelConfig):
         decoder_channels: Width of each decoder block, deepest first; None for 256, 128, 64, 32,
             16, continued upwards with 256 where the encoder is deeper, and cut where it is not.
         norm: ``batch``, ``group``, ``instance``, ``layer`` or ``none``.
-        attention: ``none`` or ``scse``, on the concatenation and after each block.
+        attention: ``none`` or ``scse``, before and after the convolutions of each block (before
+            only where the block joins maps or is not the last).
+        center: Two more convolutions on the encoder's deepest map, for encoders that end in a
+            pooling layer (VGG, as in TernausNet).
         dropout: Probability of dropping a plane of the decoder's last map, 0 to 1.
-        interpolation: ``nearest`` or ``bilinear``, how a block resizes its input.
+        interpolation: How a block resizes its input: ``nearest``, ``bilinear``, ``bicubic``,
+            ``area`` or ``nearest-exact``.
     """
 
     decoder_channels: tuple[int, ...] | None = None
     norm: str = "batch"
     attention: str = "none"
+    center: bool = False
     dropout: float = 0.0
     interpolation: str = "nearest"
 
@@ -61,6 +66,7 @@ class UnetConfig(ModelConfig):
             )
         checks.choice("norm", self.norm, NORMS)
         checks.choice("attention", self.attention, ATTENTIONS)
+        checks.flag("center", self.center)
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         self._set(dropout=checks.number("dropout", self.dropout, minimum=0, maximum=1))
 
@@ -76,6 +82,7 @@ class UnetBlock(nn.Module):
         in_channels: Of the map from below.
         skip_channels: Of the skip connection; 0 where the encoder has no map at this stride.
         out_channels: Of the result.
+        attend_input: Whether there is attention before the convolutions too.
     """
 
     def __init__(
@@ -86,12 +93,13 @@ class UnetBlock(nn.Module):
         *,
         norm: str = "batch",
         attention: str = "none",
+        attend_input: bool = True,
         interpolation: str = "nearest",
     ) -> None:
         super().__init__()
         joined = in_channels + skip_channels
         self.interpolation = interpolation
-        self.attention1 = attention_layer(attention if skip_channels else "none", joined)
+        self.attention1 = attention_layer(attention if attend_input else "none", joined)
         self.conv1 = ConvNormAct(joined, out_channels, norm=norm)
         self.conv2 = ConvNormAct(out_channels, out_channels, norm=norm)
         self.attention2 = attention_layer(attention, out_channels)
@@ -100,8 +108,8 @@ class UnetBlock(nn.Module):
         """``(N, in_channels, h, w)`` -> ``(N, out_channels, *size)``."""
         x = F.interpolate(x, size, mode=self.interpolation)
         if skip is not None:
-            x = self.attention1(torch.cat([x, skip], dim=1))
-        out: Tensor = self.attention2(self.conv2(self.conv1(x)))
+            x = torch.cat([x, skip], dim=1)
+        out: Tensor = self.attention2(self.conv2(self.conv1(self.attention1(x))))
         return out
 
 
@@ -128,6 +136,7 @@ class UnetDecoder(nn.Module):
         *,
         norm: str = "batch",
         attention: str = "none",
+        center: bool = False,
         interpolation: str = "nearest",
     ) -> None:
         super().__init__()
@@ -144,6 +153,10 @@ class UnetDecoder(nn.Module):
         #: For each block the index of the encoder's map that is its skip, or None.
         self.skips = tuple(at.get(stride) for stride in self.strides)
         self.channels = tuple(channels)
+        deepest = features[-1].channels
+        self.center = nn.Sequential(
+            *(ConvNormAct(deepest, deepest, norm=norm) for _ in range(2 if center else 0))
+        )
         self.blocks = nn.ModuleList(
             UnetBlock(
                 below,
@@ -151,17 +164,18 @@ class UnetDecoder(nn.Module):
                 width,
                 norm=norm,
                 attention=attention,
+                attend_input=skip is not None or stride > 1,
                 interpolation=interpolation,
             )
-            for below, skip, width in zip(
-                (features[-1].channels, *channels), self.skips, channels, strict=False
+            for below, skip, stride, width in zip(
+                (deepest, *channels), self.skips, self.strides, channels, strict=False
             )
         )
-        self.out = FeatureSpec(channels[-1] if channels else features[-1].channels, 1)
+        self.out = FeatureSpec(channels[-1] if channels else deepest, 1)
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps of ``features``, the image's ``(height, width)`` -> ``(N, out.channels, *size)``."""
-        x = maps[-1]
+        x: Tensor = self.center(maps[-1])
         for block, index, stride in zip(self.blocks, self.skips, self.strides, strict=True):
             skip = None if index is None else maps[index]
             if stride == 1 or skip is None:
@@ -183,7 +197,8 @@ class Unet(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`UnetConfig` for
-            ``decoder_channels``, ``norm``, ``attention``, ``dropout`` and ``interpolation``.
+            ``decoder_channels``, ``norm``, ``attention``, ``center``, ``dropout`` and
+            ``interpolation``.
 
     Raises:
         ArgumentError: An argument that cannot work; unknown names get a suggestion.
@@ -201,6 +216,7 @@ class Unet(SegmentationModel):
             config.decoder_channels,
             norm=config.norm,
             attention=config.attention,
+            center=config.center,
             interpolation=config.interpolation,
         )
         self.head = SegmentationHead(

@@ -1,0 +1,291 @@
+"""``model.safetensors``: written whole, and read with suspicion.
+
+A file may come from a stranger. So its header is parsed here, strictly and with a bound on its
+size, and is compared with what a model needs before anything is allocated for it; the safetensors
+library then checks it again and maps the data, without reading it.
+
+The data is laid out so that tensors begin at multiples of 64 bytes, as torch allocates them: some
+kernels round differently on other addresses, and a loaded model should give the logits of the
+saved one to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from . import strict_json
+from .checks import shown
+from .errors import StorageError, WeightsError
+
+#: A header of 5000 tensors and a large config takes 2 MiB; nothing honest is larger than this.
+MAX_HEADER_BYTES = 4 * 2**20
+#: The name in the metadata under which the checksum of the data stands.
+CHECKSUM = "crc32"
+_LENGTH = struct.Struct("<Q")
+_CHUNK = 2**20
+#: What torch aligns tensors to.
+_ALIGNMENT = 64
+#: What the names of safetensors mean; a name that is not here (8-bit floats ...) is refused.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class ReplacedError(WeightsError):
+    """Another process saved into the folder while a model was being read from it."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of one tensor; its bytes begin at ``begin`` in the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a weights file says.
+
+    Attributes:
+        tensors: Name -> dtype and shape.
+        metadata: Free text by name; segzoo keeps the config and a checksum there.
+        start: Where the data begins, in bytes.
+        size: Size of the whole file in bytes.
+        identity: Tells this file from one that was put in its place later.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    start: int
+    size: int
+    identity: tuple[int, int, int]
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, metadata and a checksum of the data.
+
+    Raises:
+        StorageError: A tensor of a type that the format does not have.
+        OSError: The file cannot be written.
+    """
+    # What would push others off their alignment comes last.
+    order = sorted(tensors, key=lambda name: tensors[name].nbytes % _ALIGNMENT != 0)
+    header: dict[str, object] = {}
+    checksum = begin = 0
+    for name in order:
+        tensor = tensors[name]
+        if tensor.dtype not in _NAMES:
+            raise StorageError(f"{name} is of type {tensor.dtype}, which cannot be saved.")
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, begin + tensor.nbytes],
+        }
+        begin += tensor.nbytes
+        checksum = zlib.crc32(_bytes(tensor), checksum)
+    header["__metadata__"] = {**metadata, CHECKSUM: f"{checksum:08x}"}
+    text = json.dumps(header).encode()
+    text += b" " * (-(_LENGTH.size + len(text)) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(_LENGTH.pack(len(text)) + text)
+        for name in order:
+            file.write(_bytes(tensors[name]))
+
+
+def read_header(path: Path) -> Header:
+    """Parse the header without reading any data.
+
+    Raises:
+        WeightsError: The file is missing, no ordinary file, too short, or its header is not valid.
+    """
+    try:
+        with open_ordinary(path) as file:
+            status = os.fstat(file.fileno())
+            size = status.st_size
+            first = file.read(_LENGTH.size)
+            length = _LENGTH.unpack(first)[0] if len(first) == _LENGTH.size else 0
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - _LENGTH.size):
+                raise WeightsError(
+                    f"{path} is damaged, incomplete, or no safetensors file: it has {size} bytes "
+                    f"and claims a header of {length}. Download or save it again."
+                )
+            text = file.read(length)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no {path.name} in {path.parent}.") from error
+    except OSError as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} cannot be read: {error}.") from error
+    try:
+        entries = strict_json.parse(text.decode("utf-8"))
+        metadata = entries.pop("__metadata__", {})
+        tensors = {name: _tensor_info(entry) for name, entry in entries.items()}
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata must be text")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{path} has no valid safetensors header: {error}.") from error
+    return Header(tensors, metadata, _LENGTH.size + length, size, _identity(status))
+
+
+def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> None:
+    """Compare names, shapes, dtypes and the size of the file with what a model needs.
+
+    A floating point tensor may be stored as float64, float32, float16 or bfloat16, whatever the
+    model was converted to before it was saved; all others must have the model's own dtype.
+
+    Raises:
+        WeightsError: They differ; the message names what does.
+    """
+    names = header.tensors.keys()
+    missing, extra = sorted(expected.keys() - names), sorted(names - expected.keys())
+    if missing or extra:
+        raise WeightsError(
+            f"{where} belongs to another model: {len(missing)} tensors are missing "
+            f"{shown(missing)}, {len(extra)} are unknown {shown(extra)}."
+        )
+    total = 0
+    for name, tensor in expected.items():
+        info = header.tensors[name]
+        if info.shape != tuple(tensor.shape):
+            raise WeightsError(
+                f"{where} belongs to another model: {name} has the shape {shown(info.shape)}, "
+                f"the model needs {tuple(tensor.shape)}."
+            )
+        stored = _DTYPES.get(info.dtype)
+        if stored is None or (
+            stored != tensor.dtype
+            and not (stored.is_floating_point and tensor.dtype.is_floating_point)
+        ):
+            raise WeightsError(
+                f"{where}: {name} is stored as {info.dtype[:16]}, the model needs {tensor.dtype} "
+                "(for floating point also F64, F32, F16 or BF16)."
+            )
+        total += tensor.numel() * stored.itemsize
+    if header.start + total != header.size:
+        raise WeightsError(
+            f"{where} is damaged or incomplete: it has {header.size} bytes, its tensors need "
+            f"{header.start + total}. Download or save it again."
+        )
+
+
+def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
+    """All tensors, mapped from the file: private pages, which are loaded when they are used.
+
+    Args:
+        header: Of the same file, already compared with the model.
+
+    Raises:
+        ReplacedError: Another file was put in its place since the header was read.
+        WeightsError: The data is not what was saved.
+    """
+    try:
+        stated = header.metadata.get(CHECKSUM)
+        with path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+            tensors = {
+                name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
+                for name, info in header.tensors.items()
+            }
+            file.seek(header.start)
+            found = _checksum(file) if stated is not None else None
+        if _identity(path.stat()) != header.identity:
+            raise ReplacedError(f"{path} was replaced while it was being read; load it again.")
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or incomplete: {error}.") from error
+    except OSError as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} cannot be read: {error}.") from error
+    if found != stated:
+        raise WeightsError(
+            f"{path} is damaged: the checksum of its data is {found}, it was saved with "
+            f"{shown(stated)}. Download or save it again."
+        )
+    return tensors
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; the extremes tell, 100 times as fast as each value."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    low, high = tensor.aminmax()
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def open_ordinary(path: Path) -> BinaryIO:
+    """Open a file for reading that is a plain file (links are followed), not a device or a pipe.
+
+    Raises:
+        OSError: It is missing, or something else.
+    """
+    # A pipe without a writer would block at opening, hence the look before.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no ordinary file")
+    return path.open("rb")
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _tensor_info(entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError("a tensor must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str):
+        raise ValueError("a dtype must be text")
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a shape and the offsets must be lists of integers")
+    if len(offsets) != 2:
+        raise ValueError("data_offsets must be begin and end")
+    return TensorInfo(dtype, tuple(shape), offsets[0])
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The memory of a tensor."""
+    return tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _aligned(mapped: Tensor, file: BinaryIO, begin: int) -> Tensor:
+    """The mapped tensor, or where its address is not aligned a copy read from the file.
+
+    Reading leaves the mapped pages alone, so that a tensor never takes its memory twice.
+    """
+    if mapped.numel() == 0 or mapped.data_ptr() % _ALIGNMENT == 0:
+        return mapped
+    copy = torch.empty_like(mapped)
+    file.seek(begin)
+    file.readinto(_bytes(copy))  # type: ignore[attr-defined]
+    return copy
+
+
+def _checksum(file: BinaryIO) -> str:
+    """CRC-32 of the rest of a file, as eight hexadecimal digits."""
+    value = 0
+    while chunk := file.read(_CHUNK):
+        value = zlib.crc32(chunk, value)
+    return f"{value:08x}"

@@ -1,0 +1,29 @@
+"""A Hub on loopback for all tests."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import hub_server
+
+# The Hub's client reads its environment when it is imported, so this comes before any test module.
+_HUB = hub_server.start()
+os.environ.update(_HUB.environment)
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="segzoo-hub-")
+os.environ.pop("HF_TOKEN", None)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.HubServer]:
+    """An empty Hub on loopback, and an empty cache for the client."""
+    import huggingface_hub.constants
+
+    _HUB.reset()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield _HUB
+    _HUB.reset()
