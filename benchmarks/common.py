@@ -35,7 +35,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "commit": _commit(),
+        "commit": COMMIT,
     }
 
 
@@ -96,3 +96,7 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+#: When the script began: what is committed while it runs is not what it measures.
+COMMIT = _commit()

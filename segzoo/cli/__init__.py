@@ -13,14 +13,24 @@ import click
 
 from .._version import __version__
 from ..errors import SegzooError, nearest
+from .convert import convert_command
 from .demo import demo_command
 from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, one_line
 from .predict import predict_command
+from .transfer import pull_command, push_command
 
 #: In the order of ``segzoo --help``.
-COMMANDS: tuple[click.Command, ...] = (list_command, info_command, predict_command, demo_command)
+COMMANDS: tuple[click.Command, ...] = (
+    list_command,
+    info_command,
+    predict_command,
+    convert_command,
+    push_command,
+    pull_command,
+    demo_command,
+)
 
 
 class _Commands(click.Group):

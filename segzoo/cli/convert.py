@@ -1,0 +1,101 @@
+"""``segzoo convert``: checkpoints of other libraries into model folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConversionError
+
+if TYPE_CHECKING:
+    from ..models import SegmentationModel
+
+
+@click.group("convert")
+def convert_command() -> None:
+    """Bring over a checkpoint of another library, exactly or not at all.
+
+    \b
+    Example:
+      segzoo convert smp checkpoint.pth my-model
+    """
+
+
+@convert_command.command("smp")
+@click.argument("checkpoint")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--encoder", help="smp's encoder_name, where the checkpoint does not tell it.")
+@click.option(
+    "--interpolation", help="smp's decoder_interpolation, where it was not the default, nearest."
+)
+@click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
+def smp_command(
+    checkpoint: str,
+    out: Path,
+    encoder: str | None,
+    interpolation: str | None,
+    revision: str | None,
+) -> None:
+    """Convert CHECKPOINT of a segmentation_models_pytorch Unet into the folder OUT.
+
+    CHECKPOINT is a file (.pth, .pt, .ckpt, .safetensors), a folder or a repository (user/name)
+    that save_pretrained wrote. The converted model gives the same logits to the last bit.
+
+    \b
+    Example:
+      segzoo convert smp checkpoint.pth my-model --encoder tu-convnext_tiny
+    """
+    from ..convert import from_smp
+
+    given: dict[str, Any] = {"encoder_name": encoder, "decoder_interpolation": interpolation}
+    config = {name: value for name, value in given.items() if value is not None}
+    _save(from_smp(checkpoint, config, revision=revision), out)
+
+
+@convert_command.command("fastai")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--encoder", help="Name of the encoder, only to be checked.")
+@click.option("--blur", is_flag=True, help="unet_learner was called with blur=True.")
+@click.option("--no-blur-final", is_flag=True, help="... and with blur_final=False.")
+@click.option("--y-range", nargs=2, type=float, help="The y_range of unet_learner, if any.")
+@click.option("--act", default="relu", show_default=True, help="Its act_cls: relu, mish ...")
+def fastai_command(
+    checkpoint: Path,
+    out: Path,
+    encoder: str | None,
+    blur: bool,
+    no_blur_final: bool,
+    y_range: tuple[float, float] | None,
+    act: str,
+) -> None:
+    """Convert CHECKPOINT of a fastai unet_learner into the folder OUT.
+
+    CHECKPOINT is what learn.save wrote, or a saved state dict of learn.model. Its encoder,
+    classes and most options are found from the tensors; blur, y_range and act leave no trace in
+    them and have to be said.
+
+    \b
+    Example:
+      segzoo convert fastai models/stage-2.pth my-model
+    """
+    from ..convert import from_fastai
+
+    model = from_fastai(
+        checkpoint,
+        encoder,
+        blur=blur,
+        blur_final=not no_blur_final,
+        y_range=y_range,
+        act=act,
+    )
+    _save(model, out)
+
+
+def _save(model: SegmentationModel, out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")
+    model.save_pretrained(out)
+    click.echo(f"{out}: {type(model).__name__} with {model.config.encoder}")
