@@ -82,7 +82,16 @@ def rivals() -> str:
     return markdown(["", *(f"{name} {result['versions'][name]}" for name in names)], rows)
 
 
-TABLES: tuple[Callable[[], str], ...] = (parity, importing, coverage, rivals)
+def demo_iou() -> str:
+    """The demo over its seeds."""
+    rows = [
+        [run["seed"], run["steps"], f"{run['iou']:.4f}", f"{run['cpu_seconds']:.0f} s"]
+        for run in record("demo_iou")["runs"]
+    ]
+    return markdown(["seed", "steps", "IoU on the held-out third", "processor time"], rows)
+
+
+TABLES: tuple[Callable[[], str], ...] = (parity, importing, coverage, rivals, demo_iou)
 
 
 def write_all(folder: Path) -> None:

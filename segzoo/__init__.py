@@ -6,29 +6,34 @@
 torch.Size([1, 3, 250, 317])
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import errors
 from ._version import __version__
-from .config import ModelConfig
-from .encoders import (
-    Encoder,
-    EncoderInfo,
-    SizeRule,
-    create_encoder,
-    encoder_info,
-    list_encoders,
-    register_encoder,
-)
-from .features import FeatureSpec
-from .models import (
-    ARCHITECTURES,
-    Metric,
-    ModelCard,
-    SegmentationModel,
-    Unet,
-    from_pretrained,
-    register_architecture,
-)
-from .preprocessing import Normalization
+
+if TYPE_CHECKING:
+    from .config import ModelConfig
+    from .encoders import (
+        Encoder,
+        EncoderInfo,
+        SizeRule,
+        create_encoder,
+        encoder_info,
+        list_encoders,
+        register_encoder,
+    )
+    from .features import FeatureSpec
+    from .models import (
+        ARCHITECTURES,
+        Metric,
+        ModelCard,
+        SegmentationModel,
+        Unet,
+        from_pretrained,
+        register_architecture,
+    )
+    from .preprocessing import Normalization
 
 __all__ = [
     "ARCHITECTURES",
@@ -51,3 +56,21 @@ __all__ = [
     "register_architecture",
     "register_encoder",
 ]
+
+#: Where the names above live; imported when the first of them is asked for, because torch takes
+#: seconds and `segzoo --help` should not.
+_HOMES = ("config", "encoders", "features", "models", "preprocessing")
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            found = vars(import_module(f".{home}", __name__))
+            if name in found:
+                globals()[name] = found[name]
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@
     ├── InputError (ValueError)            the tensor or picture given to a model cannot be used
     ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
+    ├── MissingPackageError (ImportError)  an optional dependency that is not installed
     └── StorageError (OSError)             a model could not be written or read
         ├── ConfigError                    config.json is not one of ours, or not valid
         ├── WeightsError                   model.safetensors is damaged or does not fit the model
@@ -52,6 +53,20 @@ class EncoderError(SegzooError, RuntimeError):
 
 class ConversionError(SegzooError, ValueError):
     """A checkpoint of another library that cannot be brought over exactly."""
+
+
+class MissingPackageError(SegzooError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: Its name on PyPI.
+        extra: The extra of segzoo that brings it.
+    """
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(
+            f'{package} is needed for this and not installed: pip install "segzoo[{extra}]".'
+        )
 
 
 class StorageError(SegzooError, OSError):

@@ -18,10 +18,12 @@ LAYERS = (
     ("weights_file", "stored_options"),
     ("layers", "preprocessing", "hub"),
     ("config", "checkpoints"),
-    ("encoders",),
+    ("encoders", "pictures", "devices"),
     ("models",),
     ("convert", "inference"),
-    ("cli", "demo", "pictures"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -67,7 +69,7 @@ def test_the_layers_are_those_of_the_map():
 def test_heavy_libraries_are_imported_when_first_needed():
     code = (
         "import sys, segzoo; "
-        "print([m for m in ('timm', 'torchvision', 'huggingface_hub', 'click', 'PIL', 'triton') "
+        "print([m for m in ('torch', 'timm', 'torchvision', 'huggingface_hub', 'click', 'PIL', 'triton') "
         "if m in sys.modules])"
     )
     result = subprocess.run(

@@ -7,6 +7,7 @@ are found there by trying. timm is imported when the first backbone is asked for
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -19,6 +20,7 @@ from torch import nn
 
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
+from ..hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
@@ -130,13 +132,15 @@ def build(
             "segzoo.list_encoders(pretrained=True)."
         )
     else:
-        backbone = timm.create_model(
-            plan.name,
-            pretrained=pretrained,
-            features_only=True,
-            in_chans=in_channels,
-            **plan.options,
-        )
+        fetching = hub_errors(f"load the pretrained weights of {plan.name!r}")
+        with fetching if pretrained else contextlib.nullcontext():
+            backbone = timm.create_model(
+                plan.name,
+                pretrained=pretrained,
+                features_only=True,
+                in_chans=in_channels,
+                **plan.options,
+            )
     return Encoder(
         backbone,
         plan.features,

@@ -1,0 +1,46 @@
+# The targets; `make` alone lists them. Another interpreter: make demo PYTHON=python3.12
+# PyTorch without CUDA, a much smaller download:
+#   make demo PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+BENCHMARKS := $(filter-out __init__ common tables,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test docs bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen (minutes)
+	$(BIN)/segzoo demo
+
+test: $(VENV)/.installed-test ## Every check: format, lint, types, documentation, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sphinx-build -q -W docs docs/_build/html
+	$(BIN)/python -m pytest -q
+
+docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W docs docs/_build/html
+
+bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist *.egg-info docs/_build docs/generated demo-output
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find segzoo tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp for each set of extras: installed again only when the requirements change.
+$(VENV)/.installed-demo: EXTRAS := demo
+$(VENV)/.installed-test: EXTRAS := demo,docs,test
+$(VENV)/.installed-bench: EXTRAS := bench,demo
+$(VENV)/.installed-%: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e ".[$(EXTRAS)]"
+	@touch $@

@@ -1,0 +1,56 @@
+"""What commands share: options, and how facts are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class PartialFailureError(Exception):
+    """A part of the work failed; what could be done is done, and the exit code is 1."""
+
+
+def json_option(command: Command) -> Command:
+    """``--json``, for a command that prints facts."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON, for other programs to read."
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    """``--device``, for a command that computes."""
+    return click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
+    )(command)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON; paths become strings."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath))
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    """Print names and values in two aligned columns."""
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        click.echo(f"{name:{width}}{value}")
+
+
+def one_line(value: object) -> str:
+    """The text of an error with every run of blanks and line breaks as one blank."""
+    return " ".join(str(value).split())
+
+
+def show_progress(as_json: bool) -> bool:
+    """Whether a progress bar is wanted on stderr: only where a person looks at it."""
+    return not as_json and sys.stderr.isatty()

@@ -1,0 +1,160 @@
+"""The demo: what it learns from, that it learns, and what it leaves behind."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo.cli import main
+from segzoo.demo import Scene, coins_scene, read_scene, run_demo, segmentation_loss, train
+from segzoo.errors import ArgumentError, InputError, MissingPackageError
+from segzoo.pictures import read_mask, read_picture
+
+
+@pytest.fixture(scope="module")
+def coins():
+    return coins_scene()
+
+
+def files(folder, photo, mask):
+    Image.fromarray(photo).save(folder / "photo.png")
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder / "photo.png", folder / "mask.png"
+
+
+def test_the_coins_are_the_coins(coins):
+    assert coins.photo.shape == (3, 303, 384)
+    assert coins.truth.unique().tolist() == [0, 1]
+    # The photograph shows 24 coins on a dark ground, which cover about a third of it.
+    assert 0.3 < coins.truth.float().mean() < 0.37
+    grey = coins.photo[0].float()
+    assert grey[coins.truth == 1].mean() > 2 * grey[coins.truth == 0].mean()
+
+
+def test_the_parts_make_the_whole_and_share_nothing(coins):
+    left, right = coins.left(), coins.right()
+    assert torch.equal(torch.cat([left.photo, right.photo], dim=-1), coins.photo)
+    assert torch.equal(torch.cat([left.truth, right.truth], dim=-1), coins.truth)
+    assert (left.truth.shape[1], right.truth.shape[1]) == (256, 128)
+
+
+def test_loss_is_that_of_the_formulas():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    truth = torch.randint(3, (2, 5, 7))
+    probability = logits.softmax(1)
+    entropy = torch.stack(
+        [
+            -probability[n, truth[n, y, x], y, x].log()
+            for n in range(2)
+            for y in range(5)
+            for x in range(7)
+        ]
+    ).mean()
+    dice = [
+        (2 * probability[:, k][truth == k].sum() + 1)
+        / (probability[:, k].sum() + (truth == k).sum() + 1)
+        for k in range(3)
+    ]
+    expected = entropy + 1 - sum(dice) / 3
+    assert segmentation_loss(logits, truth).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_training_reduces_the_loss_and_repeats_itself(coins):
+    def losses(seed):
+        torch.manual_seed(0)
+        model = segzoo.Unet("resnet18", classes=2, depth=3)
+        return train(model, coins.left(), steps=12, batch_size=4, crop=48, seed=seed), model
+
+    (first, model), (again, _), (other, _) = losses(0), losses(0), losses(1)
+    assert first == again
+    assert first != other
+    assert sum(first[-3:]) < 0.7 * sum(first[:3])
+    assert not model.training
+
+
+def test_a_run_leaves_model_mask_and_picture(coins, tmp_path):
+    state = torch.get_rng_state()
+    result = run_demo(coins, out=tmp_path / "out", encoder="resnet18", steps=2, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    unseen = coins.right()
+    mask = read_mask(result.mask)
+    model = segzoo.from_pretrained(result.model_folder)
+    assert result.identical
+    assert torch.equal(model.predict(unseen.photo), mask)
+    assert model.config.class_names == ("background", "coin")
+    both = ((mask == 1) & (unseen.truth == 1)).sum() / ((mask == 1) | (unseen.truth == 1)).sum()
+    assert result.iou == pytest.approx(both.item())
+    assert result.iou == result.class_iou["coin"]
+    assert len(result.losses) == 2
+    height, width = read_picture(result.picture).shape[1:]
+    assert width > height > 200
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("demo.png", "mask.png", "model")
+    ]
+
+
+def test_the_command_takes_your_own_photograph(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((50, 150), dtype=np.uint8)
+    mask[10:40, 5::15] = 128
+    mask[20:30] = 255
+    photo = np.stack([mask] * 3, axis=-1) // 2 + rng.integers(0, 60, (50, 150, 3), dtype=np.uint8)
+    image, truth = files(tmp_path, photo, mask)
+    arguments = ["demo", "--image", image, "--mask", truth, "-o", tmp_path / "out", "--steps", 2]
+    code = main([*map(str, arguments), "--encoder", "resnet18", "--json"])
+    captured = capsys.readouterr()
+    facts = json.loads(captured.out)
+    assert (code, captured.err) == (0, "")
+    assert set(facts["class_iou"]) == {"value 0", "value 128", "value 255"}
+    assert facts["identical"] is True
+    assert read_mask(facts["mask"]).shape == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("photo", "mask", "reason"),
+    [
+        (np.zeros((60, 150), np.uint8), np.zeros((60, 149), np.uint8), "60x150 and the mask 60x149"),
+        (np.zeros((60, 150), np.uint8), np.zeros((60, 150), np.uint8), "1 distinct values"),
+        (np.zeros((60, 200), np.uint8), np.tile(np.arange(200, dtype=np.uint8), (60, 1)), "200 distinct"),
+        (np.zeros((20, 150), np.uint8), np.tile(np.arange(150, dtype=np.uint8) % 2, (20, 1)), "at least 48"),
+        (np.zeros((60, 150), np.uint8), np.repeat([[0] * 100 + [1] * 50], 60, 0).astype(np.uint8), "do not show 'value 1'"),
+        (np.zeros((60, 150), np.uint8), np.repeat([[1] * 50 + [0] * 100], 60, 0).astype(np.uint8), "nothing but 'value 0'"),
+    ],
+    ids=["sizes", "one value", "too many values", "too small", "unseen class", "nothing to judge"],
+)  # fmt: skip
+def test_photographs_that_cannot_serve(tmp_path, photo, mask, reason):
+    with pytest.raises(InputError, match=reason):
+        read_scene(*files(tmp_path, photo, mask))
+
+
+@pytest.mark.parametrize("argument", [{"steps": 1}, {"seed": -1}, {"device": "abacus"}])
+def test_arguments_out_of_range(coins, tmp_path, argument):
+    with pytest.raises(ArgumentError):
+        run_demo(coins, out=tmp_path / "out", **argument)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(MissingPackageError, match=r'pip install "segzoo\[demo\]"'):
+        coins_scene()
+
+
+def test_a_missing_matplotlib_is_told_before_the_training(coins, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("segzoo.demo.run.train", lambda *_, **__: pytest.fail("trained in vain"))
+    with pytest.raises(MissingPackageError, match="matplotlib"):
+        run_demo(coins, out=tmp_path / "out")
+
+
+def test_several_classes_are_averaged_without_the_first():
+    truth = torch.tensor([[0, 1, 2, 2]])
+    from segzoo.demo.run import class_iou
+
+    assert class_iou(torch.tensor([[0, 1, 1, 2]]), truth, 4) == (1.0, 0.5, 0.5, None)
+    assert Scene(torch.zeros(3, 1, 4), truth, ("a", "b", "c")).classes == 3
