@@ -27,7 +27,6 @@ from torch import Tensor
 
 from . import weights_file
 from ._version import __version__
-from .checks import shown
 from .errors import HubError, StorageError
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -140,7 +139,7 @@ def find_remote(repo_id: str, access: Access) -> ModelFiles:
     Raises:
         HubError: The repository or the network could not be reached.
     """
-    with hub_errors("load", repo_id):
+    with hub_errors(f"load {repo_id!r}"):
         config = fetch(repo_id, CONFIG, access)
         return ModelFiles(config, fetch(repo_id, WEIGHTS, pinned(config, access)))
 
@@ -190,7 +189,7 @@ def download(
     """
     target = Path(folder)
     at = pinned(files.config, access)
-    with hub_errors("pull", repo_id):
+    with hub_errors(f"pull {repo_id!r}"):
         card = _optional(repo_id, CARD, at)
         text = card.read_text(encoding="utf-8", errors="replace") if card else ""
         names = [name for name in PICTURES if name in text]
@@ -232,7 +231,7 @@ def upload(
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="segzoo", library_version=__version__, token=token)
-    with hub_errors("push to", repo_id):
+    with hub_errors(f"push to {repo_id!r}"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -342,7 +341,7 @@ def _sweep(folder: Path) -> None:
 
 
 @contextmanager
-def hub_errors(action: str, repo_id: str) -> Iterator[None]:
+def hub_errors(action: str) -> Iterator[None]:
     """Turn what the Hub client raises into :class:`HubError`, with what to do about it."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
@@ -355,16 +354,14 @@ def hub_errors(action: str, repo_id: str) -> Iterator[None]:
     ) as raised:
         if isinstance(raised, StorageError):
             raise
-        # The client wraps what goes wrong in an upload into a RuntimeError.
         error: Exception = raised
-        if type(raised) is RuntimeError:
+        if isinstance(raised, RuntimeError):
+            # The client wraps what goes wrong in an upload into one; others are not the Hub's.
             if not isinstance(raised.__cause__, Exception):
                 raise
             error = raised.__cause__
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubError(
-            f"Could not {action} {shown(repo_id)}: {_advice(error)} ({first})"
-        ) from raised
+        raise HubError(f"Could not {action}: {_advice(error)} ({first})") from raised
 
 
 def _advice(error: Exception) -> str:

@@ -58,7 +58,8 @@ def from_smp(
 
     >>> import segmentation_models_pytorch as smp
     >>> theirs = smp.Unet("resnet18", encoder_weights=None, classes=3).eval()
-    >>> ours = segzoo.convert.from_smp(theirs).eval()
+    >>> from segzoo.convert import from_smp
+    >>> ours = from_smp(theirs).eval()
     >>> image = torch.rand(1, 3, 64, 64)
     >>> bool((ours(image) == theirs(image)).all())
     True

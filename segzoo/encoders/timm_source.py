@@ -132,7 +132,7 @@ def build(
             "segzoo.list_encoders(pretrained=True)."
         )
     else:
-        fetching = hub_errors("load the pretrained weights of", plan.name)
+        fetching = hub_errors(f"load the pretrained weights of {plan.name!r}")
         with fetching if pretrained else contextlib.nullcontext():
             backbone = timm.create_model(
                 plan.name,

@@ -3,6 +3,7 @@
 from .architectures import ARCHITECTURES, register_architecture
 from .base import SegmentationModel
 from .card import Metric, ModelCard
+from .storage import pull, push
 from .unet import Unet
 
 from_pretrained = SegmentationModel.from_pretrained
@@ -14,5 +15,7 @@ __all__ = [
     "SegmentationModel",
     "Unet",
     "from_pretrained",
+    "pull",
+    "push",
     "register_architecture",
 ]
