@@ -21,6 +21,7 @@ from .encoders import (
 from .features import FeatureSpec
 from .models import (
     ARCHITECTURES,
+    DynamicUnet,
     SegmentationModel,
     Unet,
     from_pretrained,
@@ -30,6 +31,7 @@ from .preprocessing import Normalization
 
 __all__ = [
     "ARCHITECTURES",
+    "DynamicUnet",
     "Encoder",
     "EncoderInfo",
     "FeatureSpec",

@@ -2,12 +2,14 @@
 
 from .architectures import ARCHITECTURES, register_architecture
 from .base import SegmentationModel
+from .dynamic_unet import DynamicUnet
 from .unet import Unet
 
 from_pretrained = SegmentationModel.from_pretrained
 
 __all__ = [
     "ARCHITECTURES",
+    "DynamicUnet",
     "SegmentationModel",
     "Unet",
     "from_pretrained",
