@@ -53,6 +53,22 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="nearest")
 
 
+def pixel_shuffle(x: Tensor) -> Tensor:
+    """``(N, 4 * C, h, w)`` -> ``(N, C, 2 * h, 2 * w)``, in the memory format of the input.
+
+    The same as torch's function, whose kernel for the CPU takes three times as long.
+    """
+    if in_graph():
+        return F.pixel_shuffle(x, 2)
+    count, planes, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        cells = x.permute(0, 2, 3, 1).view(count, height, width, planes // 4, 2, 2)
+        cells = cells.permute(0, 1, 4, 2, 5, 3)
+        return cells.reshape(count, 2 * height, 2 * width, planes // 4).permute(0, 3, 1, 2)
+    cells = x.reshape(count, planes // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
+    return cells.reshape(count, planes // 4, 2 * height, 2 * width)
+
+
 class ConvLayer(nn.Module):
     """Convolution, normalisation, activation.
 
@@ -123,7 +139,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """``(N, in_channels, h, w)`` -> ``(N, out_channels, *size)``."""
-        x = F.pixel_shuffle(self.conv(x), 2)
+        x = pixel_shuffle(self.conv(x))
         if self.blur:
             x = F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1)
         return resize_nearest(x, size)

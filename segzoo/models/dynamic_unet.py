@@ -157,34 +157,19 @@ class DynamicUnetBlock(nn.Module):
 
 
 class Refine(nn.Module):
-    """Concatenate the image, then a residual block at its full size.
+    """A residual block at the image's full size.
 
     Args:
         channels: Of the map.
-        image_channels: Of the image.
-        bottle: Give half of the concatenated channels, with a projection as the shortcut.
-        activate: The map comes without its ReLU, which is done here in the concatenation's own
-            memory, so that training has one large map less to keep.
+        bottle: Give half of them, with a projection as the shortcut.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        image_channels: int,
-        *,
-        bottle: bool,
-        activate: bool,
-        norm: str,
-        act: str,
-    ) -> None:
+    def __init__(self, channels: int, *, bottle: bool, norm: str, act: str) -> None:
         super().__init__()
-        joined = channels + image_channels
-        self.channels = channels
-        self.activate = activate
-        self.out_channels = joined // 2 if bottle else joined
+        self.out_channels = channels // 2 if bottle else channels
         late = norm == "weight"  # see Bridge
-        first = nn.init.kaiming_uniform_ if late else nn.init.kaiming_normal_
-        self.conv1 = ConvLayer(joined, self.out_channels, norm=norm, act=act, init=first)
+        init = nn.init.kaiming_uniform_ if late else nn.init.kaiming_normal_
+        self.conv1 = ConvLayer(channels, self.out_channels, norm=norm, act=act, init=init)
         self.conv2 = ConvLayer(
             self.out_channels,
             self.out_channels,
@@ -196,7 +181,7 @@ class Refine(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if bottle:
             self.shortcut = ConvLayer(
-                joined,
+                channels,
                 self.out_channels,
                 1,
                 norm="batch",
@@ -205,18 +190,31 @@ class Refine(nn.Module):
             )
         self.act = ACTIVATIONS[act]()
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """``(N, channels, H, W)`` and the image -> ``(N, out_channels, H, W)``."""
-        x = self._join(x, image)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, channels, H, W)`` -> ``(N, out_channels, H, W)``."""
         out: Tensor = self.act(self.conv2(self.conv1(x)).add_(self.shortcut(x)))
         return out
 
-    def _join(self, x: Tensor, image: Tensor) -> Tensor:
+
+class LastCross(nn.Module):
+    """Concatenate a map and the image.
+
+    Args:
+        activate: The map comes without its ReLU, which is done here in the concatenation's own
+            memory, so that training has one large map less to keep.
+    """
+
+    def __init__(self, *, activate: bool) -> None:
+        super().__init__()
+        self.activate = activate
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """``(N, C, H, W)`` and ``(N, bands, H, W)`` -> ``(N, C + bands, H, W)``."""
         if self.activate and in_graph():
             return torch.cat([F.relu(x), image], dim=1)  # a graph plans its memory itself
         joined = torch.cat([x, image], dim=1)
         if self.activate:
-            joined.narrow(1, 0, self.channels).relu_()
+            joined.narrow(1, 0, x.shape[1]).relu_()
         return joined
 
 
@@ -281,12 +279,13 @@ class DynamicUnetDecoder(nn.Module):
         shuffled = len(walk) > count
         once = shuffled and last_cross and act == "relu"
         self.up = Upsample(width, width, norm=norm, act=None if once else act) if shuffled else None
-        self.refine = (
-            Refine(width, image_channels, bottle=bottle, activate=once, norm=norm, act=act)
-            if last_cross
-            else None
-        )
-        self.out = FeatureSpec(width if self.refine is None else self.refine.out_channels, 1)
+        self.cross: nn.Module | None = None
+        self.refine: nn.Module = nn.Identity()
+        if last_cross:
+            self.cross = LastCross(activate=once)
+            self.refine = Refine(width + image_channels, bottle=bottle, norm=norm, act=act)
+            width = self.refine.out_channels
+        self.out = FeatureSpec(width, 1)
 
     def forward(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
         """Maps of ``features``, the image ``(N, C, H, W)`` -> ``(N, out.channels, H, W)``."""
@@ -300,7 +299,10 @@ class DynamicUnetDecoder(nn.Module):
                 target = (skip.shape[-2], skip.shape[-1])
             x = block(x, skip, target)
         x = resize_nearest(x, size) if self.up is None else self.up(x, size)
-        return x if self.refine is None else self.refine(x, image)
+        if self.cross is not None:
+            x = self.cross(x, image)
+        out: Tensor = self.refine(x)
+        return out
 
 
 @register_architecture("dynamic_unet")
