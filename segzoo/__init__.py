@@ -18,6 +18,7 @@ from .encoders import (
     list_encoders,
     register_encoder,
 )
+from .fastai import fastai_splitter
 from .features import FeatureSpec
 from .models import (
     ARCHITECTURES,
@@ -44,6 +45,7 @@ __all__ = [
     "create_encoder",
     "encoder_info",
     "errors",
+    "fastai_splitter",
     "from_pretrained",
     "list_encoders",
     "register_architecture",

@@ -16,6 +16,7 @@ from ..encoders import create_encoder
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
 from ..preprocessing import Normalization
+from .diagram import diagram
 from .pyramid import make_pyramid
 from .storage import StoredModel
 
@@ -122,6 +123,13 @@ class SegmentationModel(StoredModel):
             self.train(training)
         mask: Tensor = (logits[:, 0] > 0).long() if self.classes == 1 else logits.argmax(dim=1)
         return mask if image.ndim == 4 else mask[0]
+
+    def print_tree(self) -> None:
+        """Print the encoder's maps, the decoder's steps and the skip connections between them.
+
+        One row for each stride, the image on top; see :func:`segzoo.models.diagram.diagram`.
+        """
+        print(diagram(self))
 
     def freeze_encoder(self, stages: int | None = None) -> Self:
         """Stop training the encoder's first ``stages`` stages, or all of it; returns the model.
