@@ -73,6 +73,11 @@ class SegmentationModel(StoredModel):
         return self.config.in_channels
 
     @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it (probability one half)."""
+        return 0.0
+
+    @property
     def normalization(self) -> Normalization:
         """What the model expects of its pixels; call it on an image."""
         assert self.config.normalization is not None  # filled in by __init__
@@ -121,7 +126,7 @@ class SegmentationModel(StoredModel):
             logits = self(pixels)
         finally:
             self.train(training)
-        mask: Tensor = (logits[:, 0] > 0).long() if self.classes == 1 else logits.argmax(dim=1)
+        mask: Tensor = (logits[:, 0] > self.threshold).long() if self.classes == 1 else logits.argmax(dim=1)
         return mask if image.ndim == 4 else mask[0]
 
     def print_tree(self) -> None:

@@ -350,6 +350,11 @@ class DynamicUnet(SegmentationModel):
         if isinstance(self.head.conv.bias, Tensor):
             nn.init.normal_(self.head.conv.bias, 0.0, 0.01)
 
+    @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it, the middle of y_range."""
+        return sum(self.config.y_range) / 2 if self.config.y_range else 0.0
+
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of ``features`` and the image -> logits (or values in ``y_range``) of its size."""
         logits: Tensor = self.head(self.decoder(maps, image))
