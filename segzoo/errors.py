@@ -1,4 +1,4 @@
-"""Everything that segzoo raises on purpose.
+"""Everything that segzoo raises on purpose::
 
     SegzooError
     ├── ArgumentError (ValueError)         an argument is out of its range

@@ -59,8 +59,8 @@ def is_flat(features: Sequence[FeatureSpec]) -> bool:
 def decoder_strides(features: Sequence[FeatureSpec]) -> tuple[int, ...]:
     """The strides that a decoder visits after the deepest map, down to 1.
 
-    Every stride of the pyramid is visited; between two that are further apart than a factor of
-    two, and between the finest and the image, the walk goes on by halving (rounded up).
+    Every stride of the pyramid is visited; between two that are nearer to a factor of four than
+    to a factor of two, and between the finest and the image, the walk halves (rounding up).
 
     >>> decoder_strides([FeatureSpec(64, 4), FeatureSpec(128, 8), FeatureSpec(256, 16)])
     (8, 4, 2, 1)
@@ -71,7 +71,7 @@ def decoder_strides(features: Sequence[FeatureSpec]) -> tuple[int, ...]:
     walk: list[int] = []
     for coarse, fine in pairwise(known):
         stride = coarse
-        while stride > 2 * fine:
+        while stride**2 >= 8 * fine**2:
             stride = ceil_div(stride, 2)
             walk.append(stride)
         walk.append(fine)

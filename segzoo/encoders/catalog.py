@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
+from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_source
 from .encoder import Encoder
-from .sizes import Size, SizeRule
+from .probe import accepts, on_meta
+from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
@@ -149,6 +149,8 @@ def encoder_info(name: str) -> EncoderInfo:
 
 def _gflops(encoder: Encoder) -> tuple[float, Size]:
     """Counted on the meta device, where the operations are dispatched but not computed."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings in Triton, which takes a while
+
     image = encoder.size_rule.fit(torch.empty(1, encoder.in_channels, 224, 224, device="meta"))
     encoder.requires_grad_(False)  # the counter's module hooks trip over parameters used as inputs
     with FlopCounterMode(display=False) as counter:
@@ -170,8 +172,8 @@ def create_encoder(
     Args:
         encoder: A name of :func:`list_encoders`, with a tag if you like
             (``"resnet34.a1_in1k"``); or a module that takes an image and gives a list of maps,
-            with an attribute ``features`` (a sequence of :class:`~segzoo.FeatureSpec`); or an
-            :class:`Encoder`.
+            with an attribute ``features`` (a sequence of :class:`~segzoo.FeatureSpec`); or what
+            ``timm.create_model(..., features_only=True)`` gave you; or an :class:`Encoder`.
         in_channels: Bands of the image, 1 or more.
         pretrained: Load timm's weights of that name, adapted to the number of bands as timm does.
         depth: How many maps to take, counted from the image; None for all.
@@ -217,24 +219,57 @@ def create_encoder(
 
 
 def _adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -> Encoder:
-    """An encoder around the user's own module."""
+    """An encoder around a module that the user built."""
     if isinstance(backbone, Encoder):
         return backbone
+    if depth is not None:
+        raise ArgumentError("depth is for encoders given by name; give your own the maps you want.")
+    source: Mapping[str, Any] = {}
+    channels_last = False
     features = getattr(backbone, "features", None)
+    if hasattr(getattr(backbone, "feature_info", None), "channels"):
+        # Made by timm.create_model(..., features_only=True).
+        features = timm_source.backbone_features(backbone)
+        channels_last = timm_source.is_nhwc(backbone)
+        source = getattr(backbone, "pretrained_cfg", {})
     if not isinstance(features, (tuple, list)) or not all(
         isinstance(feature, FeatureSpec) for feature in features
     ):
         raise ArgumentError(
             f"The backbone {name!r} needs an attribute `features`, a tuple of segzoo.FeatureSpec, "
-            f"one for each map that it gives, finest first; got {features!r}."
+            f"one for each map that it gives, finest first; got {features!r}. One from timm needs "
+            "features_only=True."
         )
-    if depth is not None:
-        raise ArgumentError("depth is for timm's encoders; give your own the maps you want.")
     normalization = getattr(backbone, "normalization", None)
+    if source.get("mean"):
+        normalization = Normalization(tuple(source["mean"]), tuple(source["std"]))
     return Encoder(
         backbone,
         features,
         name=name,
         in_channels=in_channels,
         normalization=normalization if isinstance(normalization, Normalization) else IDENTITY,
+        size_rule=_probe_sizes(backbone, features, in_channels, channels_last, source),
+        channels_last=channels_last,
     )
+
+
+def _probe_sizes(
+    backbone: nn.Module,
+    features: Sequence[FeatureSpec],
+    bands: int,
+    channels_last: bool,
+    source: Mapping[str, Any],
+) -> SizeRule:
+    """What sizes a module takes; any, where it cannot be run on the meta device to find out."""
+    training = backbone.training
+    run, _ = on_meta(backbone.eval())
+    try:
+        return find_size_rule(
+            lambda size: accepts(run, features, bands, channels_last, size),
+            tuple(source.get("input_size", (3, 224, 224))[-2:]),
+        )
+    except EncoderError:
+        return ANY_SIZE
+    finally:
+        backbone.train(training)

@@ -52,7 +52,8 @@ class Encoder(nn.Module):
         self.size_rule = size_rule
         self.channels_last = channels_last
         self.frozen_stages = 0
-        self._frozen: frozenset[str] = frozenset()
+        self._frozen: frozenset[str] = frozenset()  # the names in those stages
+        self._taken: frozenset[str] = frozenset()  # of these, what was trainable before
 
     @property
     def stride(self) -> int:
@@ -83,7 +84,7 @@ class Encoder(nn.Module):
         first); what no map needs is counted to the last. Found from the graph of gradients, so it
         holds for every backbone.
         """
-        return parameter_stages(self.backbone, self.in_channels, len(self.features))
+        return parameter_stages(self.backbone, self.in_channels, self.size_rule)
 
     def freeze(self, stages: int | None = None) -> None:
         """Stop training the first ``stages`` stages (None: all of them).
@@ -103,20 +104,19 @@ class Encoder(nn.Module):
             )
         self.unfreeze()
         parameters = dict(self.backbone.named_parameters())
-        names = [name for stage in every[:count] for name in stage]
-        # Only what was trainable before is given back by unfreeze.
-        self._frozen = frozenset(name for name in names if parameters[name].requires_grad)
         self.frozen_stages = count
-        for name in self._frozen:
+        self._frozen = frozenset(name for stage in every[:count] for name in stage)
+        self._taken = frozenset(name for name in self._frozen if parameters[name].requires_grad)
+        for name in self._taken:
             parameters[name].requires_grad_(False)
         self.train(self.training)
 
     def unfreeze(self) -> None:
         """Train everything again that :meth:`freeze` had stopped."""
         parameters = dict(self.backbone.named_parameters())
-        for name in self._frozen:
+        for name in self._taken:
             parameters[name].requires_grad_(True)
-        self._frozen = frozenset()
+        self._frozen = self._taken = frozenset()
         self.frozen_stages = 0
         self.train(self.training)
 

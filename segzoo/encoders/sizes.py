@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import EncoderError
+from ..features import ceil_div
 
 Size = tuple[int, int]
 
@@ -25,15 +26,20 @@ class SizeRule:
         multiple: Both sides must be a multiple of this; 1 where any size goes.
         minimum: The smallest side that the backbone takes.
         fixed: The one ``(height, width)`` that it takes, or None.
+        padded: With ``fixed``: images of this ``(height, width)`` are padded to it, not resized.
     """
 
     multiple: int = 1
     minimum: int = 1
     fixed: Size | None = None
+    padded: Size | None = None
 
     def __str__(self) -> str:
         if self.fixed:
-            return f"only {self.fixed[0]}x{self.fixed[1]}: other images are resized"
+            only = f"only {self.fixed[0]}x{self.fixed[1]}"
+            if self.padded and self.padded != self.fixed:
+                only += f" ({self.padded[0]}x{self.padded[1]} is padded to it)"
+            return f"{only}: other images are resized"
         rule = "any" if self.multiple == 1 else f"multiples of {self.multiple}: images are padded"
         return rule if self.minimum <= self.multiple else f"{rule}, from {self.minimum} pixels"
 
@@ -44,30 +50,42 @@ class SizeRule:
         or resized where only one size goes; the same tensor where nothing has to be done.
         """
         height, width = image.shape[-2:]
+        if self.fixed and self.pads(image):
+            return _pad_to(image, *self.fixed)
         if self.fixed:
             return F.interpolate(image, self.fixed, mode="bilinear", antialias=True)
         if self.multiple > 1:
             # Without a test on the amount, so that an exported graph works at every size.
-            image = F.pad(image, (0, -width % self.multiple, 0, -height % self.multiple))
-        if height < self.minimum or width < self.minimum:
-            image = F.pad(
+            image = _pad_to(
                 image,
-                (
-                    0,
-                    max(self.minimum - image.shape[-1], 0),
-                    0,
-                    max(self.minimum - image.shape[-2], 0),
-                ),
+                ceil_div(height, self.multiple) * self.multiple,
+                ceil_div(width, self.multiple) * self.multiple,
+            )
+        if height < self.minimum or width < self.minimum:
+            image = _pad_to(
+                image, max(image.shape[-2], self.minimum), max(image.shape[-1], self.minimum)
             )
         return image
 
+    def pads(self, image: Tensor) -> bool:
+        """Whether an image keeps its resolution: it is padded, if anything is done to it."""
+        return self.fixed is None or tuple(image.shape[-2:]) in (self.fixed, self.padded)
+
     def restore(self, logits: Tensor, size: Size) -> Tensor:
         """Undo :meth:`fit` on the logits, for an image that was ``size`` = (height, width)."""
-        if self.fixed:
+        if self.fixed and size not in (self.fixed, self.padded):
             return F.interpolate(logits, size, mode="bilinear")
-        if self.multiple > 1 or size[0] < self.minimum or size[1] < self.minimum:
-            return logits[..., : size[0], : size[1]]
+        if self.fixed or self.multiple > 1 or min(size) < self.minimum:
+            return _pad_to(logits, *size)
         return logits
+
+
+def _pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Zeros added on the right and at the bottom, or what is there cut off.
+
+    Slices would do for the cut, but leave ``torch.export`` with a guard that it cannot prove.
+    """
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
 
 
 #: The rule of a backbone that takes any image as it is.
@@ -100,6 +118,17 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     raise EncoderError(
         f"The backbone gives no feature maps for an image of its own size, {native[0]}x{native[1]}."
     )
+
+
+def sizes_to_build_for(wanted: Size) -> list[Size]:
+    """``wanted``, and the next larger sizes whose sides are multiples of 2, 3, 4 ...
+
+    >>> sizes_to_build_for((250, 317))[:4]
+    [(250, 317), (250, 318), (252, 318), (252, 320)]
+    """
+    multiples = [1, *_MULTIPLES]
+    sizes = [(ceil_div(wanted[0], m) * m, ceil_div(wanted[1], m) * m) for m in multiples]
+    return list(dict.fromkeys(size for size in sizes if max(size) < max(wanted) + 256))
 
 
 def _smallest(accepts: Callable[[Size], bool], step: int) -> int:

@@ -6,56 +6,40 @@ from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..errors import EncoderError
+from .probe import on_meta
+from .sizes import SizeRule
 
-_SIDES = (224, 256, 384, 512, 64)
 
-
-def parameter_stages(backbone: nn.Module, in_channels: int, count: int) -> list[list[str]]:
-    """The parameter names of each of ``count`` stages; see :meth:`Encoder.stages`.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule) -> list[list[str]]:
+    """The parameter names of each stage; see :meth:`Encoder.stages`.
 
     The backbone's own weights are not touched: it runs on the meta device, where nothing is
     computed, and only the graph that leads from each map back to the parameters is read.
     """
-    parameters = {
-        name: parameter.to("meta").requires_grad_()
-        for name, parameter in backbone.named_parameters()
-        if parameter.is_floating_point()
-    }
-    buffers = {name: buffer.to("meta") for name, buffer in backbone.named_buffers()}
-    maps = _maps(backbone, {**parameters, **buffers}, in_channels)
-    names = list(parameters)
+    run, parameters = on_meta(backbone, gradients=True)
+    image = size_rule.fit(torch.empty(2, in_channels, 256, 256, device="meta"))
+    try:
+        maps = run(image)
+    except Exception as error:  # a backbone may fail in any way
+        raise EncoderError(f"The backbone's stages cannot be traced: {error}") from error
+    left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
-    left = dict.fromkeys(names)
-    for item in maps[:count]:
-        wanted = [parameters[name] for name in left]
-        reached = (
-            torch.autograd.grad(item.sum(), wanted, retain_graph=True, allow_unused=True)
-            if wanted and item.requires_grad
-            else ()
-        )
-        stage = [name for name, grad in zip(left, reached, strict=False) if grad is not None]
-        stages.append(stage)
-        for name in stage:
-            del left[name]
-    stages[-1].extend(left)
+    for item in maps:
+        reached: tuple[Tensor | None, ...] = ()
+        if left and item.requires_grad:
+            reached = torch.autograd.grad(
+                item.sum(), list(left.values()), retain_graph=True, allow_unused=True
+            )
+        found = dict(zip(left, reached, strict=False))
+        stages.append([name for name, gradient in found.items() if gradient is not None])
+        left = {name: item for name, item in left.items() if found.get(name) is None}
+    assigned = {name for stage in stages for name in stage}
+    stages[-1].extend(name for name in parameters if name not in assigned)
     return stages
-
-
-def _maps(backbone: nn.Module, state: dict[str, Tensor], in_channels: int) -> list[Tensor]:
-    """The maps on the meta device, at the first of a few common sizes that the backbone takes."""
-    with torch.enable_grad():
-        for side in _SIDES:
-            image = torch.empty(2, in_channels, side, side, device="meta")
-            try:
-                maps: list[Tensor] = functional_call(backbone, state, (image,))
-            except Exception as error:  # whatever a backbone raises at a size it does not take
-                problem = error
-            else:
-                return maps
-    raise EncoderError(f"The backbone's stages cannot be traced: {problem}") from problem
 
 
 def whole_modules(backbone: nn.Module, parameters: Collection[str]) -> Iterator[nn.Module]:

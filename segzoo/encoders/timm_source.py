@@ -8,19 +8,21 @@ are found there by trying. timm is imported when the first backbone is asked for
 from __future__ import annotations
 
 import functools
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
-from .sizes import Size, SizeRule, find_size_rule
+from .probe import accepts
+from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -34,7 +36,7 @@ _RESERVED = frozenset(
     }
 )
 #: Ways to make a backbone take other sizes than the one it was designed for; each is tried.
-_FLEXIBLE: tuple[Mapping[str, bool], ...] = (
+_FLEXIBLE: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
     {"strict_img_size": False, "dynamic_img_pad": True},
     {"dynamic_img_size": True},
@@ -43,6 +45,10 @@ _FLEXIBLE: tuple[Mapping[str, bool], ...] = (
 #: How many blocks of a flat backbone are taken when not told: four, as in DPT (Ranftl et al.,
 #: "Vision Transformers for Dense Prediction", 2021, section 3.1).
 _FLAT_MAPS = 4
+
+
+#: A backbone on the meta device, the sizes it takes, and the options it was built with.
+Build = tuple[nn.Module, SizeRule, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -167,15 +173,17 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
             f"encoder_options cannot hold {option!r}: segzoo sets it itself, or it would name a "
             "file to read."
         )
+    if "output_stride" in given:
+        _check_output_stride(name, given)
     source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     chosen = given | _taps(name, depth, given)
     meta, rule, final = _most_flexible(name, chosen, source.input_size[-2:], image_size)
     return BackbonePlan(
         name=name,
         options=final,
-        features=_features(meta),
+        features=backbone_features(meta),
         size_rule=rule,
-        channels_last=_is_nhwc(meta),
+        channels_last=is_nhwc(meta),
         parameters=sum(parameter.numel() for parameter in meta.parameters()),
         source=source,
     )
@@ -194,14 +202,52 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
         with torch.device("meta"):
             backbone: nn.Module = timm.create_model(name, features_only=True, **options)
     except TypeError as error:
+        known = ", ".join(known_options(name))
         raise ArgumentError(
-            f"timm cannot build {name!r} with the options {dict(options)}: {error}"
+            f"timm cannot build {name!r} with the options {dict(options)}: {error}. It knows: "
+            f"{known or 'no options of its own'}."
         ) from error
     except Exception as error:
         raise EncoderError(
             f"timm cannot build {name!r} with the options {dict(options)}: {error}"
         ) from error
     return backbone.eval()
+
+
+def known_options(name: str) -> tuple[str, ...]:
+    """The options of a backbone's own constructor, as far as its signature tells."""
+    import timm
+
+    with torch.device("meta"):
+        constructor = inspect.signature(type(timm.create_model(name)).__init__)
+    ours = {"self", "in_chans", "num_classes", "global_pool", "device", "dtype"}
+    return tuple(
+        parameter.name
+        for parameter in constructor.parameters.values()
+        if parameter.name not in ours and parameter.kind is not parameter.VAR_KEYWORD
+    )
+
+
+def _check_output_stride(name: str, given: Mapping[str, Any]) -> None:
+    """Whether the deepest map really has the stride that is asked for: declared and measured."""
+
+    def gives(stride: int) -> bool:
+        try:
+            backbone = meta_backbone(name, {**given, "output_stride": stride})
+            deepest = backbone(torch.empty(1, _bands(backbone), 256, 256, device="meta"))[-1]
+        except Exception:  # what timm raises for a stride that a backbone cannot have varies
+            return False
+        sides = deepest.shape[1:3] if is_nhwc(backbone) else deepest.shape[2:4]
+        declared = backbone_features(backbone)[-1].stride
+        return declared == stride and tuple(sides) == (256 // stride, 256 // stride)
+
+    wanted = given["output_stride"]
+    possible = [stride for stride in (8, 16, 32) if gives(stride)]
+    if wanted not in possible:
+        raise EncoderError(
+            f"{name!r} cannot be built with output_stride={wanted!r}; possible: "
+            f"{', '.join(map(str, possible)) or 'none but its own, without the option'}."
+        )
 
 
 def _taps(name: str, depth: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,51 +293,55 @@ def _sorted_indices(name: str, indices: Any, total: int) -> tuple[int, ...]:
 
 def _most_flexible(
     name: str, options: Mapping[str, Any], native: Size, image_size: Size | None
-) -> tuple[nn.Module, SizeRule, Mapping[str, Any]]:
-    """The build of the backbone that takes the most image sizes, or ``image_size`` where given."""
-    found: list[tuple[nn.Module, SizeRule, Mapping[str, Any]]] = []
-    problem: Exception | None = None
-    for extra in _builds(image_size):
+) -> Build:
+    """The build of the backbone that takes the most image sizes, for ``image_size`` where given."""
+    builds: list[Build] = []
+    for size in sizes_to_build_for(image_size) if image_size else ():
+        try:
+            builds = _builds(name, {**options, "img_size": size}, size)
+        except ArgumentError:
+            break  # it is not built for a size
+        except EncoderError:
+            continue  # not for this one
+        builds = [
+            (meta, _native(meta, rule, size, image_size), final) for meta, rule, final in builds
+        ]
+        break
+    builds = builds or _builds(name, options, native)
+    return min(builds, key=lambda build: (build[1].fixed is not None, build[1].multiple))
+
+
+def _native(backbone: nn.Module, rule: SizeRule, built_for: Size, wanted: Size | None) -> SizeRule:
+    """The rule of a build for a size, under which images of that size are not blown up."""
+    stride = backbone_features(backbone)[-1].stride
+    wasteful = rule.multiple > stride and any(side % rule.multiple for side in built_for)
+    return SizeRule(fixed=built_for, padded=wanted) if rule.fixed or wasteful else rule
+
+
+def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
+    """The plain build, and the flexible ones that the backbone knows, until one takes any size."""
+    found: list[Build] = []
+    for extra in ({}, *_FLEXIBLE):
         if extra.keys() & options.keys():
             continue  # what the user sets is not changed
+        build = {**options, **extra}
         try:
-            build = {**options, **extra}
             meta = meta_backbone(name, build)
-            rule = find_size_rule(functools.partial(_accepts, meta), image_size or native)
-        except (ArgumentError, EncoderError) as error:
+            rule = size_rule(meta, native)
+        except (ArgumentError, EncoderError):
             if not extra:
-                problem = error
-                if isinstance(error, ArgumentError):
-                    break  # an option of the user's that does not exist
+                raise
             continue
         found.append((meta, rule, build))
-        if (rule.multiple == 1 and not rule.fixed) or "img_size" in extra:
+        if rule.multiple == 1 and not rule.fixed:
             break
-    if not found:
-        raise problem or EncoderError(f"timm cannot build {name!r} for {image_size}.")
-    return min(found, key=lambda item: (item[1].fixed is not None, item[1].multiple))
+    return found
 
 
-def _builds(image_size: Size | None) -> Iterator[Mapping[str, Any]]:
-    if image_size is not None:
-        yield {"img_size": image_size}
-    yield {}
-    yield from _FLEXIBLE
-
-
-def _accepts(backbone: nn.Module, size: Size) -> bool:
-    """Whether the backbone gives the maps that it declares for an image of that size."""
-    image = torch.empty(1, _bands(backbone), *size, device="meta")
-    try:
-        with torch.no_grad():
-            maps: Sequence[Tensor] = backbone(image)
-    except Exception:
-        # A backbone may fail in any way at a size that it does not take.
-        return False
-    axis = 3 if _is_nhwc(backbone) else 1
-    return [item.shape[axis] for item in maps] == [f.channels for f in _features(backbone)] and all(
-        item.ndim == 4 and item.numel() for item in maps
-    )
+def size_rule(backbone: nn.Module, native: Size) -> SizeRule:
+    """The size rule of a timm backbone on the meta device, in eval mode."""
+    features, nhwc, bands = backbone_features(backbone), is_nhwc(backbone), _bands(backbone)
+    return find_size_rule(lambda size: accepts(backbone, features, bands, nhwc, size), native)
 
 
 def _bands(backbone: nn.Module) -> int:
@@ -299,12 +349,14 @@ def _bands(backbone: nn.Module) -> int:
     return int(source.get("input_size", (3,))[0])
 
 
-def _features(backbone: Any) -> tuple[FeatureSpec, ...]:
+def backbone_features(backbone: Any) -> tuple[FeatureSpec, ...]:
+    """What a backbone made by timm says of its maps."""
     info = backbone.feature_info
     return tuple(map(FeatureSpec, info.channels(), info.reduction()))
 
 
-def _is_nhwc(backbone: nn.Module) -> bool:
+def is_nhwc(backbone: nn.Module) -> bool:
+    """Whether a backbone made by timm gives maps ``(N, H, W, C)``."""
     return getattr(backbone, "output_fmt", "NCHW") == "NHWC"
 
 

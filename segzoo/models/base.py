@@ -210,12 +210,12 @@ class SegmentationModel(StoredModel):
             raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
         if self.training:
             self._check_statistics(image)
-        fixed = self.encoder.size_rule.fixed
-        if fixed and not torch.compiler.is_compiling() and tuple(image.shape[-2:]) != fixed:
+        rule = self.encoder.size_rule
+        if rule.fixed and not torch.compiler.is_compiling() and not rule.pads(image):
             warnings.warn(
-                f"{self.encoder.name} takes images of {fixed[0]}x{fixed[1]} only, so others are "
-                "resized on the way in and the logits on the way out. For full resolution build "
-                "the model with image_size=(height, width), or choose another encoder.",
+                f"{self.encoder.name} takes {rule.fixed[0]}x{rule.fixed[1]} images only, so others "
+                "are resized on the way in and the logits on the way out. For full resolution "
+                "build the model with image_size=(height, width), or choose another encoder.",
                 stacklevel=3,
             )
 

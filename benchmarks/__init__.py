@@ -1,0 +1,1 @@
+"""Measurements: each script writes a record with its environment into ``results/``."""

@@ -1,0 +1,187 @@
+"""Which of timm's architectures work as an encoder: ours and smp's ``tu-`` side by side.
+
+    python -m benchmarks.coverage                   every architecture, resumes where it stopped
+    python -m benchmarks.coverage --sample 150      evenly spread over the list
+    python -m benchmarks.coverage --real            one small model of each module, real tensors
+
+Each model is tried in a process of its own with a time and a memory limit: built without any
+option, run at three sizes in eval mode and, ours, in training mode with a backward pass. Without
+``--real`` this happens on the meta device, where shapes are computed and values are not.
+A model that we cannot run is also tried in timm alone, so that its own error stands beside ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import multiprocessing
+import resource
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import segzoo
+from benchmarks.common import write_result
+from segzoo.encoders.timm_source import meta_backbone
+
+SIZES = ((256, 256), (250, 317), (97, 64))
+SECONDS, GIBIBYTES = 180, 12
+
+
+def try_ours(name: str, device: str) -> str:
+    """``ok``, or what went wrong first."""
+    with torch.device(device):
+        model = segzoo.Unet(name, classes=3)
+    return try_model(model, device, backward=True)
+
+
+def try_smp(name: str, device: str) -> str:
+    """The same for smp, whose encoder of timm's name is called ``tu-`` and the name."""
+    with torch.device(device):
+        model = smp.Unet(f"tu-{name}", encoder_weights=None, classes=3)
+    return try_model(model, device, backward=False)
+
+
+def try_timm(name: str, device: str) -> str:
+    """timm's own backbone at the first size."""
+    meta_backbone(name, {})(torch.empty(1, 3, *SIZES[0], device=device))
+    return "ok"
+
+
+def try_model(model: nn.Module, device: str, *, backward: bool) -> str:
+    """Run at every size; the logits must have the image's own."""
+    for size in SIZES:
+        image = torch.rand(2, 3, *size, device=device)
+        with torch.no_grad():
+            shape = tuple(model.eval()(image).shape)
+        if shape != (2, 3, *size):
+            return f"at {size}: logits of shape {shape}"
+        if backward:
+            model.train()(image).mean().backward()
+            model.zero_grad()
+    return "ok"
+
+
+def in_process(trial: Callable[[str, str], str], name: str, device: str) -> str:
+    """Run a trial in a forked process under the limits."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.Process(target=_child, args=(trial, name, device, sender))
+    process.start()
+    sender.close()
+    try:
+        return str(receiver.recv()) if receiver.poll(SECONDS) else f"over {SECONDS} s"
+    except EOFError:
+        return f"died (memory limit {GIBIBYTES} GiB?)"
+    finally:
+        process.kill()
+        process.join()
+
+
+def _child(trial: Callable[[str, str], str], name: str, device: str, sender: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES * 2**30,) * 2)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    try:
+        result = trial(name, device)
+    except BaseException as error:
+        result = f"{type(error).__name__}: {str(error).strip()[:200]}"
+    sender.send(result)
+
+
+def smallest_of_each_module() -> list[str]:
+    """One architecture of each of timm's modules, the one with the fewest parameters."""
+    names = []
+    for module in timm.list_modules():
+        sizes = {name: _parameters(name) for name in timm.list_models(module=module)}
+        if sizes:
+            names.append(min(sizes, key=lambda name: sizes[name]))
+    return names
+
+
+def _parameters(name: str) -> int:
+    return sum(parameter.numel() for parameter in meta_backbone(name, {}).parameters())
+
+
+def sweep(names: Iterable[str], device: str, log: Path) -> dict[str, dict[str, str]]:
+    """Try every name that the log does not have yet; the log grows by a line for each."""
+    rows: dict[str, dict[str, str]] = {}
+    if log.exists():
+        rows = {row.pop("name"): row for row in map(json.loads, log.read_text().splitlines())}
+    for name in tqdm(list(names)):
+        if name in rows:
+            continue
+        start = time.perf_counter()
+        row = {
+            "segzoo": in_process(try_ours, name, device),
+            "smp": in_process(try_smp, name, device),
+        }
+        if row["segzoo"] != "ok":
+            row["timm"] = in_process(try_timm, name, "meta")
+        rows[name] = row
+        seconds = round(time.perf_counter() - start, 1)
+        with log.open("a") as file:
+            file.write(json.dumps({"name": name, **row, "seconds": seconds}) + "\n")
+    return {name: rows[name] for name in names}
+
+
+def report(rows: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Counts, and every row that is not ``ok`` for both."""
+    works = {who: sum(row[who] == "ok" for row in rows.values()) for who in ("segzoo", "smp")}
+    reasons = collections.Counter(
+        row["smp"].partition(":")[0] for row in rows.values() if row["smp"] != "ok"
+    )
+    return {
+        "sizes": [f"{h}x{w}" for h, w in SIZES],
+        "architectures": len(rows),
+        "works_at_all_sizes": works,
+        "smp_failures_by_error": dict(reasons.most_common()),
+        "segzoo_failures": {
+            name: {who: row.get(who, "") for who in ("segzoo", "timm")}
+            for name, row in rows.items()
+            if row["segzoo"] != "ok"
+        },
+        "smp_failures": sorted(name for name, row in rows.items() if row["smp"] != "ok"),
+    }
+
+
+def main() -> None:
+    """Parse, sweep, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sample", type=int, help="that many names, evenly spread")
+    parser.add_argument("--pyramids", action="store_true", help="only three strides 2^n and more")
+    parser.add_argument("--real", action="store_true", help="real tensors, one of each module")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    names = smallest_of_each_module() if arguments.real else timm.list_models()
+    if arguments.pyramids:
+        names = [name for name in names if has_pyramid(name)]
+    if arguments.sample:
+        names = [names[i * len(names) // arguments.sample] for i in range(arguments.sample)]
+    kind = "real" if arguments.real else "meta"
+    log = Path(f".coverage-{kind}-{timm.__version__}.jsonl")
+    rows = sweep(names, "cpu" if arguments.real else "meta", log)
+    suffix = "_sample" if arguments.sample else "_real" if arguments.real else ""
+    result = report(rows)
+    print(json.dumps(result["works_at_all_sizes"]), "of", result["architectures"])
+    write_result(f"coverage{suffix}", result)
+
+
+def has_pyramid(name: str) -> bool:
+    """Whether timm says of it three distinct strides or more, all of them powers of two."""
+    strides = set(meta_backbone(name, {}).feature_info.reduction())
+    return len(strides) >= 3 and all(stride & (stride - 1) == 0 for stride in strides)
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("fork")
+    main()

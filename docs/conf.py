@@ -1,0 +1,32 @@
+"""Sphinx configuration; also writes the tables that pages include, from committed results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks import tables  # noqa: E402 (the path has to be set first)
+from segzoo import __version__  # noqa: E402
+
+project = "segzoo"
+author = "the segzoo developers"
+copyright = "the segzoo developers"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "generated"]
+html_theme = "furo"
+html_title = "segzoo"
+html_static_path = ["static"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_google_docstring = True
+nitpicky = False
+
+tables.write_all(HERE / "generated")

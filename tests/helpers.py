@@ -1,0 +1,52 @@
+"""Models and inputs that several tests share."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+import segzoo
+
+
+class TinyBackbone(nn.Module):
+    """Two maps, strides 2 and 4; quick to build and to run."""
+
+    features = (segzoo.FeatureSpec(4, 2), segzoo.FeatureSpec(8, 4))
+
+    def __init__(self, in_channels: int = 3, pretrained: bool = False) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(in_channels, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        fine = self.fine(image)
+        return [fine, self.coarse(fine)]
+
+
+def tiny_unet(**arguments: object) -> segzoo.Unet:
+    """A Unet of a few hundred weights."""
+    bands = int(arguments.get("in_channels", 3))  # type: ignore[call-overload]
+    return segzoo.Unet(TinyBackbone(bands), **{"classes": 3, **arguments})  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=1)
+def reference() -> segzoo.Unet:
+    """The reference model in eval mode, built once; do not change it."""
+    torch.manual_seed(0)
+    model = segzoo.Unet("resnet34", classes=3)
+    randomise(model)
+    return model.eval()
+
+
+def randomise(model: nn.Module) -> None:
+    """BatchNorm statistics that a mistake cannot hide behind."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
