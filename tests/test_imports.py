@@ -15,10 +15,10 @@ PACKAGE = Path(segzoo.__file__).parent
 LAYERS = (
     ("errors", "_version"),
     ("features", "registry", "checks"),
-    ("layers", "preprocessing", "config", "hub"),
+    ("layers", "preprocessing", "config", "hub", "reparametrized"),
     ("encoders",),
     ("models",),
-    ("convert", "inference"),
+    ("convert", "fastai", "inference"),
     ("cli", "demo", "pictures"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,23 +72,25 @@ def from_fastai(
         source = os.fspath(checkpoint)
         checkpoint = _read(Path(source))
     tensors = _weights(checkpoint, source)
-    blocks = _check_layout(tensors, source)
+    rules = key_rules(tensors, source)
     name = _encoder(tensors, encoder, source)
-    renamed = rename(tensors, _rules(tensors, blocks))
+    renamed = rename(tensors, rules)
     options = f"blur={blur}, blur_final={blur_final}, y_range={y_range}, act={act!r}"
-    model = DynamicUnet(
-        name,
-        _classes(renamed, source),
-        in_channels=tensors["layers.0.0.weight"].shape[1],
-        blur=blur,
-        blur_final=blur_final,
-        y_range=y_range,
-        act=act,
-        norm=_norm(tensors),
-        self_attention=any(key.endswith(".gamma") for key in tensors),
-        last_cross=any(".convpath." in key for key in tensors),
-        class_names=None if class_names is None else tuple(class_names),
-    )
+    with torch.device("meta"):  # every value comes from the checkpoint
+        model = DynamicUnet(
+            name,
+            _classes(renamed, source),
+            in_channels=tensors["layers.0.0.weight"].shape[1],
+            blur=blur,
+            blur_final=blur_final,
+            y_range=y_range,
+            act=act,
+            norm=_norm(tensors),
+            self_attention=any(key.endswith(".gamma") for key in tensors),
+            last_cross=any(".convpath." in key for key in tensors),
+            class_names=None if class_names is None else tuple(class_names),
+        )
+    model.to_empty(device="cpu")
     fill(model, renamed, source=f"{source} (with {options})")
     return model.eval()
 
@@ -121,7 +124,8 @@ def _read(path: Path) -> Any:
         (type("Inert", (_Inert,), {"__module__": __name__}), name) for name in _OPTIMISER_GLOBALS
     ]
     try:
-        with torch.serialization.safe_globals([*stand_ins]):
+        with torch.serialization.safe_globals([*stand_ins]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConversionError(f"There is no file {str(path)!r}.") from error
@@ -233,8 +237,17 @@ def _classes(renamed: Mapping[str, Tensor], source: str) -> int:
     raise ConversionError(f"{source} lacks the last convolution, the one that gives the classes.")
 
 
-def _rules(tensors: Mapping[str, Tensor], blocks: Sequence[int]) -> list[Rule]:
-    """fastai's names to ours; the numbers of the layers depend on the options."""
+def key_rules(tensors: Mapping[str, Tensor], source: str) -> list[Rule]:
+    """The rules that turn fastai's names into ours; layer numbers depend on the options.
+
+    Args:
+        tensors: The state dict of a ``unet_learner``'s model.
+        source: Where it comes from, for the message.
+
+    Raises:
+        ConversionError: It is no DynamicUnet of fastai 2 with a ResNet.
+    """
+    blocks = _check_layout(tensors, source)
     rules: list[Rule] = [
         *_ENCODER_RULES,
         (r"^layers\.1\.", "decoder.bridge.norm."),
@@ -246,7 +259,8 @@ def _rules(tensors: Mapping[str, Tensor], blocks: Sequence[int]) -> list[Rule]:
         rules += [
             (rf"^layers\.{layer}\.shuf\.0\.", f"{block}up.conv."),
             (rf"^layers\.{layer}\.bn\.", f"{block}norm."),
-            (rf"^layers\.{layer}\.conv2\.2\.", f"{block}attention."),
+            # Behind the convolution, its norm if it has one, and the activation.
+            (rf"^layers\.{layer}\.conv2\.[23]\.", f"{block}attention."),
             (rf"^layers\.{layer}\.(conv[12])\.", rf"{block}\1."),
         ]
     for layer in (i for i in _indices(tensors, "") if i > blocks[-1]):

@@ -126,7 +126,8 @@ class SegmentationModel(StoredModel):
             logits = self(pixels)
         finally:
             self.train(training)
-        mask: Tensor = (logits[:, 0] > self.threshold).long() if self.classes == 1 else logits.argmax(dim=1)
+        one = self.classes == 1
+        mask: Tensor = (logits[:, 0] > self.threshold).long() if one else logits.argmax(dim=1)
         return mask if image.ndim == 4 else mask[0]
 
     def print_tree(self) -> None:
