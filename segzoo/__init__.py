@@ -13,6 +13,7 @@ from . import errors
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import convert
     from .config import ModelConfig
     from .encoders import (
         Encoder,
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
         list_encoders,
         register_encoder,
     )
+    from .fastai import fastai_splitter
     from .features import FeatureSpec
     from .models import (
         ARCHITECTURES,
+        DynamicUnet,
         Metric,
         ModelCard,
         SegmentationModel,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARCHITECTURES",
+    "DynamicUnet",
     "Encoder",
     "EncoderInfo",
     "FeatureSpec",
@@ -48,9 +52,11 @@ __all__ = [
     "SizeRule",
     "Unet",
     "__version__",
+    "convert",
     "create_encoder",
     "encoder_info",
     "errors",
+    "fastai_splitter",
     "from_pretrained",
     "list_encoders",
     "register_architecture",
@@ -59,10 +65,12 @@ __all__ = [
 
 #: Where the names above live; imported when the first of them is asked for, because torch takes
 #: seconds and `segzoo --help` should not.
-_HOMES = ("config", "encoders", "features", "models", "preprocessing")
+_HOMES = ("config", "encoders", "fastai", "features", "models", "preprocessing")
 
 
 def __getattr__(name: str) -> object:
+    if name == "convert":
+        return import_module(".convert", __name__)
     if name in __all__:
         for home in _HOMES:
             found = vars(import_module(f".{home}", __name__))

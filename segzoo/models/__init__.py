@@ -3,6 +3,7 @@
 from .architectures import ARCHITECTURES, register_architecture
 from .base import SegmentationModel
 from .card import Metric, ModelCard
+from .dynamic_unet import DynamicUnet
 from .storage import pull, push
 from .unet import Unet
 
@@ -10,6 +11,7 @@ from_pretrained = SegmentationModel.from_pretrained
 
 __all__ = [
     "ARCHITECTURES",
+    "DynamicUnet",
     "Metric",
     "ModelCard",
     "SegmentationModel",

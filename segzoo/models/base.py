@@ -16,6 +16,7 @@ from ..encoders import create_encoder
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
 from ..preprocessing import Normalization
+from .diagram import diagram
 from .pyramid import make_pyramid
 from .storage import StoredModel
 
@@ -73,6 +74,11 @@ class SegmentationModel(StoredModel):
         return self.config.in_channels
 
     @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it (probability one half)."""
+        return 0.0
+
+    @property
     def normalization(self) -> Normalization:
         """What the model expects of its pixels; call it on an image."""
         assert self.config.normalization is not None  # filled in by __init__
@@ -121,8 +127,16 @@ class SegmentationModel(StoredModel):
             logits = self(pixels)
         finally:
             self.train(training)
-        mask: Tensor = (logits[:, 0] > 0).long() if self.classes == 1 else logits.argmax(dim=1)
+        one = self.classes == 1
+        mask: Tensor = (logits[:, 0] > self.threshold).long() if one else logits.argmax(dim=1)
         return mask if image.ndim == 4 else mask[0]
+
+    def print_tree(self) -> None:
+        """Print the encoder's maps, the decoder's steps and the skip connections between them.
+
+        One row for each stride, the image on top; see :func:`segzoo.models.diagram.diagram`.
+        """
+        print(diagram(self))
 
     def freeze_encoder(self, stages: int | None = None) -> Self:
         """Stop training the encoder's first ``stages`` stages, or all of it; returns the model.
