@@ -175,8 +175,9 @@ def main() -> None:
     kind = "real" if arguments.real else "meta"
     log = Path(f".coverage-{kind}-{timm.__version__}.jsonl")
     rows = sweep(names, "cpu" if arguments.real else "meta", log)
-    suffix = "_sample" if arguments.sample else "_real" if arguments.real else ""
-    result = report(rows)
+    kinds = ("pyramids", "real", "sample")
+    suffix = next((f"_{kind}" for kind in kinds if getattr(arguments, kind)), "")
+    result = {"of": len(timm.list_models()), **report(rows)}
     print(json.dumps(result["works_at_all_sizes"]), "of", result["architectures"])
     write_result(f"coverage{suffix}", result)
 
