@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from ..models import SegmentationModel
 
 
-@click.group("convert")
-def convert_command() -> None:
+@click.group("convert", invoke_without_command=True)
+@click.pass_context
+def convert_command(ctx: click.Context) -> None:
     """Bring over a checkpoint of another library, exactly or not at all.
 
     \b
     Example:
       segzoo convert smp checkpoint.pth my-model
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @convert_command.command("smp")

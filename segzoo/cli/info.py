@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 @click.command("info")
 @click.argument("name")
+@click.option("--arch", help="Draw this architecture on the encoder instead: unet, dynamic_unet.")
 @json_option
-def info_command(name: str, as_json: bool) -> None:
+def info_command(name: str, arch: str | None, as_json: bool) -> None:
     """Describe the encoder NAME, without downloading it.
 
     NAME may have the tag of its weights, as in resnet34.a1_in1k.
@@ -24,14 +25,30 @@ def info_command(name: str, as_json: bool) -> None:
     \b
     Example:
       segzoo info resnet34
+      segzoo info resnet34 --arch dynamic_unet
     """
     from ..encoders import encoder_info
 
+    if arch is not None:
+        if as_json:
+            raise click.UsageError("--arch draws; it does not go with --json.")
+        click.echo(_drawing(name, arch))
+        return
     info = encoder_info(name)
     if as_json:
         print_json(asdict(info))
     else:
         _print(info)
+
+
+def _drawing(name: str, arch: str) -> str:
+    from ..encoders import build_on_meta
+    from ..models import ARCHITECTURES
+    from ..models.diagram import diagram
+    from ..models.storage import build
+
+    config = ARCHITECTURES[arch].config_class(name)
+    return diagram(build_on_meta(lambda: build(config)))
 
 
 def _print(info: EncoderInfo) -> None:
@@ -42,7 +59,9 @@ def _print(info: EncoderInfo) -> None:
         {
             **_maps(info),
             "parameters": f"{info.parameters / 1e6:.2f} million",
-            "compute": f"{info.gflops:.2f} GFLOPs for an image of {size}",
+            "compute": "not known without running it"
+            if info.gflops is None
+            else f"{info.gflops:.2f} GFLOPs for an image of {size}",
             "image sizes": str(info.size_rule),
             "mean": _numbers(info.normalization.mean),
             "std": _numbers(info.normalization.std),

@@ -154,9 +154,11 @@ class UnetDecoder(nn.Module):
         self.skips = tuple(at.get(stride) for stride in self.strides)
         self.channels = tuple(channels)
         deepest = features[-1].channels
-        self.center = nn.Sequential(
-            *(ConvNormAct(deepest, deepest, norm=norm) for _ in range(2 if center else 0))
-        )
+        self.center: nn.Module = nn.Identity()
+        if center:
+            self.center = nn.Sequential(
+                ConvNormAct(deepest, deepest, norm=norm), ConvNormAct(deepest, deepest, norm=norm)
+            )
         self.blocks = nn.ModuleList(
             UnetBlock(
                 below,
