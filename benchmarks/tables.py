@@ -61,22 +61,21 @@ def importing() -> str:
     return markdown(["statement", "whole process, median"], [*rows, ["ratio", result["ratio"]]])
 
 
-def coverage_sample() -> str:
-    """How many of a sample of timm's architectures work."""
-    result = record("coverage_sample")
-    total = f"{result['architectures']} (of {result['of']})"
+def coverage(name: str) -> str:
+    """How many architectures of a sample work."""
+    result = record(name)
+    total = result["architectures"]
     rows = [[who, f"{count} of {total}"] for who, count in result["works_at_all_sizes"].items()]
     return markdown(["library", f"works at {', '.join(result['sizes'])}"], rows)
 
 
-def coverage_pyramids() -> str:
-    """The same for backbones with three strides or more."""
-    result = record("coverage_pyramids")
+def loading() -> str:
+    """What loading a saved model costs."""
     rows = [
-        [who, f"{count} of {result['architectures']}"]
-        for who, count in result["works_at_all_sizes"].items()
+        [name, f"{row['total_s']:.2f} s", f"{row['peak_kib'] / 1024:.0f} MiB"]
+        for name, row in record("loading")["medians"].items()
     ]
-    return markdown(["library", f"works at {', '.join(result['sizes'])}"], rows)
+    return markdown(["whole process", "time, median", "peak memory, median"], rows)
 
 
 def rivals() -> str:
@@ -104,21 +103,22 @@ def demo_iou() -> str:
     return markdown(["seed", "steps", "IoU on the held-out third", "processor time"], rows)
 
 
-TABLES: tuple[Callable[[], str], ...] = (
-    parity,
-    importing,
-    coverage_sample,
-    coverage_pyramids,
-    rivals,
-    demo_iou,
-)
+#: The record's name -> its table.
+TABLES: dict[str, Callable[[], str]] = {
+    "parity": parity,
+    "importing": importing,
+    "coverage_sample": lambda: coverage("coverage_sample"),
+    "coverage_pyramids": lambda: coverage("coverage_pyramids"),
+    "loading": loading,
+    "rivals": rivals,
+    "demo_iou": demo_iou,
+}
 
 
 def write_all(folder: Path) -> None:
     """Write every table, and the sentence on its environment, for the pages to include."""
     folder.mkdir(exist_ok=True)
-    for table in TABLES:
-        name = table.__name__
+    for name, table in TABLES.items():
         (folder / f"{name}.md").write_text(f"{table()}\n{environment(name)}\n")
 
 

@@ -1,11 +1,20 @@
 """Every snippet of the README and of the guides runs; every table is what the records say."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
+import torch
+from PIL import Image
 
+import segzoo
 from benchmarks import tables
+from benchmarks.fastai_models import Case, fastai_unet
+from segzoo.cli import main
+from segzoo.encoders import build_on_meta
+from segzoo.models.diagram import diagram
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/quickstart.md", "docs/resnet34.md")
@@ -26,11 +35,38 @@ def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
 
 
+def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prepare_folder(tmp_path)
+    lines = "".join(snippets("README.md", "bash")).splitlines()
+    commands = [line.partition("#")[0].strip() for line in lines if line.startswith("segzoo ")]
+    assert len(commands) >= 6
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+
+
+def prepare_folder(folder: Path) -> None:
+    """What the README's commands work on."""
+    segzoo.Unet("resnet18", classes=3).save_pretrained(folder / "my-model")
+    torch.save(smp.Unet("resnet18", encoder_weights=None).state_dict(), folder / "unet.pth")
+    theirs = fastai_unet(Case(), classes=2)
+    (folder / "models").mkdir()
+    torch.save(theirs.state_dict(), folder / "models" / "stage-2.pth")
+    (folder / "photos").mkdir()
+    Image.new("RGB", (50, 37), "orange").save(folder / "photos" / "street.jpg")
+
+
 def test_the_readmes_table_is_made_from_the_records():
     text = (ROOT / "README.md").read_text()
     table = re.search(r"<!-- table: rivals -->\n(.*?)<!-- end of table -->", text, flags=re.DOTALL)
     assert table is not None
     assert table[1].strip() == tables.rivals().strip(), "run: python -m benchmarks.tables"
+
+
+def test_the_readmes_drawing_is_what_is_drawn():
+    text = (ROOT / "README.md").read_text()
+    model = build_on_meta(lambda: segzoo.DynamicUnet("resnet34"))
+    assert f"```text\n{diagram(model)}\n```" in text
 
 
 def test_links_lead_somewhere():
