@@ -97,7 +97,9 @@ def full_name(name: str) -> str:
             )
         return name
     default = timm.get_pretrained_cfg(architecture)
-    return f"{architecture}.{default.tag}" if default is not None and default.tag else architecture
+    tag = default.tag if default is not None else None
+    # The tag of a configuration without weights ("untrained") would not be found again.
+    return f"{architecture}.{tag}" if tag in tags else architecture
 
 
 def pretrained_tags(architecture: str) -> tuple[str, ...]:
