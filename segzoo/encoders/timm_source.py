@@ -97,9 +97,10 @@ def full_name(name: str) -> str:
             )
         return name
     default = timm.get_pretrained_cfg(architecture)
-    tag = default.tag if default is not None else None
     # The tag of a configuration without weights ("untrained") would not be found again.
-    return f"{architecture}.{tag}" if tag in tags else architecture
+    if default is None or default.tag not in tags:
+        return architecture
+    return f"{architecture}.{default.tag}"
 
 
 def pretrained_tags(architecture: str) -> tuple[str, ...]:
