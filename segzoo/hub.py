@@ -343,13 +343,17 @@ def _sweep(folder: Path) -> None:
 @contextmanager
 def hub_errors(action: str) -> Iterator[None]:
     """Turn what the Hub client raises into :class:`HubError`, with what to do about it."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+    # HTTPError is that of the httpx that the client is built on, whichever version it is.
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HTTPError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
     except (
-        *(HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError),
+        *(HfHubHTTPError, OfflineModeIsEnabled, HTTPError),
         *(OSError, ValueError, RuntimeError),
     ) as raised:
         if isinstance(raised, StorageError):

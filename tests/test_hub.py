@@ -17,9 +17,6 @@ from .hub_server import HubServer
 
 REPO = "user/name"
 
-# The client's own way of uploading; nothing that could be changed here.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def model() -> segzoo.Unet:

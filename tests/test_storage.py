@@ -82,6 +82,12 @@ def test_a_loaded_model_is_the_saved_one(model, tmp_path):
         assert loaded.state_dict()[name].dtype == tensor.dtype
 
 
+def test_an_encoder_without_pretrained_weights(tmp_path):
+    model = segzoo.Unet("selecsls42", decoder_channels=(8,) * 5)
+    model.save_pretrained(tmp_path)
+    assert segzoo.from_pretrained(tmp_path).config.encoder == "selecsls42"
+
+
 def test_a_model_in_channels_last(tmp_path):
     saved = small()
     before = logits(saved)

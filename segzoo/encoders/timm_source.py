@@ -97,7 +97,10 @@ def full_name(name: str) -> str:
             )
         return name
     default = timm.get_pretrained_cfg(architecture)
-    return f"{architecture}.{default.tag}" if default is not None and default.tag else architecture
+    # The tag of a configuration without weights ("untrained") would not be found again.
+    if default is None or default.tag not in tags:
+        return architecture
+    return f"{architecture}.{default.tag}"
 
 
 def pretrained_tags(architecture: str) -> tuple[str, ...]:
