@@ -8,7 +8,7 @@ import pytest
 from benchmarks import tables
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/quickstart.md", "docs/resnet34.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md")
 
 
 def snippets(page: str, language: str) -> list[str]:
