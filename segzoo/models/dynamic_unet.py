@@ -291,8 +291,8 @@ class DynamicUnet(SegmentationModel):
     >>> model(torch.rand(1, 3, 50, 61)).shape
     torch.Size([1, 3, 50, 61])
 
-    It costs about four times as much as :class:`Unet`, more than half of it at the image's full
-    size; ``last_cross=False`` saves a third.
+    It costs about four times as much as :class:`Unet`; ``last_cross=False`` saves more than a
+    third of that.
 
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
