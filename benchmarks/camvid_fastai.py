@@ -43,7 +43,14 @@ with warnings.catch_warnings():
 
 NAME = "camvid_fastai"
 PLOT = Path(__file__).parent.parent / "docs" / "images" / f"{NAME}.png"
-RECIPE = {"encoder": "resnet18", "size": [48, 64], "epochs": 4, "batch": 8, "lr": 1e-3, "seeds": 3}
+RECIPE: dict[str, Any] = {
+    "encoder": "resnet18",
+    "size": [48, 64],
+    "epochs": 4,
+    "batch": 8,
+    "lr": 1e-3,
+    "seeds": 3,
+}
 CLASSES, VOID = 12, 11
 
 
@@ -167,7 +174,7 @@ def plot(runs: list[dict[str, Any]]) -> None:
             values = [epoch[name] for epoch in run["epochs"]]
             axis.plot(range(1, len(values) + 1), values, label=label, alpha=0.8, **style)
     for axis, title in zip(axes, ("validation loss", "validation mean IoU"), strict=True):
-        axis.set(xlabel="epoch", title=title)
+        axis.set(xlabel="epoch", title=title, xticks=range(1, RECIPE["epochs"] + 1))
         axis.legend()
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=120)
@@ -185,7 +192,7 @@ def main() -> None:
     root = os.environ.get("SEGZOO_CAMVID")
     if not arguments.plot and root is None:
         sys.exit("Set SEGZOO_CAMVID to the folder of CamVid: train and val, images and masks.")
-    wanted = [(kind, seed) for seed in range(RECIPE["seeds"]) for kind in ("fastai", "segzoo")]  # type: ignore[call-overload]
+    wanted = [(kind, seed) for seed in range(RECIPE["seeds"]) for kind in ("fastai", "segzoo")]
     done = {(run["kind"], run["seed"]) for run in runs}
     for kind, seed in [] if arguments.plot else [item for item in wanted if item not in done]:
         runs.append(train(kind, seed, Path(str(root))))

@@ -10,12 +10,14 @@ the median of the rounds' ratios. Peak memory is that of a process of its own.
 from __future__ import annotations
 
 import argparse
-import resource
+import ctypes
+import gc
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import segzoo
 
 from .common import summary, write_result
-from .fastai_models import Case, eval_difference, make_pair, plain
+from .fastai_models import Case, eval_difference, fastai_unet, make_pair, plain
 
 SIZE = 256
 
@@ -92,15 +94,23 @@ def step(model: nn.Module, image: Tensor) -> Callable[[], object]:
 
 
 def peak(which: str, mode: str) -> None:
-    """Print by how many MiB one forward (or step) raises the peak of this process."""
-    theirs, ours = make_pair(Case("resnet34"))
-    model = theirs if which == "fastai" else ours
-    run = (inference if mode == "inference" else step)(
-        model, _image(1 if mode == "inference" else 4)
-    )
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Print by how many MiB one forward (or step) raises the peak memory of this process."""
+    case = Case("resnet34")
+    model = fastai_unet(case) if which == "fastai" else segzoo.DynamicUnet(case.encoder, 3)
+    image = _image(1 if mode == "inference" else 4)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back before we look
+    run = (inference if mode == "inference" else step)(model, image)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
+    before = _status("VmRSS")
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_status("VmHWM") - before)
+
+
+def _status(entry: str) -> float:
+    """An entry of this process's status, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry)) / 1024
 
 
 def peaks(mode: str) -> dict[str, float]:

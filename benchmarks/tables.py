@@ -103,6 +103,43 @@ def demo_iou() -> str:
     return markdown(["seed", "steps", "IoU on the held-out third", "processor time"], rows)
 
 
+def dynamic_unet() -> str:
+    """DynamicUnet against fastai's own."""
+    result = record("dynamic_unet")
+    size = "x".join(map(str, result["size"]))
+    rows = [
+        [f"{name}: GFLOPs at {size}", "", row["gflops"], ""] for name, row in result["work"].items()
+    ]
+    times = {
+        "inference, batch 1, CPU ms": "inference_batch_1",
+        "inference, batch 1, channels_last, CPU ms": "inference_batch_1_channels_last",
+        "training step, batch 2, CPU ms": "training_step_batch_2",
+    }
+    for title, key in times.items():
+        both = result[key]["cpu_ms"]
+        values = [f"{both[who]['median']:.0f}" for who in ("fastai", "segzoo")]
+        rows.append([title, *values, result[key]["ratio"]])
+    memory = {
+        "activations kept in training, batch 4, MiB": "training_activations_mib_batch_4",
+        "rise of peak memory, inference, batch 1, MiB": "peak_rise_mib_inference_batch_1",
+        "rise of peak memory, training step, batch 4, MiB": "peak_rise_mib_training_step_batch_4",
+    }
+    for title, key in memory.items():
+        rows.append([title, *(result[key][who] for who in ("fastai", "segzoo", "ratio"))])
+    return markdown(["resnet34", "fastai", "segzoo", "ratio"], rows)
+
+
+def camvid_fastai() -> str:
+    """Training on CamVid by unet_learner and by our model in fastai's Learner."""
+    result = record("camvid_fastai")
+    rows = [
+        [who, *(f"{row[key]:.3f}" for key in ("mean", "least", "greatest"))]
+        for who, row in result["miou_after_the_last_epoch"].items()
+    ]
+    head = f"validation mean IoU after {result['recipe']['epochs']} epochs"
+    return markdown([head, "mean of 3 seeds", "least", "greatest"], rows)
+
+
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
     "parity": parity,
@@ -112,6 +149,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "loading": loading,
     "rivals": rivals,
     "demo_iou": demo_iou,
+    "dynamic_unet": dynamic_unet,
+    "camvid_fastai": camvid_fastai,
 }
 
 

@@ -343,7 +343,7 @@ RESNET34 = """\
 DynamicUnet on resnet34.a1_in1k: 3 bands → 2 classes, 41.2 M parameters
 
 stride      encoder        decoder
-     1     image  3  ───►  up 96 → cross 99 → refine 99 → head 2
+     1     image  3  ───►  up 99 → refine 99 → head 2
      2     act1  64  ───►  blocks.3 96
      4   layer1  64  ───►  blocks.2 256
      8  layer2  128  ───►  blocks.1 384

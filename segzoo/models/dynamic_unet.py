@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
@@ -32,7 +31,6 @@ from .dynamic_layers import (
     ConvLayer,
     SelfAttention,
     Upsample,
-    in_graph,
     map_norm,
     resize_nearest,
 )
@@ -149,9 +147,7 @@ class DynamicUnetBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """``(N, in_channels, h, w)`` -> ``(N, out_channels, *size)``."""
-        x = self.up(x, size)
-        if skip is not None:
-            x = torch.cat([x, self.norm(skip)], dim=1)
+        x = self.up(x, size, None if skip is None else self.norm(skip))
         out: Tensor = self.attention(self.conv2(self.conv1(self.act(x))))
         return out
 
@@ -194,28 +190,6 @@ class Refine(nn.Module):
         """``(N, channels, H, W)`` -> ``(N, out_channels, H, W)``."""
         out: Tensor = self.act(self.conv2(self.conv1(x)).add_(self.shortcut(x)))
         return out
-
-
-class LastCross(nn.Module):
-    """Concatenate a map and the image.
-
-    Args:
-        activate: The map comes without its ReLU, which is done here in the concatenation's own
-            memory, so that training has one large map less to keep.
-    """
-
-    def __init__(self, *, activate: bool) -> None:
-        super().__init__()
-        self.activate = activate
-
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """``(N, C, H, W)`` and ``(N, bands, H, W)`` -> ``(N, C + bands, H, W)``."""
-        if self.activate and in_graph():
-            return torch.cat([F.relu(x), image], dim=1)  # a graph plans its memory itself
-        joined = torch.cat([x, image], dim=1)
-        if self.activate:
-            joined.narrow(1, 0, x.shape[1]).relu_()
-        return joined
 
 
 class DynamicUnetDecoder(nn.Module):
@@ -276,13 +250,13 @@ class DynamicUnetDecoder(nn.Module):
             )
             self.blocks.append(block)
             width = block.out_channels
-        shuffled = len(walk) > count
-        once = shuffled and last_cross and act == "relu"
-        self.up = Upsample(width, width, norm=norm, act=None if once else act) if shuffled else None
-        self.cross: nn.Module | None = None
+        self.last_cross = last_cross
+        self.up: nn.Module | None = None
+        if len(walk) > count:
+            late = last_cross and act == "relu"
+            self.up = Upsample(width, width, norm=norm, act=act, late_relu=late)
         self.refine: nn.Module = nn.Identity()
         if last_cross:
-            self.cross = LastCross(activate=once)
             self.refine = Refine(width + image_channels, bottle=bottle, norm=norm, act=act)
             width = self.refine.out_channels
         self.out = FeatureSpec(width, 1)
@@ -298,9 +272,13 @@ class DynamicUnetDecoder(nn.Module):
             else:
                 target = (skip.shape[-2], skip.shape[-1])
             x = block(x, skip, target)
-        x = resize_nearest(x, size) if self.up is None else self.up(x, size)
-        if self.cross is not None:
-            x = self.cross(x, image)
+        beside = image if self.last_cross else None
+        if self.up is not None:
+            x = self.up(x, size, beside)
+        elif beside is not None:
+            x = torch.cat([resize_nearest(x, size), beside], dim=1)
+        else:
+            x = resize_nearest(x, size)
         out: Tensor = self.refine(x)
         return out
 
@@ -313,8 +291,8 @@ class DynamicUnet(SegmentationModel):
     >>> model(torch.rand(1, 3, 50, 61)).shape
     torch.Size([1, 3, 50, 61])
 
-    It costs about four times as much as :class:`Unet`, more than half of it at the image's full
-    size; ``last_cross=False`` saves a third.
+    It costs about four times as much as :class:`Unet`; ``last_cross=False`` saves more than a
+    third of that.
 
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
