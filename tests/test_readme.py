@@ -28,6 +28,7 @@ def snippets(page: str, language: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (20, 20)).save("example.png")  # for the model card
     names: dict[str, object] = {}
     blocks = snippets(page, "python")
     assert blocks
@@ -67,6 +68,9 @@ def test_the_readmes_drawing_is_what_is_drawn():
     text = (ROOT / "README.md").read_text()
     model = build_on_meta(lambda: segzoo.DynamicUnet("resnet34"))
     assert f"```text\n{diagram(model)}\n```" in text
+    guide = (ROOT / "docs" / "dynamic_unet.md").read_text()
+    model = build_on_meta(lambda: segzoo.DynamicUnet("resnet34", classes=3))
+    assert f"```text\n{diagram(model)}\n```" in guide
 
 
 def test_links_lead_somewhere():
