@@ -93,6 +93,9 @@ ANY_SIZE = SizeRule()
 
 #: Sides with different remainders by every small number: a backbone that takes these takes any.
 _ODD: tuple[Size, ...] = ((131, 160), (250, 317), (161, 223))
+#: How many multiples further each side is tried: four in a row, which a larger multiple would not
+#: hit each time, and a few more against chance where multiples are small.
+_STEPS = ((0, 3), (1, 2), (2, 1), (3, 0), (5, 11), (6, 13), (7, 6), (13, 9))
 #: What multiples are looked for: powers of two, and patches of 3, 5, 7 times a power of two.
 _MULTIPLES = sorted({odd << power for odd in (1, 3, 5, 7, 9) for power in range(9)} - {1})
 
@@ -111,8 +114,8 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
         return SizeRule(minimum=_smallest(accepts, 1))
     for multiple in _MULTIPLES:
         tall, wide = 256 // multiple + 1, 192 // multiple + 1
-        # Four in a row on each side: a larger multiple would not be hit by all of them.
-        sizes = [((tall + i) * multiple, (wide + 3 - i) * multiple) for i in range(4)]
+        steps = _STEPS if multiple <= 16 else _STEPS[:4]
+        sizes = [((tall + a) * multiple, (wide + b) * multiple) for a, b in steps]
         if all(map(accepts, sizes)):
             return SizeRule(multiple=multiple, minimum=_smallest(accepts, multiple))
     if accepts(native):

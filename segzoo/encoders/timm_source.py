@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -322,16 +323,15 @@ def _most_flexible(
     builds: list[Build] = []
     for size in sizes_to_build_for(image_size) if image_size else ():
         try:
-            builds = _builds(name, {**options, "img_size": size}, size)
+            found = _builds(name, {**options, "img_size": size}, size)
         except ArgumentError:
             break  # it is not built for a size
-        except EncoderError:
-            continue  # not for this one
         builds = [
-            (meta, _native(meta, rule, size, image_size), final) for meta, rule, final in builds
+            (meta, _native(meta, rule, size, image_size), final) for meta, rule, final in found
         ]
-        break
-    builds = builds or _builds(name, options, native)
+        if builds:
+            break
+    builds = builds or _builds(name, options, native) or [_real_build(name, options, native)]
     return min(builds, key=lambda build: (build[1].fixed is not None, build[1].multiple))
 
 
@@ -343,7 +343,10 @@ def _native(backbone: nn.Module, rule: SizeRule, built_for: Size, wanted: Size |
 
 
 def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
-    """The plain build, and the flexible ones that the backbone knows, until one takes any size."""
+    """The plain build, and the flexible ones that the backbone knows, until one takes any size.
+
+    Those that cannot be run are left out.
+    """
     found: list[Build] = []
     for extra in ({}, *_FLEXIBLE):
         if extra.keys() & options.keys():
@@ -361,23 +364,40 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
         found.append((meta, rule, build))
         if rule.multiple == 1 and not rule.fixed:
             break
-    return found or [_real_build(name, options, native)]
+    return found
 
 
 def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
-    """For a backbone whose forward reads values, which the meta device has none of."""
+    """For a backbone whose forward reads values, which the meta device has none of.
+
+    Raises:
+        EncoderError: It fails with values too.
+    """
     import timm
 
-    real: nn.Module = timm.create_model(name, features_only=True, **options)
-    return meta_backbone(name, options), size_rule(real.eval(), native), options
+    real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
+    bands = _bands(real)
+    try:
+        with torch.no_grad():
+            real(torch.zeros(1, bands, *native))
+    except Exception as error:  # a backbone may fail in any way
+        raise EncoderError(
+            f"{name!r} gives no feature maps for an image of its own size, "
+            f"{native[0]}x{native[1]}: {error}"
+        ) from error
+    return meta_backbone(name, options), size_rule(real, native), options
 
 
 def size_rule(backbone: nn.Module, native: Size) -> SizeRule:
     """The size rule of a timm backbone in eval mode, on the device that it is on."""
     features, nhwc, bands = backbone_features(backbone), is_nhwc(backbone), _bands(backbone)
     device = next(backbone.parameters()).device
+    # With real values a large image costs real time and memory.
+    largest = math.inf if device.type == "meta" else 512
 
     def fits(size: Size) -> bool:
+        if max(size) > max(largest, *native):
+            return False
         image = torch.empty(1, bands, *size, device=device)
         return accepts(backbone, features, image, channels_last=nhwc)
 
