@@ -94,8 +94,8 @@ ANY_SIZE = SizeRule()
 #: Sides with different remainders by every small number: a backbone that takes these takes any.
 _ODD: tuple[Size, ...] = ((131, 160), (250, 317), (161, 223))
 #: How many multiples further each side is tried: four in a row, which a larger multiple would not
-#: hit each time, and a few more against chance where multiples are small.
-_STEPS = ((0, 3), (1, 2), (2, 1), (3, 0), (5, 11), (6, 13), (7, 6), (13, 9))
+#: hit each time; and, where multiples are small, one short of a power of two and a few at random.
+_STEPS = ((0, 3), (1, 2), (2, 1), (3, 0), (-2, 11), (6, -2), (7, 6), (13, 9))
 #: What multiples are looked for: powers of two, and patches of 3, 5, 7 times a power of two.
 _MULTIPLES = sorted({odd << power for odd in (1, 3, 5, 7, 9) for power in range(9)} - {1})
 
