@@ -361,6 +361,9 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
         found.append((meta, rule, build))
         if rule.multiple == 1 and not rule.fixed:
             break
+    if not found and "img_size" in options:
+        # Never with values: the size may be a stranger's, and take any amount of memory.
+        raise EncoderError(f"timm's {name!r} does not run when it is built for {native}.")
     return found or [_real_build(name, options, native)]
 
 
