@@ -331,7 +331,11 @@ def _most_flexible(
         ]
         if builds:
             break
-    builds = builds or _builds(name, options, native) or [_real_build(name, options, native)]
+    builds = builds or _builds(name, options, native)
+    if not builds and "img_size" in options:
+        # Never with values: the size may be a stranger's, and take any amount of memory.
+        raise EncoderError(f"{name!r} does not run when it is built for {options['img_size']}.")
+    builds = builds or [_real_build(name, options, native)]
     return min(builds, key=lambda build: (build[1].fixed is not None, build[1].multiple))
 
 
