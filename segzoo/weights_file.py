@@ -12,6 +12,7 @@ saved one to the last bit.
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 import struct
@@ -192,25 +193,30 @@ def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> No
         )
 
 
-def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
+def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str, Tensor]:
     """All tensors, mapped from the file: private pages, which are loaded when they are used.
+
+    Checking reads the file once, piece by piece, and leaves the mapped pages alone: what is never
+    used takes no memory.
 
     Args:
         header: Of the same file, already compared with the model.
+        check_finite: Refuse NaN and infinite values.
 
     Raises:
         ReplacedError: Another file was put in its place since the header was read.
-        WeightsError: The data is not what was saved.
+        WeightsError: The data is not what was saved, or not finite.
     """
+    stated = header.metadata.get(CHECKSUM)
+    found, infinite = stated, None
     try:
-        stated = header.metadata.get(CHECKSUM)
         with path.open("rb") as file, safe_open(path, framework="pt") as mapped:
             tensors = {
                 name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
                 for name, info in header.tensors.items()
             }
-            file.seek(header.start)
-            found = _checksum(file) if stated is not None else None
+            if stated is not None or check_finite:
+                found, infinite = _scan(file, header)
         if _identity(path.stat()) != header.identity:
             raise ReplacedError(f"{path} was replaced while it was being read; load it again.")
     except SafetensorError as error:
@@ -219,20 +225,38 @@ def read_tensors(path: Path, header: Header) -> dict[str, Tensor]:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path} cannot be read: {error}.") from error
-    if found != stated:
+    if stated is not None and found != stated:
         raise WeightsError(
             f"{path} is damaged: the checksum of its data is {found}, it was saved with "
             f"{shown(stated)}. Download or save it again."
         )
+    if check_finite and infinite is not None:
+        raise WeightsError(
+            f"{path} holds values that are not finite: NaN or infinity in {infinite}. A model "
+            "with them gives useless results; pass check_finite=False to load it anyway."
+        )
     return tensors
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; the extremes tell, 100 times as fast as each value."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return True
-    low, high = tensor.aminmax()
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def _scan(file: BinaryIO, header: Header) -> tuple[str, str | None]:
+    """CRC-32 of the data as eight hexadecimal digits, and the first tensor that is not finite."""
+    value, infinite = 0, None
+    buffer = bytearray(_CHUNK)
+    file.seek(header.start)
+    for name, info in sorted(header.tensors.items(), key=lambda item: item[1].begin):
+        dtype = _DTYPES[info.dtype]
+        left = math.prod(info.shape) * dtype.itemsize
+        while left:
+            piece = memoryview(buffer)[: min(left, _CHUNK)]
+            if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
+                raise WeightsError(f"{file.name} ends before its data does. Download it again.")
+            value = zlib.crc32(piece, value)
+            left -= len(piece)
+            if infinite is None and dtype.is_floating_point:
+                # The extremes tell, 100 times as fast as each value.
+                low, high = torch.frombuffer(piece, dtype=dtype).aminmax()
+                infinite = None if torch.isfinite(low) & torch.isfinite(high) else name
+    return f"{value:08x}", infinite
 
 
 def open_ordinary(path: Path) -> BinaryIO:
@@ -281,11 +305,3 @@ def _aligned(mapped: Tensor, file: BinaryIO, begin: int) -> Tensor:
     file.seek(begin)
     file.readinto(_bytes(copy))  # type: ignore[attr-defined]
     return copy
-
-
-def _checksum(file: BinaryIO) -> str:
-    """CRC-32 of the rest of a file, as eight hexadecimal digits."""
-    value = 0
-    while chunk := file.read(_CHUNK):
-        value = zlib.crc32(chunk, value)
-    return f"{value:08x}"

@@ -15,8 +15,18 @@ from ..features import FeatureSpec
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class _RealLinspace(TorchFunctionMode):
-    """Older timm reads its drop-path rates from a ``linspace``: that one needs values."""
+#: What fills or changes values in place: nothing to do where there are none.
+_FILLING = frozenset(
+    f"{name}_" for name in ("normal", "uniform", "zero", "fill", "erfinv", "mul", "add", "clamp")
+)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Makes building on the meta device quick, and possible with older timm.
+
+    Initialising is skipped, because there are no values to set; but a ``linspace`` gets real
+    ones, because older timm reads its drop-path rates from it.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -24,12 +34,16 @@ class _RealLinspace(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.linspace:
             kwargs.setdefault("device", "cpu")
+        elif func.__name__ in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
+            filled = args[0] if args else kwargs.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
         return func(*args, **kwargs)
 
 
 def build_on_meta(build: Callable[[], Module]) -> Module:
     """What ``build`` makes, on the meta device: its weights are never allocated."""
-    with torch.device("meta"), _RealLinspace():
+    with torch.device("meta"), _WithoutValues():
         return build().to("meta")
 
 

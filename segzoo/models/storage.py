@@ -260,7 +260,7 @@ def check(files: hub.ModelFiles) -> Description:
     header, description = _read(files)
     meta = _on_meta(description)
     weights_file.check_fits(header, meta.state_dict(), str(files.weights))
-    weights_file.read_tensors(files.weights, header)
+    weights_file.read_tensors(files.weights, header, check_finite=False)
     return description
 
 
@@ -278,15 +278,13 @@ def _load(files: hub.ModelFiles, check_finite: bool) -> SegmentationModel:
         expected = model.state_dict()
         weights_file.check_fits(header, expected, str(files.weights))
         try:
-            tensors = weights_file.read_tensors(files.weights, header)
+            tensors = weights_file.read_tensors(files.weights, header, check_finite=check_finite)
         except weights_file.ReplacedError as error:
             replaced = error
             continue
         if _computed_buffers(model, expected, files.weights):
             model = build(description.config)
         model.load_state_dict(tensors, assign=True)
-        if check_finite:
-            _check_finite(model.state_dict(), files.weights)
         model.base_model = description.base_model
         return model.eval()
     raise replaced
@@ -326,15 +324,6 @@ def _computed_buffers(model: nn.Module, expected: Mapping[str, Tensor], path: Pa
             "more than any model of that size needs. Its image_size or window_size is too large."
         )
     return bool(sizes)
-
-
-def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if not weights_file.is_finite(tensor):
-            raise WeightsError(
-                f"{path} holds values that are not finite: NaN or infinity in {name}. A model "
-                "with them gives useless results; pass check_finite=False to load it anyway."
-            )
 
 
 def _check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> None:
