@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -271,8 +272,6 @@ def test_tools(arguments):
 
 
 def test_onnx_at_other_sizes_than_the_traced_one(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     model = segzoo.DynamicUnet(Deep(), 2, self_attention=True).eval()
     sizes = ({2: Dim("h", min=64), 3: Dim("w", min=64)},)
     path = tmp_path / "model.onnx"
