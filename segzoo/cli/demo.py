@@ -53,7 +53,7 @@ def demo_command(
 
     The left two thirds of scikit-image's photograph of coins are trained on; the right third,
     never seen, is segmented and compared with the truth. The model is saved and loaded again, and
-    must give the same mask. Takes about a minute on two cores.
+    must give the same mask.
 
     \b
     Example:
