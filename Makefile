@@ -15,7 +15,7 @@ BENCHMARKS := $(filter-out __init__ common tables,$(basename $(notdir $(wildcard
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen (minutes)
+demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen
 	$(BIN)/segzoo demo
 
 test: $(VENV)/.installed-test ## Every check: format, lint, types, documentation, tests

@@ -18,7 +18,7 @@ from .figure import draw_result, require_matplotlib
 from .scene import Scene, coins_scene
 from .training import train
 
-#: Under a minute of one core, and enough for an IoU above 0.95 on the coins.
+#: Enough for an IoU above 0.95 on the coins; benchmarks/demo_iou.py measures it.
 STEPS = 80
 #: Learning rates fall by this towards the image where the encoder has learned already.
 PRETRAINED_SCALE = 0.3
