@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 import segzoo
 from benchmarks.common import write_result
-from segzoo.encoders.timm_source import meta_backbone
+from segzoo.encoders.timm_meta import meta_backbone
 
 SIZES = ((256, 256), (250, 317), (97, 64))
 SECONDS, GIBIBYTES = 180, 12

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..encoders import timm_source
+from ..encoders import timm_meta, timm_source
 from ..errors import ArgumentError, ConversionError, EncoderError, nearest
 from .keymap import Rule, rename
 
@@ -218,13 +218,13 @@ def _prefixed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 
 def whole_shapes(plan: EncoderPlan) -> dict[str, tuple[int, ...]]:
     """Names (as in a model) and shapes of all tensors of an encoder, whatever its depth."""
-    tensors = timm_source.meta_backbone(plan.encoder, {"in_chans": plan.in_channels}).state_dict()
+    tensors = timm_meta.meta_backbone(plan.encoder, {"in_chans": plan.in_channels}).state_dict()
     return {f"encoder.backbone.{name}": tuple(value.shape) for name, value in tensors.items()}
 
 
 @functools.lru_cache(maxsize=64)
 def _meta(encoder: str) -> Any:
-    return timm_source.meta_backbone(encoder, {})
+    return timm_meta.meta_backbone(encoder, {})
 
 
 def _known(name: str, smp_name: str) -> str:

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNam
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
-from . import timm_source
+from . import timm_meta, timm_source
 from .encoder import Encoder
 from .probe import accepts, build_on_meta, on_meta
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
@@ -233,8 +233,8 @@ def _adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) 
     features = getattr(backbone, "features", None)
     if hasattr(getattr(backbone, "feature_info", None), "channels"):
         # Made by timm.create_model(..., features_only=True).
-        features = timm_source.backbone_features(backbone)
-        channels_last = timm_source.is_nhwc(backbone)
+        features = timm_meta.backbone_features(backbone)
+        channels_last = timm_meta.is_nhwc(backbone)
         source = getattr(backbone, "pretrained_cfg", {})
     if not isinstance(features, (tuple, list)) or not all(
         isinstance(feature, FeatureSpec) for feature in features
