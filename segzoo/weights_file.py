@@ -211,20 +211,20 @@ def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str,
     found, infinite = stated, None
     try:
         with path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+            _check_same(path, os.fstat(file.fileno()), header)
             tensors = {
                 name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
                 for name, info in header.tensors.items()
             }
             if stated is not None or check_finite:
                 found, infinite = _scan(file, header)
-        if _identity(path.stat()) != header.identity:
-            raise ReplacedError(f"{path} was replaced while it was being read; load it again.")
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or incomplete: {error}.") from error
-    except OSError as error:
+        _check_same(path, path.stat(), header)
+    except (SafetensorError, OSError, RuntimeError) as error:  # torch maps, and raises the last
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(f"{path} cannot be read: {error}.") from error
+        if path.exists():
+            _check_same(path, path.stat(), header)  # another file is not a damaged one
+        raise WeightsError(f"{path} is damaged, incomplete or unreadable: {error}.") from error
     if stated is not None and found != stated:
         raise WeightsError(
             f"{path} is damaged: the checksum of its data is {found}, it was saved with "
@@ -236,6 +236,11 @@ def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str,
             "with them gives useless results; pass check_finite=False to load it anyway."
         )
     return tensors
+
+
+def _check_same(path: Path, found: os.stat_result, header: Header) -> None:
+    if _identity(found) != header.identity:
+        raise ReplacedError(f"{path} was replaced while it was being read; load it again.")
 
 
 def _scan(file: BinaryIO, header: Header) -> tuple[str, str | None]:
