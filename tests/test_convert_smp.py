@@ -332,3 +332,13 @@ def test_the_record_holds_more_than_forty_encoders():
         if row.get("bit_identical") is False:
             assert row["channels_last"], name
             assert row["relative_difference_float64"] < 1e-13, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["convnext_atto", "pvt_v2_b0"])
+@pytest.mark.parametrize("size", [(65, 97), (63, 95), (250, 131)])
+def test_encoders_that_begin_at_stride_4_agree_at_odd_sizes(name, size):
+    theirs = smp.Unet(f"tu-{name}", encoder_weights=None, classes=2).double().eval()
+    ours = from_smp(theirs, {"encoder_name": f"tu-{name}"}).eval()
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), theirs(image), rtol=1e-12, atol=1e-12)

@@ -126,3 +126,12 @@ def test_predict_normalises_and_restores_the_mode():
     assert torch.equal(single.predict(picture), expected.long())
     with pytest.raises(InputError, match=r"\(C, H, W\) or \(N, C, H, W\)"):
         model.predict(torch.rand(9, 9))
+
+
+def test_sizes_without_a_skip_are_rounded_as_asked():
+    up, down = (segzoo.Unet("convnext_atto", rounding=way).eval() for way in ("up", "down"))
+    down.load_state_dict(up.state_dict())
+    for size, same in (((64, 96), True), ((65, 97), False)):
+        image = torch.rand(1, 3, *size)
+        assert down(image).shape == (1, 1, *size)
+        assert torch.equal(up(image), down(image)) == same

@@ -101,6 +101,7 @@ def from_smp(
         depth=plan.depth,
         encoder_options=plan.options,
         interpolation=_interpolation(given),
+        rounding="down",  # matters only where the encoder begins at stride 4, at odd sizes
         **arguments,
     )
     fill(model, _renamed(model, tensors, plan, checkpoint.where), source=checkpoint.where)

@@ -49,6 +49,8 @@ class UnetConfig(ModelConfig):
         dropout: Probability of dropping a plane of the decoder's last map, 0 to 1.
         interpolation: How a block resizes its input: ``nearest``, ``bilinear``, ``bicubic``,
             ``area`` or ``nearest-exact``.
+        rounding: Where the encoder has no map to take a block's size from: the image's size over
+            the stride, rounded ``up``, or ``down`` as segmentation_models_pytorch does.
     """
 
     decoder_channels: tuple[int, ...] | None = None
@@ -57,6 +59,7 @@ class UnetConfig(ModelConfig):
     center: bool = False
     dropout: float = 0.0
     interpolation: str = "nearest"
+    rounding: str = "up"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,7 @@ class UnetConfig(ModelConfig):
         checks.choice("attention", self.attention, ATTENTIONS)
         checks.flag("center", self.center)
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
+        checks.choice("rounding", self.rounding, ("up", "down"))
         self._set(dropout=checks.number("dropout", self.dropout, minimum=0, maximum=1))
 
 
@@ -118,7 +122,7 @@ class UnetDecoder(nn.Module):
 
     From the deepest map the decoder walks to the image, halving the stride; wherever the encoder
     has a map at the stride it arrives at, that map is the skip connection. Sizes are those of the
-    skips, or the image's size over the stride, rounded up: never a guess of times two.
+    skips, or the image's size over the stride: never a guess of times two.
 
     Args:
         features: What the maps are, finest first, one at each stride.
@@ -138,8 +142,10 @@ class UnetDecoder(nn.Module):
         attention: str = "none",
         center: bool = False,
         interpolation: str = "nearest",
+        rounding: str = "up",
     ) -> None:
         super().__init__()
+        self.rounding = rounding
         self.strides = decoder_strides(features)
         if channels is None:
             channels = [min(16 << i, 256) for i in reversed(range(len(self.strides)))]
@@ -181,11 +187,17 @@ class UnetDecoder(nn.Module):
         for block, index, stride in zip(self.blocks, self.skips, self.strides, strict=True):
             skip = None if index is None else maps[index]
             if stride == 1 or skip is None:
-                target = (ceil_div(size[0], stride), ceil_div(size[1], stride))
+                target = self._size(size, stride)
             else:
                 target = (skip.shape[-2], skip.shape[-1])
             x = block(x, skip, target)
         return x
+
+    def _size(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Of a map at a stride where the encoder has none."""
+        if self.rounding == "down":
+            return max(size[0] // stride, 1), max(size[1] // stride, 1)
+        return ceil_div(size[0], stride), ceil_div(size[1], stride)
 
 
 @register_architecture("unet")
@@ -199,8 +211,8 @@ class Unet(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`UnetConfig` for
-            ``decoder_channels``, ``norm``, ``attention``, ``center``, ``dropout`` and
-            ``interpolation``.
+            ``decoder_channels``, ``norm``, ``attention``, ``center``, ``dropout``,
+            ``interpolation`` and ``rounding``.
 
     Raises:
         ArgumentError: An argument that cannot work; unknown names get a suggestion.
@@ -220,6 +232,7 @@ class Unet(SegmentationModel):
             attention=config.attention,
             center=config.center,
             interpolation=config.interpolation,
+            rounding=config.rounding,
         )
         self.head = SegmentationHead(
             self.decoder.out.channels, config.classes, dropout=config.dropout
