@@ -130,6 +130,26 @@ def dynamic_unet() -> str:
     return markdown(["resnet34", "fastai", "segzoo", "ratio"], rows)
 
 
+def dynamic_parity() -> str:
+    """DynamicUnet against fastai's own, on the same weights."""
+    cases = record("dynamic_parity")["cases"]
+    encoders = sorted({case["case"].partition(",")[0] for case in cases})
+    rows = []
+    for encoder in encoders:
+        mine = [case for case in cases if case["case"].partition(",")[0] == encoder]
+        outputs = max(value for case in mine for value in case["eval"].values())
+        step = max(value for case in mine for value in case["training_step_33x47"].values())
+        rows.append([encoder, len(mine), f"{outputs:g}", f"{step:g}"])
+    sizes = ", ".join(cases[0]["eval"])
+    head = [
+        "encoder",
+        "option sets",
+        f"outputs at {sizes}",
+        "loss, gradients and buffers of a step",
+    ]
+    return markdown(head, rows)
+
+
 def camvid_fastai() -> str:
     """Training on CamVid by unet_learner and by our model in fastai's Learner."""
     result = record("camvid_fastai")
@@ -151,6 +171,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rivals": rivals,
     "demo_iou": demo_iou,
     "dynamic_unet": dynamic_unet,
+    "dynamic_parity": dynamic_parity,
     "camvid_fastai": camvid_fastai,
 }
 

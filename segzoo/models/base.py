@@ -231,8 +231,7 @@ class SegmentationModel(StoredModel):
             raise InputError(
                 f"A batch of one image of {image.shape[-2]}x{image.shape[-1]} leaves one value for "
                 f"each channel at stride {stride}, too few for batch normalisation in training "
-                "mode. Use more images, larger ones, model.eval(), or freeze_encoder() together "
-                "with norm='group'."
+                "mode. Use more images, or larger ones."
             )
 
 
