@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import tables  # noqa: E402 (the path has to be set first)
-from segzoo import __version__  # noqa: E402
+from segzoo import __version__  # noqa: E402 (as above)
 
 project = "segzoo"
 author = "the segzoo developers"

@@ -253,6 +253,8 @@ def upload(
 def is_repo_id(name: str | os.PathLike[str]) -> bool:
     """Whether a name has the form ``user/name`` that the Hub allows."""
     from huggingface_hub.errors import HFValidationError
+
+    # Public, but put together at run time, where a type checker does not see it.
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     if not isinstance(name, str) or name.count("/") != 1:

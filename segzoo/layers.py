@@ -62,6 +62,12 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
     return nn.Identity()
 
 
+def zero_bias(conv: nn.Conv2d) -> None:
+    """Start a convolution's bias, where it has one, at zero."""
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 class ConvNormAct(nn.Module):
     """3x3 convolution, normalisation, ReLU; the convolution has a bias where ``norm`` is none."""
 
@@ -71,8 +77,7 @@ class ConvNormAct(nn.Module):
         self.norm = norm_layer(norm, out_channels)
         self.act = nn.ReLU(inplace=True)
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
+        zero_bias(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` -> ``(N, out_channels, H, W)``."""
@@ -96,7 +101,7 @@ class SCSE(nn.Module):
         self.spatial = nn.Conv2d(channels, 1, 1)
         for conv in (self.squeeze, self.excite, self.spatial):
             nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            zero_bias(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, channels, H, W)`` -> the same shape."""
@@ -122,7 +127,7 @@ class SegmentationHead(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.conv = nn.Conv2d(in_channels, classes, 3, padding=1)
         nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        zero_bias(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``."""

@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.route(path)
 
-    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (names that http.server looks for)
 
     def route(self, path: str) -> None:
         for pattern, name in ROUTES:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoders import create_encoder
+from ..encoders import build_on_meta, create_encoder
 from ..errors import ConversionError
 from ..models import DynamicUnet
 from .keymap import Rule, fill, rename
@@ -76,8 +76,9 @@ def from_fastai(
     name = _encoder(tensors, encoder, source)
     renamed = rename(tensors, rules)
     options = f"blur={blur}, blur_final={blur_final}, y_range={y_range}, act={act!r}"
-    with torch.device("meta"):  # every value comes from the checkpoint
-        model = DynamicUnet(
+    # Every value comes from the checkpoint.
+    model = build_on_meta(
+        lambda: DynamicUnet(
             name,
             _classes(renamed, source),
             in_channels=tensors["layers.0.0.weight"].shape[1],
@@ -90,6 +91,7 @@ def from_fastai(
             last_cross=any(".convpath." in key for key in tensors),
             class_names=None if class_names is None else tuple(class_names),
         )
+    )
     model.to_empty(device="cpu")
     fill(model, renamed, source=f"{source} (with {options})")
     return model.eval()

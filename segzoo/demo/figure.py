@@ -30,7 +30,7 @@ def require_matplotlib() -> None:
         MissingPackageError: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 (whether it can be imported is the question)
     except ImportError as error:
         raise MissingPackageError("matplotlib", extra="demo") from error
 
