@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "_version", "strict_json"),
     ("features", "registry", "checks"),
     ("weights_file", "stored_options"),
-    ("layers", "preprocessing", "hub", "reparametrized"),
+    ("layers", "preprocessing", "hub", "reparametrized", "upsampled"),
     ("config", "checkpoints"),
     ("encoders", "pictures", "devices"),
     ("models",),
