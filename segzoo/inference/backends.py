@@ -6,7 +6,10 @@ that sizes that change cost neither a recompilation nor memory for each of them.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
+import torch._inductor.config as inductor
 from torch import Tensor, nn
 
 #: Backends by name, the plain one first; ``auto`` takes the fastest that the device has.
@@ -29,11 +32,16 @@ class CompiledFor(nn.Module):
         super().__init__()
         self.body = body
         self.shape = image.shape
-        option = "freezing" if image.device.type == "cpu" else "triton.cudagraphs"
-        self.compiled = torch.compile(body, dynamic=False, options={option: True})
-        for _ in range(3):  # compile, record the graph, replay it
-            self.compiled(image)
+        cpu = image.device.type == "cpu"
+        # The compiler looks at this when it begins, so it must stand while the first image runs.
+        frozen = inductor.patch(freezing=True) if cpu else contextlib.nullcontext()
+        mode = "default" if cpu else "reduce-overhead"  # the latter records CUDA graphs
+        with frozen, torch.no_grad():
+            self.compiled = torch.compile(body, dynamic=False, mode=mode)
+            for _ in range(3):  # compile, record the graph, replay it
+                self.compiled(image)
 
+    @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """The body's output."""
         run = self.compiled if image.shape == self.shape else self.body

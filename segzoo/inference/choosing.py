@@ -69,6 +69,8 @@ class _Chooser:
             best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
             step.use(best, x)
         elif isinstance(step, DoubledConv) and step.doubles(inputs[0], inputs[2]):
+            step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
+            step(*inputs)
             step.way = self._best(step, inputs, {name: _with_way(name) for name in step.choices()})
 
     def _best(

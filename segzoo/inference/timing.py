@@ -75,8 +75,8 @@ def largest_difference(output: Tensor, reference: Tensor) -> float:
 
     Both of one shape; compared in float64. NaN where either has one.
     """
-    reference = reference.to(torch.float64)
-    gap = (output.to(reference) - reference).abs().max()
+    reference = reference.detach().to(torch.float64)
+    gap = (output.detach().to(reference) - reference).abs().max()
     return float(gap / reference.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 

@@ -12,11 +12,15 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..encoders import Encoder
 from ..models import SegmentationModel
+
+#: Of these a pass wants the module, not what it calls.
+_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, _BatchNorm)
 
 
 class Decode(nn.Module):
@@ -55,12 +59,32 @@ class Body(nn.Module):
         return [part for part in self.parts() if isinstance(part, fx.GraphModule)]
 
 
-def trace(model: SegmentationModel) -> Body:
-    """A copy of a model in eval mode, as graphs; the model itself is not touched."""
+def trace(model: SegmentationModel, image: Tensor) -> Body:
+    """A copy of a model in eval mode, as graphs; the model itself is not touched.
+
+    Args:
+        model: Any.
+        image: A small one that fits its encoder. A half whose graph gives something else for it
+            stays as it is.
+    """
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    encoder = model.encoder
-    encoder.backbone = trace_module(encoder.backbone)
-    return Body(encoder, trace_module(Decode(model)))
+    encoder, decode = model.encoder, Decode(model)
+    maps = encoder(image)
+    # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
+    traced = trace_module(copy.deepcopy(encoder.backbone))
+    if _agree(traced, encoder.backbone, image):
+        encoder.backbone = traced
+    graph = trace_module(decode)
+    return Body(encoder, graph if _agree(graph, decode, maps, image) else decode)
+
+
+def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
+    """Whether a graph gives what its module gives, to the last bit."""
+    try:
+        torch.testing.assert_close(traced(*inputs), module(*inputs), rtol=0, atol=0)
+    except Exception:  # a graph that is wrong may fail in any way
+        return False
+    return True
 
 
 def trace_module(module: nn.Module) -> nn.Module:
@@ -87,13 +111,16 @@ def simplify(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
+def is_opaque(step: nn.Module) -> bool:
+    """Whether a step of a graph holds others that passes cannot see."""
+    return next(step.children(), None) is not None and not isinstance(step, _WHOLE)
+
+
 class _Tracer(fx.Tracer):
     """Looks into every module that lets it; convolutions and batch norms of any kind stay whole."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, _BatchNorm)) or super().is_leaf_module(
-            m, module_qualified_name
-        )
+        return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self,
