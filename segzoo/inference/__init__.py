@@ -1,0 +1,1 @@
+"""Running a trained model fast, and telling how fast it runs."""
