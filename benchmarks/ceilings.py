@@ -14,7 +14,7 @@ from segzoo.inference.timing import in_turn
 #: Bytes that are copied, and the side of the matrices: large enough for caches and launches not to
 #: matter.
 _COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}
-_SIDE = {"cuda": 8192, "cpu": 1536}
+_SIDE = {"cuda": 8192, "cpu": 1024}
 
 
 @functools.cache
@@ -38,7 +38,6 @@ def ceilings(device: str, dtype: torch.dtype, tf32: bool = False) -> dict[str, f
         {"copy": lambda: target.copy_(source), "matmul": lambda: torch.mm(a, b, out=out)},
         device=device,
         rounds=7,
-        warmup=2,
         turn=0.02,
     )
     copy_ms, matmul_ms = min(timings["copy"].rounds), min(timings["matmul"].rounds)

@@ -100,9 +100,8 @@ class Recorder(TorchDispatchMode):
         elif self.fuse == "nothing":
             account.values += sum(t.numel() for t in (*inputs, outputs[0]))
         elif count is not None or func.overloadpacket.__name__ in _ANCHORS:
-            for tensor in inputs:
-                account.values += self._read(tensor)
-            account.values += outputs[0].numel()
+            read = sum(self._read(tensor) for tensor in inputs)
+            account.values += read + outputs[0].numel()
             fresh = count is not None
             self._remember(outputs[0], _Map(outputs[0].numel(), self.part, fresh=fresh))
         else:

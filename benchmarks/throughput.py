@@ -5,7 +5,7 @@
     python -m benchmarks.throughput --cpu           # on the CPU, although there is a GPU
 
 Every implementation has the same weights, is compared with float64 before it is timed, and takes
-turns with the others. What is timed is one call of the whole model on images that are on its device.
+turns with the others. What is timed is a call of the whole model; the images are on its device.
 A record, a table and a plot are written; the table is printed last. Without a GPU the CPU is
 measured, and the record says so; nothing is extrapolated.
 
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,18 +42,17 @@ _LIMIT = {"cpu": 40.0, "cuda": 8.0}
 
 
 def run(
-    settings: Sequence[Setting],
-    *,
-    device: str,
-    minutes: float,
-    rounds: int,
-    only: str = "*",
-    limit: float | None = None,
+    settings: Sequence[Setting], *, minutes: float, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Measure settings, in their order, until the time is used up.
 
     Settings of one number of threads share a process; where one kills it, the next goes on in
     another.
+
+    Args:
+        settings: What to measure.
+        minutes: None begins after these.
+        options: Keyword arguments of :func:`benchmarks.throughput_child.measure`.
 
     Returns:
         ``results`` and ``left_out``, the latter with reasons.
@@ -66,14 +65,16 @@ def run(
         threads = pending[0][1].threads
         group = [item for item in pending if item[1].threads == threads]
         left = deadline - time.monotonic()
-        events = _child(group, device, left, rounds, only, limit or _LIMIT[device])
+        events = _child(group, left, options) if left > options["limit"] else []
         results |= {event["ends"]: event["result"] for event in events if "ends" in event}
         begun = {event["begins"] for event in events if "begins" in event}
         left_out |= {event["fails"]: event["reason"] for event in events if "fails" in event}
         died = begun - results.keys() - left_out.keys()
         left_out |= dict.fromkeys(died, "the process was stopped, or stopped itself")
-        if not begun or deadline < time.monotonic():
-            left_out |= {i: "the time was used up" for i, _ in group if i not in results | left_out}
+        if not begun:
+            used = deadline - time.monotonic() < options["limit"]
+            reason = "the time was used up" if used else "the measuring process did not start"
+            left_out |= {i: reason for i, _ in group}
         pending = [item for item in pending if item[0] not in results | left_out]
     return {
         "results": [results[i] for i in sorted(results)],
@@ -82,12 +83,7 @@ def run(
 
 
 def _child(
-    group: Sequence[tuple[int, Setting]],
-    device: str,
-    seconds: float,
-    rounds: int,
-    only: str,
-    limit: float,
+    group: Sequence[tuple[int, Setting]], seconds: float, options: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """What a process says of the settings that it got to."""
     threads = group[0][1].threads
@@ -101,8 +97,7 @@ def _child(
             "events": str(events),
             "threads": threads,
             "seconds": seconds,
-            "limit": limit,
-            "options": {"device": device, "rounds": rounds, "only": only},
+            "options": dict(options),
             "settings": [(i, setting.as_json()) for i, setting in group],
         }
         command = [sys.executable, "-m", "benchmarks.throughput_child"]
@@ -113,7 +108,7 @@ def _child(
                 text=True,
                 env=environ,
                 timeout=max(seconds, 0) + _GRACE,
-                stdout=sys.stderr,
+                stdout=2,  # what libraries print goes to stderr; the table has stdout for itself
             )
         except subprocess.TimeoutExpired:
             print(f"stopped after {seconds + _GRACE:.0f} s", file=sys.stderr)
@@ -180,13 +175,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         began = time.monotonic()
         found = run(
             chosen(options, device),
-            device=device,
             minutes=options.minutes,
-            rounds=options.rounds,
-            only=options.only,
-            limit=options.limit,
+            options={
+                "device": device,
+                "rounds": options.rounds,
+                "limit": options.limit or _LIMIT[device],
+                "only": options.only,
+            },
         )
         where = environment()
+    if threads := sorted({result["setting"]["threads"] or 0 for result in found["results"]}):
+        where["threads"] = " and ".join(map(str, threads)) if threads[0] else where["threads"]
     if options.commit:
         where["commit"] = options.commit
     record = {
@@ -199,10 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     text = report(record)
-    pictures = IMAGES if options.out == RESULTS else options.out
-    if options.out != RESULTS:
+    if options.out == RESULTS:  # the documentation makes its table from the record
+        plot(record, IMAGES / f"{name}.png")
+    else:
         (options.out / f"{name}.md").write_text(text)
-    plot(record, pictures / f"{name}.png")
+        plot(record, options.out / f"{name}.png")
     print(text)
 
 

@@ -33,7 +33,7 @@ _EXPECTED = {"plain": 2.0, "exported": 20.0, "compiled": 30.0, "tuned": 90.0}
 #: Doubling the batch must gain as much, or it stops; no batch is larger.
 _GAIN, _LARGEST = 1.03, {"cuda": 512, "cpu": 16}
 #: How much further than the plain model's own error a gradient may be; see segzoo.bench.
-_SLACK, _LEAST = 4.0, 1e-3
+_SLACK, _LEAST = 2.0, 1e-3
 
 
 class Budget:
@@ -235,12 +235,12 @@ def main() -> None:
             file.flush()
 
         for index, values in job["settings"]:
-            if budget.left < job["limit"]:
+            if budget.left < job["options"]["limit"]:
                 break
             say(begins=index)
             setting = from_json(values)
             try:
-                result = measure(setting, budget, **job["options"], limit=job["limit"])
+                result = measure(setting, budget, **job["options"])
             except Exception as error:  # the record says why; the next setting may do better
                 say(fails=index, reason=f"{type(error).__name__}: {error}"[:400])
                 traceback.print_exc()

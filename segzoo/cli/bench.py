@@ -13,20 +13,12 @@ if TYPE_CHECKING:
     from ..bench import Comparison
 
 
-class _Size(click.ParamType):
+def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
     """``512`` or ``480x640``: height and width."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        sides = str(value).lower().split("x")
-        if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
-            self.fail(f"{value!r} is no size: give 512, or height and width as 480x640.")
-        return int(sides[0]), int(sides[-1])
+    sides = value.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
+    return int(sides[0]), int(sides[-1])
 
 
 @click.command("bench")
@@ -34,7 +26,7 @@ class _Size(click.ParamType):
 @click.option("--arch", default="unet", show_default=True, help="unet or dynamic_unet.")
 @click.option(
     "--size",
-    type=_Size(),
+    callback=_size,
     default="256",
     show_default=True,
     help="Of the images: 512, or height and width as 480x640.",
