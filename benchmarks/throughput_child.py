@@ -65,6 +65,7 @@ def measure(
     """A setting: its record."""
     tf32 = PRECISIONS[setting.precision][1]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True  # the fastest of its algorithms, for everyone
     torch.compiler.reset()
     pair, library = pair_of(setting.arch, setting.encoder, setting.size)
     batch = setting.batch or best_batch(pair, setting, device)

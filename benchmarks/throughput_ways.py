@@ -154,9 +154,16 @@ def exported(load: Load, folder: Path) -> Path:
 
 def exported_optimized(load: Load, run: Callable[..., Call], *, form: str) -> Call:
     """What :func:`segzoo.export` writes, in the same runtime."""
+    shape = load.image.shape
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ("model.onnx" if form == "onnx" else "model.xml")
-        segzoo.export(load.model, path, format=form, optimized=True)
+        path = segzoo.export(
+            load.model,
+            Path(folder) / "model",
+            format=form,
+            dynamic=False,
+            size=(shape[-2], shape[-1]),
+            batch=shape[0],
+        )
         return run(load, path=path)
 
 
@@ -227,6 +234,7 @@ _CPU = ("cpu",)
 INFERENCE = (
     Way("eager", partial(_eager, channels_last=False)),
     Way("channels_last", partial(_eager, channels_last=True)),
+    Way("optimize", partial(_optimized, backend="auto"), _OURS),
     Way("optimize eager", partial(_optimized, backend="eager"), _OURS),
     Way("optimize compile", partial(_optimized, backend="compile"), _OURS, kind="compiled"),
     Way("optimize cudagraph", partial(_optimized, backend="cudagraph"), _OURS, _GPU, "compiled"),
