@@ -90,23 +90,14 @@ def unique(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def compiled(load: Load, *, mode: str | None = None, **patches: Any) -> Call:
     """torch.compile in a mode, channels last, with settings of inductor patched in."""
     function = torch.compile(unique(load.copy()), options=_options(mode, patches))
-    return _patched(as_called(function, load.channels_last), patches)
+    call = as_called(function, load.channels_last)
+    with torch._inductor.config.patch(patches):  # freezing is looked up outside of the options
+        call()
+    return call
 
 
 def _options(mode: str | None, patches: dict[str, Any]) -> dict[str, Any]:
     return {**(torch._inductor.list_mode_options(mode) if mode else {}), **patches}
-
-
-def _patched(call: Call, patches: dict[str, Any]) -> Call:
-    """Freezing is looked up outside of what the options of torch.compile reach."""
-
-    def run() -> Any:
-        torch.compiler.cudagraph_mark_step_begin()  # each candidate begins a graph of its own
-        return call()
-
-    with torch._inductor.config.patch(patches):
-        run()  # compiles
-    return run
 
 
 def onnx_runtime(load: Load, *, path: Path | None = None) -> Call:
@@ -206,7 +197,6 @@ def training(load: Load, *, how: str = "channels_last", **config: Any) -> Call:
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def step() -> tuple[Tensor, list[nn.Parameter]]:
-        torch.compiler.cudagraph_mark_step_begin()
         for parameter in parameters:
             parameter.grad = None
         value = forward(image)

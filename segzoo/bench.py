@@ -190,7 +190,11 @@ def optimized(
 
     image = image.to(dtype).contiguous(memory_format=torch.channels_last)
     source = copy.deepcopy(model).to(image.device)
-    return as_called(optimize(source, dtype=dtype, backend=backend, example=image), image)
+    # In float32 settled weights cost the plain model as much as the default allows; what counts
+    # here is the difference to float64, which the caller looks at.
+    tolerance = _LEAST if dtype == torch.float32 else None
+    fast = optimize(source, dtype=dtype, backend=backend, example=image, tolerance=tolerance)
+    return as_called(fast, image)
 
 
 @dataclass(frozen=True)
