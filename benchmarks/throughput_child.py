@@ -214,7 +214,7 @@ def rates(per_second: float, record: Mapping[str, Any]) -> dict[str, float]:
     tflops = per_image["gflops"] * per_second / 1e3
     found = {
         "tflop_s": round(tflops, 3),
-        "of_matmul": round(tflops / ceiling["matmul_tflop_s"], 3),
+        "of_ceiling": round(tflops / ceiling["tflop_s"], 3),
     }
     if "least_mb" in per_image:
         gbs = per_image["least_mb"] * per_second / 1e3

@@ -49,7 +49,7 @@ def _table(result: Mapping[str, Any]) -> str:
                 f"{ms['median']:.2f} ({ms['min']:.2f} to {ms['max']:.2f})",
                 f"{row['images_per_second']:.2f}",
                 f"{row['to_best_rival']:.2f}" if "to_best_rival" in row else "",
-                f"{row['tflop_s']:.2f} ({row['of_matmul']:.0%})",
+                f"{row['tflop_s']:.2f} ({row['of_ceiling']:.0%})",
                 f"{row['gb_s']:.1f} ({row['of_copy']:.0%})" if "gb_s" in row else "",
                 *([f"{row['memory_gib']:.2f}"] if memory else []),
                 f"{row['difference']:.0e}",

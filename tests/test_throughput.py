@@ -27,7 +27,7 @@ def measured(setting=TINY, only="*eager"):
 def small_ceilings(monkeypatch):
     """The real ones take seconds."""
     monkeypatch.setattr(
-        throughput_child, "ceilings", lambda *_: {"copy_gb_s": 10.0, "matmul_tflop_s": 0.1}
+        throughput_child, "ceilings", lambda *_: {"copy_gb_s": 10.0, "tflop_s": 0.1}
     )
     throughput_child.pair_of.cache_clear()
 
@@ -42,7 +42,7 @@ def test_one_command_writes_record_table_and_plot(tmp_path, capsys):
     (result,) = record["results"]
     assert from_json({k: v for k, v in result["setting"].items() if k != "batch_searched"}) == TINY
     assert result["best_rival"] == "smp eager"
-    assert set(result["ceilings"]) == {"copy_gb_s", "matmul_tflop_s"}
+    assert result["ceilings"]["tflop_s"] > 0
     row = result["ways"]["smp eager"]
     assert row["to_best_rival"] == 1
     assert row["images_per_second"] == pytest.approx(1e3 / row["ms"]["median"], rel=0.01)
