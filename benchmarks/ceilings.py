@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from segzoo.inference.timing import in_turn
 
-#: Bytes that are copied, the side of the matrices, and the number of images: large enough for caches
-#: and launches not to matter.
+#: Bytes that are copied, side of the matrices, number of images: so large that caches and launches
+#: do not matter.
 _COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}
 _SIDE = {"cuda": 8192, "cpu": 1024}
 _BATCH = {"cuda": 64, "cpu": 1}
