@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +21,8 @@ from torch import Tensor
 
 #: Below this there is no median to speak of.
 _FEWEST_ROUNDS = 3
-#: Calls before the first that counts: a CUDA graph is recorded in the second of them.
-_WARMUP = 3
+#: Calls before the first that counts. CUDA graphs are recorded in the second.
+_WARMUP = {"cpu": 2, "cuda": 3}
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _prepare(
     began = time.perf_counter()
     try:
         call = build()
-        for _ in range(_WARMUP):
+        for _ in range(_WARMUP.get(device.type, 2)):
             output = call()
         synchronise(device)
         seconds = time.perf_counter() - began
@@ -235,6 +236,6 @@ def _seconds(call: Callable[[], object], repeats: int, device: torch.device) -> 
 
 
 def _first_line(error: Exception) -> str:
-    """An error in a line of readable length."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    """An error in a line of readable length, without the colours that some put into their text."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
