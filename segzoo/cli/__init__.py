@@ -15,6 +15,7 @@ from .._version import __version__
 from ..errors import SegzooError, nearest
 from .convert import convert_command
 from .demo import demo_command
+from .export import export_command
 from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, one_line
@@ -27,6 +28,7 @@ COMMANDS: tuple[click.Command, ...] = (
     info_command,
     predict_command,
     convert_command,
+    export_command,
     push_command,
     pull_command,
     demo_command,
