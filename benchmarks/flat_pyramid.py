@@ -237,7 +237,7 @@ def main() -> None:
     root, size = camvid.folder(), tuple(RECIPE["size"])
     data = {split: camvid.read(root, split, size) for split in ("train", "val")}
     done = {(run["variant"], run["seed"]) for run in runs}
-    for variant, seed in itertools.product(VARIANTS, range(RECIPE["seeds"])):
+    for seed, variant in itertools.product(range(RECIPE["seeds"]), VARIANTS):
         if (variant, seed) in done:
             continue
         runs.append(train(variant, seed, data))

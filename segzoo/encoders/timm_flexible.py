@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,36 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
     return found
 
 
+def check_bands(
+    name: str, options: Mapping[str, Any], rule: SizeRule, native: int, in_channels: int
+) -> None:
+    """Whether a backbone still runs when it is built for another number of bands.
+
+    A stem with a fixed meaning of its bands (a conversion from RGB, say) builds, and then fails at
+    the first image. A backbone that cannot be run on the meta device gets the benefit of the doubt.
+
+    Raises:
+        ArgumentError: It runs with its native number of bands only.
+    """
+
+    def failure(count: int) -> Exception | None:
+        image = rule.fit(torch.empty(1, count, 64, 64, device="meta"))
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # the error here says more
+                meta_backbone(name, {**options, "in_chans": count})(image)
+        except Exception as error:  # a backbone may fail in any way
+            return error
+        return None
+
+    found = failure(in_channels)
+    if found is not None and failure(native) is None:
+        raise ArgumentError(
+            f"{name!r} cannot be built for in_channels={in_channels}, only for {native}: its "
+            f"first layers do not take other bands ({found}). Choose another encoder."
+        ) from found
+
+
 def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
     """For a backbone whose forward reads values, which the meta device has none of.
 
@@ -88,9 +119,10 @@ def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
     """
     import timm
 
-    real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
     try:
-        with torch.no_grad():
+        # The caller may be building on the meta device.
+        with torch.no_grad(), torch.device("cpu"):
+            real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
             real(torch.zeros(1, bands(real), *native))
     except Exception as error:  # a backbone may fail in any way
         raise EncoderError(

@@ -82,7 +82,8 @@ def check_output_stride(name: str, given: Mapping[str, Any]) -> None:
 
 def taps(name: str, depth: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """``out_indices`` for timm, ascending, or nothing where its own choice is the right one."""
-    info: Any = meta_backbone(name, {}).feature_info
+    others = {option: value for option, value in given.items() if option != "out_indices"}
+    info: Any = meta_backbone(name, others).feature_info
     total = len(info)
     if "out_indices" in given:
         if depth is not None:

@@ -21,7 +21,7 @@ from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
 from .sizes import Size, SizeRule
-from .timm_flexible import most_flexible
+from .timm_flexible import check_bands, most_flexible
 from .timm_meta import backbone_features, check_output_stride, is_nhwc, taps
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ def build(
     import timm
 
     plan = plan_backbone(name, depth=depth, image_size=image_size, options=options)
+    if in_channels != plan.source.input_size[0]:
+        _check_bands(plan.name, json.dumps(dict(plan.options)), plan.size_rule, in_channels)
     if isinstance(pretrained, str):
         backbone = build_with_weights(plan.name, pretrained, in_channels, plan.options)
     elif pretrained and not pretrained_tags(plan.name.partition(".")[0]):
@@ -193,6 +195,14 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
         parameters=sum(parameter.numel() for parameter in meta.parameters()),
         source=source,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_bands(name: str, options: str, rule: SizeRule, in_channels: int) -> None:
+    import timm
+
+    source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    check_bands(name, json.loads(options), rule, source.input_size[0], in_channels)
 
 
 def _normalization(source: PretrainedCfg) -> Normalization:
