@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from segzoo.inference.timing import Timing
 
@@ -65,6 +66,16 @@ def _driver() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.strip().partition("\n")[0] or None
+
+
+def randomise(model: nn.Module) -> None:
+    """Statistics and affine weights of batch normalisation that a mistake cannot hide behind."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
 
 
 def _version(package: str) -> str | None:

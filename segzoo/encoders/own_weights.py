@@ -70,8 +70,8 @@ def classifier_keys(name: str) -> set[str]:
     """
     import timm
 
-    whole, headless = (
-        build_on_meta(lambda classes=classes: timm.create_model(name, num_classes=classes))
-        for classes in (1, 0)
-    )
-    return whole.state_dict().keys() - headless.state_dict().keys()
+    def keys(classes: int) -> set[str]:
+        model: nn.Module = build_on_meta(lambda: timm.create_model(name, num_classes=classes))
+        return set(model.state_dict())
+
+    return keys(1) - keys(0)

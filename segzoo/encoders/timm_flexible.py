@@ -27,9 +27,22 @@ Build = tuple[nn.Module, SizeRule, Mapping[str, Any]]
 
 
 def most_flexible(
-    name: str, options: Mapping[str, Any], native: Size, image_size: Size | None
+    name: str,
+    options: Mapping[str, Any],
+    native: Size,
+    image_size: Size | None,
+    *,
+    plain: nn.Module | None = None,
 ) -> Build:
-    """The build of the backbone that takes the most image sizes, for ``image_size`` where given."""
+    """The build of the backbone that takes the most image sizes, for ``image_size`` where given.
+
+    Args:
+        name: timm's name.
+        options: For ``timm.create_model``.
+        native: The ``(height, width)`` that it was made for.
+        image_size: The ``(height, width)`` to build it for, where it is built for a size.
+        plain: The backbone with exactly ``options`` on the meta device, where it is there already.
+    """
     builds: list[Build] = []
     for size in sizes_to_build_for(image_size) if image_size else ():
         try:
@@ -41,7 +54,7 @@ def most_flexible(
         ]
         if builds:
             break
-    builds = builds or _builds(name, options, native)
+    builds = builds or _builds(name, options, native, plain)
     if not builds and "img_size" in options:
         # Never with values: the size may be a stranger's, and take any amount of memory.
         raise EncoderError(f"{name!r} does not run when it is built for {options['img_size']}.")
@@ -56,7 +69,9 @@ def _native(backbone: nn.Module, rule: SizeRule, built_for: Size, wanted: Size |
     return SizeRule(fixed=built_for, padded=wanted) if rule.fixed or wasteful else rule
 
 
-def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
+def _builds(
+    name: str, options: Mapping[str, Any], native: Size, plain: nn.Module | None = None
+) -> list[Build]:
     """The plain build, and the flexible ones that the backbone knows, until one takes any size.
 
     Those that cannot be run are left out.
@@ -67,7 +82,7 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
             continue  # what the user sets is not changed
         build = {**options, **extra}
         try:
-            meta = meta_backbone(name, build)
+            meta = plain if plain is not None and not extra else meta_backbone(name, build)
             rule = _size_rule(meta, native)
         except ArgumentError:
             if not extra:

@@ -22,7 +22,7 @@ from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
 from .sizes import Size, SizeRule
 from .timm_flexible import check_bands, most_flexible
-from .timm_meta import backbone_features, check_output_stride, is_nhwc, taps
+from .timm_meta import backbone_features, check_output_stride, is_nhwc, meta_backbone, taps
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -184,8 +184,16 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
     if "output_stride" in given:
         check_output_stride(name, given)
     source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    chosen = given | taps(name, depth, given)
-    meta, rule, final = most_flexible(name, chosen, source.input_size[-2:], image_size)
+    others = {option: value for option, value in given.items() if option != "out_indices"}
+    plain = meta_backbone(name, others)
+    chosen = given | taps(name, plain, depth, given)
+    meta, rule, final = most_flexible(
+        name,
+        chosen,
+        source.input_size[-2:],
+        image_size,
+        plain=plain if chosen == others else None,
+    )
     return BackbonePlan(
         name=name,
         options=final,
