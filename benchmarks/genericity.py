@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=15, help="of each kind of build")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    load = round(os.getloadavg()[0], 1)
     forwards = {}
     for name in ENCODERS:
         forwards[name] = forward(name, arguments.rounds)
@@ -178,6 +180,7 @@ def main() -> None:
     write_result(
         "genericity",
         {
+            "load_at_the_start": load,  # processes that wanted a core: a quiet machine has none
             "size": [SIZE, SIZE],
             "rounds": arguments.rounds,
             "processes": arguments.processes,
