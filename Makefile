@@ -7,13 +7,15 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
-BENCHMARKS := $(filter-out __init__ common tables fastai_models ceilings throughput_%,$(basename $(notdir $(wildcard benchmarks/*.py))))
+# Run on their own are those that can be, but for these; coverage has its own target.
+SHARED := tables ceilings throughput_child coverage
+BENCHMARKS := $(filter-out $(SHARED),$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench clean
+.PHONY: help demo test docs bench coverage clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen
 	$(BIN)/segzoo demo
@@ -30,6 +32,10 @@ docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+
+coverage: $(VENV)/.installed-bench ## Try every architecture of timm, resuming where it stopped (hours)
+	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.coverage --real
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist *.egg-info docs/_build docs/generated demo-output

@@ -3,18 +3,16 @@
     SEGZOO_CAMVID=folder python -m benchmarks.camvid_fastai
     python -m benchmarks.camvid_fastai --plot
 
-From random weights, the same data, recipe and seeds for both. The folder has ``train`` and
-``val``, each with ``images`` and ``masks`` (class numbers, 11 for what is not labelled). Every run
-is written down when it ends, and a second call goes on with what is missing.
+From random weights, the same data, recipe and seeds for both; :mod:`benchmarks.camvid` says what
+the folder holds. Every run is written down when it ends, and a second call goes on with what is
+missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -25,6 +23,8 @@ from torch import Tensor
 
 import segzoo
 
+from . import camvid
+from .camvid import CLASSES, VOID
 from .common import RESULTS, write_result
 
 with warnings.catch_warnings():
@@ -51,7 +51,6 @@ RECIPE: dict[str, Any] = {
     "lr": 1e-3,
     "seeds": 3,
 }
-CLASSES, VOID = 12, 11
 
 
 class MeanIoU(Metric):  # type: ignore[misc]
@@ -62,22 +61,17 @@ class MeanIoU(Metric):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget everything."""
-        self.counts = torch.zeros(CLASSES * CLASSES, dtype=torch.long)
+        self.counts = torch.zeros(CLASSES, CLASSES, dtype=torch.long)
 
     def accumulate(self, learn: Any) -> None:
         """Count the pixels of a batch by label and prediction."""
-        label = learn.yb[0].as_subclass(Tensor).flatten()
-        found = learn.pred.as_subclass(Tensor).argmax(dim=1).flatten()
-        pairs = label[label != VOID] * CLASSES + found[label != VOID]
-        self.counts += pairs.bincount(minlength=CLASSES * CLASSES)
+        labels = learn.yb[0].as_subclass(Tensor)
+        self.counts += camvid.confusion(labels, learn.pred.as_subclass(Tensor).argmax(dim=1))
 
     @property
     def value(self) -> float:
         """Between 0 and 1; classes that the labels do not have do not count."""
-        table = self.counts.view(CLASSES, CLASSES).double()
-        union = table.sum(0) + table.sum(1) - table.diag()
-        there = table.sum(1) > 0
-        return float((table.diag() / union.clamp(min=1))[there].mean())
+        return camvid.mean_iou(self.counts)
 
     @property
     def name(self) -> str:
@@ -87,13 +81,11 @@ class MeanIoU(Metric):  # type: ignore[misc]
 
 def loaders(root: Path) -> Any:
     """CamVid at the recipe's size, mirrored at random, normalised."""
-    files = sorted(
-        path for split in ("train", "val") for path in (root / split / "images").iterdir()
-    )
+    masks = dict(pair for split in ("train", "val") for pair in camvid.pairs(root, split))
     block = DataBlock(
         blocks=(ImageBlock, MaskBlock(codes=[str(i) for i in range(CLASSES)])),
-        get_items=lambda _: files,
-        get_y=lambda path: path.parent.parent / "masks" / f"{path.stem}.png",
+        get_items=lambda _: list(masks),
+        get_y=masks.__getitem__,
         splitter=FuncSplitter(lambda path: path.parent.parent.name == "val"),
         item_tfms=Resize(tuple(RECIPE["size"]), method=ResizeMethod.Squish),
         batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)],
@@ -189,13 +181,10 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of fastai
     runs = finished()
-    root = os.environ.get("SEGZOO_CAMVID")
-    if not arguments.plot and root is None:
-        sys.exit("Set SEGZOO_CAMVID to the folder of CamVid: train and val, images and masks.")
     wanted = [(kind, seed) for seed in range(RECIPE["seeds"]) for kind in ("fastai", "segzoo")]
     done = {(run["kind"], run["seed"]) for run in runs}
     for kind, seed in [] if arguments.plot else [item for item in wanted if item not in done]:
-        runs.append(train(kind, seed, Path(str(root))))
+        runs.append(train(kind, seed, camvid.folder()))
         print(runs[-1], flush=True)
         write_result(NAME, report(runs))
     plot(runs)

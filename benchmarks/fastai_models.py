@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 import segzoo
+from benchmarks.common import randomise
 from segzoo.convert import fastai as converter
 
 with warnings.catch_warnings():
@@ -62,12 +63,7 @@ def fastai_unet(case: Case, *, classes: int = 3, fresh: bool = False) -> nn.Modu
         body = create_body(arch(weights=None), case.bands, False, -2)
         model: nn.Module = FastaiUnet(body, classes, (64, 64), **case.fastai)
     if not fresh:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, std=0.2)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-                nn.init.normal_(module.bias, std=0.2)
+        randomise(model)
         for name, parameter in model.named_parameters():
             if name.endswith("gamma"):
                 nn.init.constant_(parameter, 0.7)  # zero would switch the attention off

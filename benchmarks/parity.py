@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import segzoo
-from benchmarks.common import write_result
+from benchmarks.common import randomise, write_result
 from segzoo.convert.keymap import fill, rename
 from segzoo.convert.smp import UNET_RULES
 
@@ -60,16 +60,6 @@ def make_pair(arguments: dict[str, Any], encoder: str = "resnet34") -> tuple[nn.
     ]
     fill(ours, {name: t for name, t in used.items() if name not in unused}, source="smp")
     return theirs, ours
-
-
-def randomise(model: nn.Module) -> None:
-    """Statistics and affine weights that a mistake cannot hide behind."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
 
 
 @torch.no_grad()

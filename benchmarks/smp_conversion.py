@@ -20,8 +20,7 @@ import timm
 import torch
 
 import segzoo
-from benchmarks.common import write_result
-from benchmarks.parity import randomise
+from benchmarks.common import randomise, write_result
 from segzoo.convert import from_smp
 from segzoo.errors import ConversionError, SegzooError
 

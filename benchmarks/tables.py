@@ -226,6 +226,49 @@ def _exists(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
 
+def genericity() -> str:
+    """What it costs that the Unet takes any backbone."""
+    result = record("genericity")
+    size = "x".join(map(str, result["size"]))
+    cases = {f"forward, {name}, {size}": row for name, row in result["forward"].items()}
+    for which, row in result["building_resnet34"].items():
+        cases[f"building with resnet34, {which} in a process"] = row
+    rows = []
+    for title, row in cases.items():
+        times = [f"{row['milliseconds'][who]['median']:.0f} ms" for who in ("by hand", "segzoo")]
+        difference = f"{row['max_difference']:g}" if "max_difference" in row else ""
+        rows.append([title, *times, row["ratio"], difference])
+    head = ["median", "by hand", "segzoo", "ratio", "largest difference of the logits"]
+    return markdown(head, rows) + (
+        f"\n{result['rounds']} forwards and {result['processes']} processes each; load of the "
+        f"machine when it began: {result['load_at_the_start']}.\n"
+    )
+
+
+def flat_pyramid() -> str:
+    """Pyramids for a flat backbone, trained on CamVid."""
+    result = record("flat_pyramid")
+    rows = []
+    for variant, cost in result["costs"].items():
+        miou = result["miou"][variant]
+        rows.append(
+            [
+                variant,
+                *(f"{miou[key]:.3f}" for key in ("mean", "least", "greatest")),
+                f"{cost['parameters']:,}",
+                cost["gflops"],
+                f"{cost['forward_ms']['median']:.1f} ms",
+            ]
+        )
+    return markdown(
+        [
+            f"validation mean IoU, {result['recipe']['seeds']} seeds",
+            *("mean", "least", "greatest", "parameters", "GFLOPs", "forward, median"),
+        ],
+        rows,
+    )
+
+
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
     "parity": parity,
@@ -242,6 +285,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput_cpu": lambda: throughput("cpu"),
     "throughput_gpu": lambda: throughput("gpu"),
     "roofline": roofline,
+    "genericity": genericity,
+    "flat_pyramid": flat_pyramid,
 }
 
 

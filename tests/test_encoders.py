@@ -67,6 +67,18 @@ def test_depth_takes_the_first_maps():
             segzoo.Unet("resnet18", depth=depth)
 
 
+def test_blocks_are_counted_on_the_backbone_that_is_built():
+    encoder = segzoo.create_encoder("vit_tiny_patch16_224", options={"depth": 6})
+    assert encoder.backbone.feature_info.out_indices == (0, 2, 3, 5)
+
+
+def test_a_stem_that_is_made_for_rgb_says_so():
+    with pytest.raises(
+        ArgumentError, match=r"'csatv2.*cannot be built for in_channels=4, only for 3"
+    ):
+        segzoo.Unet("csatv2", in_channels=4)
+
+
 def test_out_indices_are_sorted():
     encoder = segzoo.create_encoder("resnet18", options={"out_indices": [3, -4, 2]})
     assert encoder.strides == (4, 8, 16)

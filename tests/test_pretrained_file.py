@@ -40,13 +40,46 @@ def test_a_file(tmp_path, name, suffix):
     assert len(encoder.eval()(image)) == len(encoder.features)
 
 
-def test_other_bands(tmp_path):
-    model = whole("test_resnet")
-    torch.save(model.state_dict(), tmp_path / "weights.pth")
-    unet = segzoo.Unet("test_resnet", in_channels=1, pretrained=str(tmp_path / "weights.pth"))
-    weight = model.conv1[0].weight.sum(1, keepdim=True)
-    torch.testing.assert_close(unet.encoder.backbone.conv1[0].weight, weight)
-    assert unet.config.pretrained is False
+#: One architecture for each way to take an image in, small where it can be made so.
+STEMS = {
+    "one convolution": ("resnet18", {"layers": [1, 1, 1, 1]}),
+    "three convolutions": ("test_resnet", {}),
+    "two convolutions": ("repvit_m1", {}),
+    "large kernel": ("test_convnext", {}),
+    "patches": ("test_vit", {}),
+    "patches and windows": (
+        "swin_tiny_patch4_window7_224",
+        {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8]},
+    ),
+    "convolution in a wrapper": ("test_efficientnet", {}),
+}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_bands_are_adapted_as_timm_does(stem, tmp_path):
+    name, options = STEMS[stem]
+    torch.manual_seed(0)
+    path = str(tmp_path / "weights.pth")
+    torch.save(timm.create_model(name, **options).state_dict(), path)
+    for bands in (1, 2, 4, 13):
+        unet = segzoo.Unet(name, in_channels=bands, pretrained=path, encoder_options=options)
+        backbone = unet.encoder.backbone
+        reference = timm.create_model(
+            name,
+            pretrained=True,
+            pretrained_cfg_overlay={"file": path},
+            features_only=True,
+            in_chans=bands,
+            out_indices=backbone.feature_info.out_indices,
+            **options,
+        )
+        state = backbone.state_dict()
+        assert state.keys() == reference.state_dict().keys()
+        for key, value in reference.state_dict().items():
+            assert torch.equal(state[key], value), (bands, key)
+        first = next(weight for weight in backbone.parameters() if weight.ndim == 4)
+        assert first.shape[1] == bands
+        assert unet.config.pretrained is False
 
 
 def test_the_hub(hub, tmp_path):

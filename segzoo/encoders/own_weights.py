@@ -10,6 +10,7 @@ from torch import nn
 
 from ..checkpoints import open_checkpoint
 from ..errors import EncoderError, StorageError
+from .probe import build_on_meta
 
 #: What stands before a repository id, as in ``timm.create_model``.
 HUB_PREFIX = "hf-hub:"
@@ -41,13 +42,8 @@ def build_with_weights(
             f"checkpoint, or '{HUB_PREFIX}user/name'."
         )
     checkpoint = open_checkpoint(source.removeprefix(HUB_PREFIX))
-    known = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    heads = (known.classifier,) if isinstance(known.classifier, str) else known.classifier or ()
-    tensors = {
-        key: value
-        for key, value in checkpoint.tensors.items()
-        if not key.startswith(tuple(f"{head}." for head in heads))
-    }
+    classifier = classifier_keys(name)
+    tensors = {key: item for key, item in checkpoint.tensors.items() if key not in classifier}
     try:
         # Without classes on both sides timm loads strictly.
         backbone: nn.Module = timm.create_model(
@@ -65,3 +61,17 @@ def build_with_weights(
         if isinstance(record, dict):
             record.pop("state_dict", None)  # it would be kept in memory
     return backbone
+
+
+def classifier_keys(name: str) -> set[str]:
+    """The names of the weights that an architecture has with classes and lacks without any.
+
+    More than the layers that timm calls the classifier: some have a normalisation before them.
+    """
+    import timm
+
+    def keys(classes: int) -> set[str]:
+        model: nn.Module = build_on_meta(lambda: timm.create_model(name, num_classes=classes))
+        return set(model.state_dict())
+
+    return keys(1) - keys(0)

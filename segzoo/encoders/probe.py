@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
@@ -38,6 +39,22 @@ class _WithoutValues(TorchFunctionMode):
             filled = args[0] if args else kwargs.get("tensor")
             if isinstance(filled, Tensor) and filled.is_meta:
                 return filled
+        return func(*args, **kwargs)
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Batch normalisation in eval mode keeps the shape, and that is all that a probe looks at.
+
+    On the meta device torch takes it apart into a dozen operations written in Python, and most of
+    the time that a convolutional network is probed would go there.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.batch_norm and kwargs.get("training") is False and args[0].is_meta:
+            return args[0]
         return func(*args, **kwargs)
 
 
@@ -80,7 +97,7 @@ def accepts(
 ) -> bool:
     """Whether a backbone gives the maps that it declares for an image."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _ShapesOnly():
             maps = run(image)
     except Exception:
         # A backbone may fail in any way at a size that it does not take.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,22 @@ Build = tuple[nn.Module, SizeRule, Mapping[str, Any]]
 
 
 def most_flexible(
-    name: str, options: Mapping[str, Any], native: Size, image_size: Size | None
+    name: str,
+    options: Mapping[str, Any],
+    native: Size,
+    image_size: Size | None,
+    *,
+    plain: nn.Module | None = None,
 ) -> Build:
-    """The build of the backbone that takes the most image sizes, for ``image_size`` where given."""
+    """The build of the backbone that takes the most image sizes, for ``image_size`` where given.
+
+    Args:
+        name: timm's name.
+        options: For ``timm.create_model``.
+        native: The ``(height, width)`` that it was made for.
+        image_size: The ``(height, width)`` to build it for, where it is built for a size.
+        plain: The backbone with exactly ``options`` on the meta device, where it is there already.
+    """
     builds: list[Build] = []
     for size in sizes_to_build_for(image_size) if image_size else ():
         try:
@@ -40,7 +54,7 @@ def most_flexible(
         ]
         if builds:
             break
-    builds = builds or _builds(name, options, native)
+    builds = builds or _builds(name, options, native, plain)
     if not builds and "img_size" in options:
         # Never with values: the size may be a stranger's, and take any amount of memory.
         raise EncoderError(f"{name!r} does not run when it is built for {options['img_size']}.")
@@ -55,7 +69,9 @@ def _native(backbone: nn.Module, rule: SizeRule, built_for: Size, wanted: Size |
     return SizeRule(fixed=built_for, padded=wanted) if rule.fixed or wasteful else rule
 
 
-def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
+def _builds(
+    name: str, options: Mapping[str, Any], native: Size, plain: nn.Module | None = None
+) -> list[Build]:
     """The plain build, and the flexible ones that the backbone knows, until one takes any size.
 
     Those that cannot be run are left out.
@@ -66,7 +82,7 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
             continue  # what the user sets is not changed
         build = {**options, **extra}
         try:
-            meta = meta_backbone(name, build)
+            meta = plain if plain is not None and not extra else meta_backbone(name, build)
             rule = _size_rule(meta, native)
         except ArgumentError:
             if not extra:
@@ -80,6 +96,36 @@ def _builds(name: str, options: Mapping[str, Any], native: Size) -> list[Build]:
     return found
 
 
+def check_bands(
+    name: str, options: Mapping[str, Any], rule: SizeRule, native: int, in_channels: int
+) -> None:
+    """Whether a backbone still runs when it is built for another number of bands.
+
+    A stem with a fixed meaning of its bands (a conversion from RGB, say) builds, and then fails at
+    the first image. A backbone that cannot be run on the meta device gets the benefit of the doubt.
+
+    Raises:
+        ArgumentError: It runs with its native number of bands only.
+    """
+
+    def failure(count: int) -> Exception | None:
+        image = rule.fit(torch.empty(1, count, 64, 64, device="meta"))
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # the error here says more
+                meta_backbone(name, {**options, "in_chans": count})(image)
+        except Exception as error:  # a backbone may fail in any way
+            return error
+        return None
+
+    found = failure(in_channels)
+    if found is not None and failure(native) is None:
+        raise ArgumentError(
+            f"{name!r} cannot be built for in_channels={in_channels}, only for {native}: its "
+            f"first layers do not take other bands ({found}). Choose another encoder."
+        ) from found
+
+
 def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
     """For a backbone whose forward reads values, which the meta device has none of.
 
@@ -88,9 +134,10 @@ def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
     """
     import timm
 
-    real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
     try:
-        with torch.no_grad():
+        # The caller may be building on the meta device.
+        with torch.no_grad(), torch.device("cpu"):
+            real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
             real(torch.zeros(1, bands(real), *native))
     except Exception as error:  # a backbone may fail in any way
         raise EncoderError(

@@ -80,9 +80,18 @@ def check_output_stride(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def taps(name: str, depth: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``out_indices`` for timm, ascending, or nothing where its own choice is the right one."""
-    info: Any = meta_backbone(name, {}).feature_info
+def taps(
+    name: str, backbone: nn.Module, depth: int | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``out_indices`` for timm, ascending, or nothing where its own choice is the right one.
+
+    Args:
+        name: For messages.
+        backbone: Built with the options in ``given``, but for ``out_indices``.
+        depth: How many maps, None for all.
+        given: The user's options.
+    """
+    info: Any = backbone.feature_info
     total = len(info)
     if "out_indices" in given:
         if depth is not None:

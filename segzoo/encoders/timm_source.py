@@ -21,8 +21,8 @@ from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
 from .sizes import Size, SizeRule
-from .timm_flexible import most_flexible
-from .timm_meta import backbone_features, check_output_stride, is_nhwc, taps
+from .timm_flexible import check_bands, most_flexible
+from .timm_meta import backbone_features, check_output_stride, is_nhwc, meta_backbone, taps
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -110,6 +110,8 @@ def build(
     import timm
 
     plan = plan_backbone(name, depth=depth, image_size=image_size, options=options)
+    if in_channels != plan.source.input_size[0]:
+        _check_bands(plan.name, json.dumps(dict(plan.options)), plan.size_rule, in_channels)
     if isinstance(pretrained, str):
         backbone = build_with_weights(plan.name, pretrained, in_channels, plan.options)
     elif pretrained and not pretrained_tags(plan.name.partition(".")[0]):
@@ -182,8 +184,16 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
     if "output_stride" in given:
         check_output_stride(name, given)
     source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    chosen = given | taps(name, depth, given)
-    meta, rule, final = most_flexible(name, chosen, source.input_size[-2:], image_size)
+    others = {option: value for option, value in given.items() if option != "out_indices"}
+    plain = meta_backbone(name, others)
+    chosen = given | taps(name, plain, depth, given)
+    meta, rule, final = most_flexible(
+        name,
+        chosen,
+        source.input_size[-2:],
+        image_size,
+        plain=plain if chosen == others else None,
+    )
     return BackbonePlan(
         name=name,
         options=final,
@@ -193,6 +203,14 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
         parameters=sum(parameter.numel() for parameter in meta.parameters()),
         source=source,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_bands(name: str, options: str, rule: SizeRule, in_channels: int) -> None:
+    import timm
+
+    source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    check_bands(name, json.loads(options), rule, source.input_size[0], in_channels)
 
 
 def _normalization(source: PretrainedCfg) -> Normalization:
