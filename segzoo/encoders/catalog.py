@@ -95,7 +95,8 @@ class EncoderInfo:
             encoders that cannot be run without values.
         gflops_size: That size, ``(height, width)``.
         pretrained_tags: Tags of pretrained weights, timm's default first.
-        license: Licence of the weights that ``name`` stands for, as timm states it, or None.
+        license: Licence of the weights that ``name`` stands for, as timm states it; None where it
+            states none, or has no weights.
         normalization: Mean and standard deviation that those weights expect.
         size_rule: Which image sizes the encoder takes, and what happens to others.
     """
@@ -130,7 +131,7 @@ def encoder_info(name: str) -> EncoderInfo:
         plan = timm_source.plan_backbone(name)
         encoder = build_on_meta(lambda: timm_source.build(name)).eval()
         tags = timm_source.pretrained_tags(plan.name.partition(".")[0])
-        license = plan.source.license
+        license = plan.source.license if tags else None
     gflops, size = _gflops(encoder)
     return EncoderInfo(
         name=encoder.name,
