@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_result(name: str, record: Mapping[str, Any]) -> Path:
-    """Write ``results/<name>.json``: the environment first, then the record."""
+def write_result(
+    name: str, record: Mapping[str, Any], *, rows: Sequence[Mapping[str, Any]] = ()
+) -> Path:
+    """Write ``results/<name>.json``: the environment, the record, and ``rows``, a line for each."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), **record}, indent=1) + "\n")
+    text = json.dumps({"environment": environment(), **record}, indent=1)
+    if rows:
+        lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+        text = text.removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}'
+    path.write_text(text + "\n")
     print(f"wrote {path}")
     return path
 

@@ -15,12 +15,8 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import multiprocessing
-import resource
 import time
-import warnings
-from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +28,10 @@ from tqdm import tqdm
 
 import segzoo
 from benchmarks.common import write_result
+from benchmarks.isolated import in_process
 from segzoo.encoders.timm_meta import meta_backbone
 
 SIZES = ((256, 256), (250, 317), (97, 64))
-SECONDS, GIBIBYTES = 180, 12
 
 
 def try_ours(name: str, device: str) -> str:
@@ -73,32 +69,6 @@ def try_model(model: nn.Module, device: str, *, backward: bool) -> str:
             model.train()(image).mean().backward()
             model.zero_grad()
     return "ok"
-
-
-def in_process(trial: Callable[[str, str], str], name: str, device: str) -> str:
-    """Run a trial in a forked process under the limits."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.Process(target=_child, args=(trial, name, device, sender))
-    process.start()
-    sender.close()
-    try:
-        return str(receiver.recv()) if receiver.poll(SECONDS) else f"over {SECONDS} s"
-    except EOFError:
-        return f"died (memory limit {GIBIBYTES} GiB?)"
-    finally:
-        process.kill()
-        process.join()
-
-
-def _child(trial: Callable[[str, str], str], name: str, device: str, sender: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES * 2**30,) * 2)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    try:
-        result = trial(name, device)
-    except BaseException as error:
-        result = f"{type(error).__name__}: {str(error).strip()[:200]}"
-    sender.send(result)
 
 
 def smallest_of_each_module() -> list[str]:
@@ -189,5 +159,4 @@ def has_pyramid(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    multiprocessing.set_start_method("fork")
     main()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .encoders_table import encoders
 from .throughput_report import report
 
 RESULTS = Path(__file__).parent / "results"
@@ -68,11 +69,16 @@ def importing() -> str:
 
 
 def coverage(name: str) -> str:
-    """How many architectures of a sample work."""
+    """How many architectures work, and what timm says of those that do not."""
     result = record(name)
     total = result["architectures"]
     rows = [[who, f"{count} of {total}"] for who, count in result["works_at_all_sizes"].items()]
-    return markdown(["library", f"works at {', '.join(result['sizes'])}"], rows)
+    table = markdown(["library", f"works at {', '.join(result['sizes'])}"], rows)
+    failures = [
+        f"- `{name}`: {row['segzoo']}; timm alone: {row['timm']}\n"
+        for name, row in result["segzoo_failures"].items()
+    ]
+    return f"{table}\n{''.join(failures)}"
 
 
 def loading() -> str:
@@ -88,11 +94,11 @@ def rivals() -> str:
     """The same trials on every library."""
     result = record("rivals")
     names = list(result["versions"])
-    reached = record("coverage_sample")
+    reached = record("coverage")
     works, total = reached["works_at_all_sizes"], reached["architectures"]
     title = (
-        f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}: {total} architectures, "
-        f"evenly spread over timm's {reached['of']}"
+        f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}, no options given: all of "
+        f"timm's {total} architectures"
     )
     rows = [[title, *(f"{works[n]} of {total}" if n in works else "not measured" for n in names)]]
     for trial, row in result["trials"].items():
@@ -273,7 +279,7 @@ def flat_pyramid() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "parity": parity,
     "importing": importing,
-    "coverage_sample": lambda: coverage("coverage_sample"),
+    "coverage": lambda: coverage("coverage"),
     "coverage_pyramids": lambda: coverage("coverage_pyramids"),
     "loading": loading,
     "rivals": rivals,
@@ -287,6 +293,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "roofline": roofline,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
+    "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 
 

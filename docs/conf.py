@@ -30,3 +30,13 @@ napoleon_google_docstring = True
 nitpicky = False
 
 tables.write_all(HERE / "generated")
+
+
+def setup(app):
+    app.connect("html-page-context", add_the_search_of_encoders)
+
+
+def add_the_search_of_encoders(app, pagename, templatename, context, doctree):
+    if pagename == "encoders":
+        app.add_js_file("encoders.js")
+        app.add_css_file("encoders.css")

@@ -108,6 +108,9 @@ def test_as_a_module():
         (["list", "--jsn"], "--json"),
         (["list", "resnet"], '"*resnet*"'),
         (["list", "resnte34"], "Did you mean resnet34"),
+        (["list", "--strides", "a"], "'a' are no strides, such as 2,4,8,16,32"),
+        (["list", "--size-rule", "fix"], "Did you mean fixed"),
+        (["list", "--license", "gpl"], "timm states: apache-2.0, "),
         (["info"], "Missing argument 'NAME'"),
         (["info", "resnet43"], "Did you mean resnet34"),
         (["info", "resnet34.nothing"], "It has: a1_in1k"),
@@ -148,6 +151,45 @@ def test_list(capsys):
     assert out.split() == segzoo.list_encoders("resnet1*", pretrained=True)
     _, out, _ = run(capsys, "list", "resnet1*", "--json")
     assert json.loads(out) == segzoo.list_encoders("resnet1*")
+
+
+def test_list_filters(capsys):
+    call = ("list", "resnet1*", "--licence", "APACHE*", "--min-parameters", "8.1e6")
+    assert "'8.1e6' is no number of weights" in refused(capsys, *call)
+    call = ("list", "resnet1*", "--licence", "APACHE*", "--min-parameters", "5000k")
+    more = ("--max-parameters", ".012B", "--strides", "2,4,8,16,32", "--max-gflops", "4")
+    code, out, err = run(capsys, *call, *more, "--size-rule", "any", "--json")
+    assert (code, err, json.loads(out)) == (0, [], ["resnet14t", "resnet18"])
+    line = refused(capsys, "list", "resnet18", "--max-parameters", "25", "--strides", "2,4")
+    assert "Of the 1 encoders that match 'resnet18' none passes" in line
+    assert "--max-parameters 25 --strides 2,4." in line
+
+
+def test_list_long(capsys, monkeypatch):
+    names = ["resnet18", "levit_128s"]
+    monkeypatch.setattr("segzoo.encoders.list_encoders", lambda *_, **__: [*names, "broken"])
+    infos = [segzoo.encoder_info(name) for name in names]
+
+    def info(name):
+        if name == "broken":
+            raise segzoo.errors.EncoderError("no maps")
+        return infos[names.index(name)]
+
+    monkeypatch.setattr("segzoo.encoders.encoder_info", info)
+    code, out, err = run(capsys, "list", "-l")
+    assert (code, len(err)) == (1, 1)
+    assert "1 of 3 encoders could not be described. broken: no maps" in err[0]
+    head, *rows = [re.split("  +", line) for line in out.splitlines()]
+    for row, name, item in zip(rows, names, infos, strict=True):
+        facts = dict(zip(head, row, strict=True))
+        assert facts["encoder"] == name
+        assert facts["parameters"] == f"{item.parameters / 1e6:.2f} M"
+        assert facts["GFLOPs"] == f"{item.gflops:.2f}"
+        assert facts["strides"] == " ".join(map(str, item.strides))
+        assert facts["image sizes"] == str(item.size_rule)
+        assert facts["licence"] == item.license
+    code, out, _ = run(capsys, "list", "-l", "--json")
+    assert json.loads(out) == json.loads(json.dumps([asdict(item) for item in infos]))
 
 
 def test_info(capsys):

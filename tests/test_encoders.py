@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 import timm
@@ -84,6 +85,26 @@ def test_out_indices_are_sorted():
     assert encoder.strides == (4, 8, 16)
     maps = encoder(torch.rand(1, 3, 64, 64))
     assert [item.shape[1] for item in maps] == list(encoder.channels)
+    assert segzoo.create_encoder("resnet18", options={"out_indices": 2}).strides == (16, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "indices", "blocks"),
+    [
+        ("resnet18", [2, 5], 5),
+        ("resnet18", [-6], 5),
+        ("resnet18", [], 5),
+        ("resnet18", [True, 2], 5),
+        ("resnet18", "12", 5),
+        ("vit_tiny_patch16_224", [2, 12], 12),
+        ("vit_tiny_patch16_224", 13, 12),
+        ("vit_tiny_patch16_224", 0, 12),
+    ],
+)
+def test_out_indices_beyond_the_blocks_are_refused(name, indices, blocks):
+    message = rf"between -{blocks} and {blocks - 1} .*it has {blocks} blocks.*got "
+    with pytest.raises(ArgumentError, match=message + re.escape(repr(indices))):
+        segzoo.create_encoder(name, options={"out_indices": indices})
 
 
 def test_unknown_names_and_tags_get_the_nearest():
@@ -98,8 +119,10 @@ def test_unknown_names_and_tags_get_the_nearest():
 
 
 def test_an_option_that_the_backbone_lacks_is_named():
-    with pytest.raises(ArgumentError, match="window_size"):
+    with pytest.raises(ArgumentError, match=r"'window_size'.* It knows: .*, drop_path_rate, "):
         segzoo.create_encoder("resnet18", options={"window_size": 7})
+    with pytest.raises(ArgumentError, match=r"'drop_pathrate'\. Did you mean drop_path_rate"):
+        segzoo.create_encoder("resnet18", options={"drop_pathrate": 0.1})
     for option in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         with pytest.raises(ArgumentError, match=f"cannot hold '{option}'"):
             segzoo.create_encoder("resnet18", options={option: "somewhere"})
@@ -110,12 +133,10 @@ def test_weights_that_do_not_exist_are_not_promised():
         segzoo.create_encoder("mixer_s16_224", pretrained=True)
 
 
-def test_lists():
-    names = segzoo.list_encoders("resnet3*")
-    assert "resnet34" in names
-    assert names == sorted(names)
-    assert set(segzoo.list_encoders(pretrained=True)) < set(segzoo.list_encoders())
-    assert segzoo.list_encoders("no_such_*") == []
+def test_a_licence_is_that_of_weights():
+    assert timm.get_pretrained_cfg("mixer_s16_224").license  # stated, though there are no weights
+    assert segzoo.encoder_info("mixer_s16_224").license is None
+    assert segzoo.encoder_info("convnext_tiny.fb_in22k").license == "apache-2.0"
 
 
 @pytest.fixture
@@ -141,6 +162,11 @@ def test_names_are_not_taken_twice(registered):
         segzoo.register_encoder(registered)(TinyBackbone)
     with pytest.raises(DuplicateNameError, match="timm has an architecture 'resnet34'"):
         segzoo.register_encoder("resnet34")
+    with pytest.raises(DuplicateNameError, match="Choose another name"):
+        segzoo.register_encoder("resnet34.mine")  # would be taken for a tag
+    for name in ("", 34, "two\nlines"):
+        with pytest.raises(ArgumentError, match="name must"):
+            segzoo.register_encoder(name)
 
 
 def test_an_encoder_of_the_users_own_as_a_module():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -44,6 +44,17 @@ def print_facts(facts: dict[str, str]) -> None:
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         click.echo(f"{name:{width}}{value}")
+
+
+def print_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> None:
+    """Print rows in aligned columns; the columns numbered in ``right`` end at one place."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            f"{cell:>{width}}" if index in right else f"{cell:{width}}"
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
 
 
 def one_line(value: object) -> str:

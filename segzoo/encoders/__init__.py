@@ -6,15 +6,16 @@ from .catalog import (
     create_encoder,
     encoder_info,
     is_known,
-    list_encoders,
     register_encoder,
 )
 from .encoder import Encoder
+from .listing import list_encoders
 from .probe import build_on_meta
-from .sizes import SizeRule
+from .sizes import SIZE_KINDS, SizeRule
 
 __all__ = [
     "ENCODERS",
+    "SIZE_KINDS",
     "Encoder",
     "EncoderInfo",
     "SizeRule",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,13 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from .. import checks
 from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_meta, timm_source
 from .encoder import Encoder
-from .probe import accepts, build_on_meta, on_meta
+from .probe import accepts, build_on_meta, on_meta, parameter_count
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -48,8 +48,10 @@ def register_encoder(name: str) -> Callable[[Factory], Factory]:
     torch.Size([1, 2, 50, 37])
 
     Raises:
+        ArgumentError: The name is no text.
         DuplicateNameError: The name is taken, by an encoder registered before or by timm.
     """
+    checks.text("name", name)
     if timm_source.is_timm_name(name):
         raise DuplicateNameError(f"timm has an architecture {name!r} already. Choose another name.")
 
@@ -65,20 +67,11 @@ def is_known(name: str) -> bool:
     return name in ENCODERS or timm_source.is_timm_name(name)
 
 
-def list_encoders(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names of encoders, sorted.
-
-    Args:
-        pattern: Shell-style: ``"resnet*"``, ``"*dinov2*"``.
-        pretrained: Only those for which timm knows pretrained weights.
-    """
+def all_names() -> set[str]:
+    """The names of all encoders, without tags."""
     import timm
 
-    if pretrained:
-        names = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
-    else:
-        names = {*timm.list_models(), *ENCODERS}
-    return sorted(fnmatch.filter(names, pattern))
+    return {*timm.list_models(), *ENCODERS}
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,8 @@ class EncoderInfo:
             encoders that cannot be run without values.
         gflops_size: That size, ``(height, width)``.
         pretrained_tags: Tags of pretrained weights, timm's default first.
-        license: Licence of the weights that ``name`` stands for, as timm states it, or None.
+        license: Licence of the weights that ``name`` stands for, as timm states it; None where it
+            states none, or has no weights.
         normalization: Mean and standard deviation that those weights expect.
         size_rule: Which image sizes the encoder takes, and what happens to others.
     """
@@ -130,13 +124,13 @@ def encoder_info(name: str) -> EncoderInfo:
         plan = timm_source.plan_backbone(name)
         encoder = build_on_meta(lambda: timm_source.build(name)).eval()
         tags = timm_source.pretrained_tags(plan.name.partition(".")[0])
-        license = plan.source.license
+        license = plan.source.license if tags else None
     gflops, size = _gflops(encoder)
     return EncoderInfo(
         name=encoder.name,
         channels=encoder.channels,
         strides=encoder.strides,
-        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        parameters=parameter_count(encoder),
         gflops=gflops,
         gflops_size=size,
         pretrained_tags=tags,
@@ -192,7 +186,7 @@ def create_encoder(
     if isinstance(encoder, str) and encoder not in ENCODERS:
         if not timm_source.is_timm_name(encoder):
             raise UnknownNameError(
-                f"There is no encoder {encoder!r}.{nearest(encoder, list_encoders())} "
+                f"There is no encoder {encoder!r}.{nearest(encoder, all_names())} "
                 "segzoo.list_encoders() gives all names."
             )
         return timm_source.build(

@@ -64,6 +64,11 @@ def build_on_meta(build: Callable[[], Module]) -> Module:
         return build().to("meta")
 
 
+def parameter_count(module: nn.Module) -> int:
+    """The number of weights of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def on_meta(
     backbone: nn.Module, *, gradients: bool = False
 ) -> tuple[Callable[[Tensor], Sequence[Tensor]], dict[str, Tensor]]:

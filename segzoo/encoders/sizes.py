@@ -17,6 +17,9 @@ from ..features import ceil_div
 
 Size = tuple[int, int]
 
+#: Images go as they are (from a smallest size), are padded to a multiple, or resized to one size.
+SIZE_KINDS = ("any", "multiple", "fixed")
+
 
 @dataclass(frozen=True)
 class SizeRule:
@@ -33,6 +36,13 @@ class SizeRule:
     minimum: int = 1
     fixed: Size | None = None
     padded: Size | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of :data:`SIZE_KINDS`: what happens to an image of no particular size."""
+        if self.fixed:
+            return "fixed"
+        return "any" if self.multiple == 1 else "multiple"
 
     def __str__(self) -> str:
         if self.fixed:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, EncoderError
+from ..errors import ArgumentError, EncoderError, nearest
 from ..features import FeatureSpec
 from .probe import build_on_meta
 
@@ -32,10 +32,12 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
             lambda: timm.create_model(name, features_only=True, **options)
         )
     except TypeError as error:
-        known = ", ".join(known_options(name))
+        known = known_options(name)
+        unknown = [option for option in options if f"'{option}'" in str(error)]
+        hint = nearest(unknown[0], known) if unknown else ""
         raise ArgumentError(
-            f"timm cannot build {name!r} with the options {dict(options)}: {error}. It knows: "
-            f"{known or 'no options of its own'}."
+            f"timm cannot build {name!r} with the options {dict(options)}: {error}.{hint} "
+            f"It knows: {', '.join(known) or 'no options of its own'}."
         ) from error
     except Exception as error:
         raise EncoderError(
@@ -115,8 +117,13 @@ def taps(
 
 
 def _sorted_indices(name: str, indices: Any, total: int) -> tuple[int, ...]:
-    """Ascending, each once: timm's maps come in that order whatever order is asked for."""
-    wanted = range(total - indices, total) if isinstance(indices, int) else indices
+    """Ascending, each once: timm's maps come in that order whatever order is asked for.
+
+    One number stands for so many of the last, as in timm.
+    """
+    wanted = indices
+    if isinstance(indices, int):
+        wanted = range(total - indices, total) if 1 <= indices <= total else ()
     wrong = [
         i
         for i in wanted

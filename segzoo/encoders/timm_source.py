@@ -20,6 +20,7 @@ from ..hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
+from .probe import parameter_count
 from .sizes import Size, SizeRule
 from .timm_flexible import check_bands, most_flexible
 from .timm_meta import backbone_features, check_output_stride, is_nhwc, meta_backbone, taps
@@ -95,6 +96,15 @@ def pretrained_tags(architecture: str) -> tuple[str, ...]:
     default = timm.get_pretrained_cfg(architecture)
     first = default.tag if default is not None else None
     return tuple(sorted(filter(None, tags), key=lambda tag: (tag != first, tag)))
+
+
+def default_licenses() -> dict[str, str | None]:
+    """Each architecture for which timm knows weights -> the licence of its default weights."""
+    import timm
+
+    names = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+    configs = {name: timm.get_pretrained_cfg(name) for name in names}
+    return {name: config.license if config else None for name, config in configs.items()}
 
 
 def build(
@@ -200,7 +210,7 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
         features=backbone_features(meta),
         size_rule=rule,
         channels_last=is_nhwc(meta),
-        parameters=sum(parameter.numel() for parameter in meta.parameters()),
+        parameters=parameter_count(meta),
         source=source,
     )
 
@@ -211,6 +221,17 @@ def _check_bands(name: str, options: str, rule: SizeRule, in_channels: int) -> N
 
     source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     check_bands(name, json.loads(options), rule, source.input_size[0], in_channels)
+
+
+@functools.lru_cache(maxsize=4096)
+def outline(name: str) -> tuple[tuple[FeatureSpec, ...], int]:
+    """The maps and the number of weights, from one build; nothing is run to find out more.
+
+    Raises:
+        EncoderError: timm cannot build it.
+    """
+    meta = meta_backbone(name, taps(name, None, {}))
+    return backbone_features(meta), parameter_count(meta)
 
 
 def _normalization(source: PretrainedCfg) -> Normalization:

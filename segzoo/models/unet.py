@@ -265,7 +265,8 @@ class UnetDecoder(nn.Module):
     def _size(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
         """Of a map at a stride where the encoder has none."""
         if self.rounding == "down":
-            return max(size[0] // stride, 1), max(size[1] // stride, 1)
+            # torch's own maximum, so that a size may be a symbol in a graph.
+            return torch.sym_max(size[0] // stride, 1), torch.sym_max(size[1] // stride, 1)
         return ceil_div(size[0], stride), ceil_div(size[1], stride)
 
 
