@@ -7,7 +7,7 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
-BENCHMARKS := $(filter-out __init__ common isolated tables,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ common isolated tables fastai_models ceilings throughput_%,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test docs bench clean

@@ -1,19 +1,19 @@
-"""What every benchmark needs: its environment, fair timing of two candidates, a record on disk."""
+"""What every benchmark needs: its environment, and a record on disk."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from segzoo.inference.timing import Timing
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
@@ -23,6 +23,9 @@ PACKAGES = (
     "safetensors",
     "segmentation_models_pytorch",
     "fastai",
+    "triton",
+    "onnxruntime",
+    "openvino",
 )
 
 
@@ -33,6 +36,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "driver": _driver(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "commit": COMMIT,
@@ -54,31 +58,19 @@ def write_result(
     return path
 
 
-def in_turn(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1
-) -> dict[str, dict[str, float]]:
-    """Time the candidates one after the other, round by round, so that drift hits all alike.
-
-    Returns:
-        For each the median, the least and the greatest time in milliseconds.
-    """
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for i in range(warmup + rounds):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            if i >= warmup:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: summary(values) for name, values in times.items()}
-
-
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest, rounded to what the clock can tell."""
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-    }
+    """Median, least and greatest of milliseconds, rounded to what the clock can tell."""
+    return Timing(tuple(values)).summary()
+
+
+def _driver() -> str | None:
+    """Of an NVIDIA card."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.strip().partition("\n")[0] or None
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.common import in_turn, write_result
+from benchmarks.common import write_result
+from segzoo.inference.timing import in_turn
 
 
 def run(statement: str) -> None:
@@ -25,9 +26,12 @@ def main(rounds: int = 15) -> None:
         },
         rounds=rounds,
     )
-    ratio = times["segzoo"]["median"] / times["torch"]["median"]
+    ratio = times["segzoo"].median / times["torch"].median
     print(f"import segzoo takes {ratio:.3f} times import torch")
-    write_result("importing", {"rounds": rounds, "milliseconds": times, "ratio": round(ratio, 3)})
+    milliseconds = {name: timing.summary() for name, timing in times.items()}
+    write_result(
+        "importing", {"rounds": rounds, "milliseconds": milliseconds, "ratio": round(ratio, 3)}
+    )
 
 
 if __name__ == "__main__":

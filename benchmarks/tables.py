@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .throughput_report import report
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -26,8 +28,11 @@ def markdown(head: list[str], rows: list[list[Any]]) -> str:
 
 def environment(name: str) -> str:
     """One sentence on where a result was measured."""
-    where = record(name)["environment"]
+    result = record(name)
+    where = result["environment"]
     packages = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
+    if "modelled" in result:
+        return f"Modelled with {packages}; commit `{where['commit']}`."
     device = where["gpu"] or f"{where['cpu']}, {where['threads']} threads of {where['cores']} cores"
     return (
         f"Measured on {device}; Python {where['python']}, {packages}; commit `{where['commit']}`."
@@ -205,6 +210,44 @@ def encoder_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def throughput(device: str) -> str:
+    """Whole models beside the rivals' on one kind of device, and the picture."""
+    if not _exists(f"throughput_{device}"):
+        known = device == "gpu" and _exists("throughput_cpu")  # a record says why there is none
+        return f"{device.upper()}: {record('throughput_cpu')['gpu'] if known else 'no record'}.\n"
+    picture = f"images/throughput_{device}.png"
+    return f"{report(record(f'throughput_{device}'))}\n![Images per second]({picture})\n"
+
+
+def roofline() -> str:
+    """Modelled bytes and floors of each part of the reference model."""
+    result = record("roofline")
+    accounts = list(result["total"])
+    rows = [
+        [row["part"], row["eager"]["gflops"], row["rewritten"]["gflops"]]
+        + [row[account]["mb"] for account in accounts]
+        + [row["block_fused"]["floor_us"]]
+        for row in [*result["parts"], {"part": "**whole**", **result["total"]}]
+    ]
+    megabytes = [f"MB, {account.replace('_', '-')}" for account in accounts]
+    head = ["part", "GFLOPs", "GFLOPs, rewritten", *megabytes, "floor, block-fused, µs"]
+    given = result["given_ceilings"]
+    floors = ", ".join(
+        f"{account.replace('_', '-')} {1e6 / row['floor_us']:,.0f}"
+        for account, row in result["total"].items()
+    )
+    return (
+        f"{markdown(head, rows)}\nModelled for an image of {result['size'][0]}x{result['size'][1]} "
+        f"in a batch of {result['batch']}, {result['bytes_per_value']} bytes a value, on a card "
+        f"that is given as copying {given['gb_s']:,.0f} GB/s and multiplying "
+        f"{given['tflop_s']:,.0f} TFLOP/s. At these floors, images per second: {floors}.\n"
+    )
+
+
+def _exists(name: str) -> bool:
+    return (RESULTS / f"{name}.json").exists()
+
+
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
     "parity": parity,
@@ -218,6 +261,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_parity": dynamic_parity,
     "camvid_fastai": camvid_fastai,
     "encoders": encoders,
+    "throughput_cpu": lambda: throughput("cpu"),
+    "throughput_gpu": lambda: throughput("gpu"),
+    "roofline": roofline,
 }
 
 
@@ -225,7 +271,8 @@ def write_all(folder: Path) -> None:
     """Write every table, and the sentence on its environment, for the pages to include."""
     folder.mkdir(exist_ok=True)
     for name, table in TABLES.items():
-        (folder / f"{name}.md").write_text(f"{table()}\n{environment(name)}\n")
+        where = environment(name) if _exists(name) else ""
+        (folder / f"{name}.md").write_text(f"{table()}\n{where}\n")
 
 
 def update_readme() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from .fastai import fastai_splitter
     from .features import FeatureSpec
+    from .inference import OptimizedModel, optimize
     from .models import (
         ARCHITECTURES,
         DynamicUnet,
@@ -48,6 +49,7 @@ __all__ = [
     "ModelCard",
     "ModelConfig",
     "Normalization",
+    "OptimizedModel",
     "SegmentationModel",
     "SizeRule",
     "Unet",
@@ -59,13 +61,14 @@ __all__ = [
     "fastai_splitter",
     "from_pretrained",
     "list_encoders",
+    "optimize",
     "register_architecture",
     "register_encoder",
 ]
 
 #: Where the names above live; imported when the first of them is asked for, because torch takes
 #: seconds and `segzoo --help` should not.
-_HOMES = ("config", "encoders", "fastai", "features", "models", "preprocessing")
+_HOMES = ("config", "encoders", "fastai", "features", "models", "preprocessing", "inference")
 
 
 def __getattr__(name: str) -> object:

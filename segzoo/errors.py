@@ -7,6 +7,7 @@
     │   └── DuplicateNameError             the name is taken
     ├── InputError (ValueError)            the tensor or picture given to a model cannot be used
     ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
+    ├── OptimizationError (RuntimeError)   the optimised model would not give the same outputs
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
     ├── MissingPackageError (ImportError)  an optional dependency that is not installed
     └── StorageError (OSError)             a model could not be written or read
@@ -49,6 +50,10 @@ class InputError(SegzooError, ValueError):
 
 class EncoderError(SegzooError, RuntimeError):
     """A backbone that cannot do what was asked of it."""
+
+
+class OptimizationError(SegzooError, RuntimeError):
+    """An optimised model that could not be made, or would not give the source's outputs."""
 
 
 class ConversionError(SegzooError, ValueError):

@@ -22,7 +22,7 @@ _SUMS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:
-    """The kernel ``(C, O, 4, 4)`` for ``conv_transpose2d`` from one ``(O, C, 3, 3)`` for ``conv2d``.
+    """From a kernel ``(O, C, 3, 3)`` of ``conv2d`` the ``(C, O, 4, 4)`` of ``conv_transpose2d``.
 
     Differentiable; the sums are exact where the weights' precision holds them.
     """

@@ -21,7 +21,7 @@ LAYERS = (
     ("encoders", "pictures", "devices"),
     ("models",),
     ("convert", "fastai", "inference"),
-    ("demo",),
+    ("demo", "bench"),
     ("cli",),
     ("__main__",),
 )

@@ -17,7 +17,10 @@ from segzoo.encoders import build_on_meta
 from segzoo.models.diagram import diagram
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md")
+PAGES = (
+    *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
+    "docs/performance.md",
+)
 
 
 def snippets(page: str, language: str) -> list[str]:

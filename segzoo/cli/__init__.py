@@ -13,6 +13,7 @@ import click
 
 from .._version import __version__
 from ..errors import SegzooError, nearest
+from .bench import bench_command
 from .convert import convert_command
 from .demo import demo_command
 from .info import info_command
@@ -26,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     list_command,
     info_command,
     predict_command,
+    bench_command,
     convert_command,
     push_command,
     pull_command,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +16,7 @@ from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
 from ..preprocessing import Normalization
 from .diagram import diagram
+from .inputs import check_batch, classes_of, warn_if_resized
 from .pyramid import make_pyramid
 from .storage import StoredModel
 
@@ -97,7 +97,10 @@ class SegmentationModel(StoredModel):
         Raises:
             InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
         """
-        self._check(image)
+        check_batch(image, self.in_channels)
+        if self.training:
+            self._check_statistics(image)
+        warn_if_resized(image, self.encoder)
         fitted = self.encoder.size_rule.fit(image)
         logits = self.decode(self.pyramid(self.encoder(fitted)), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
@@ -114,22 +117,12 @@ class SegmentationModel(StoredModel):
             ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
             class 1 where its probability is above one half.
         """
-        if not isinstance(image, Tensor) or image.ndim not in (3, 4):
-            raise InputError(
-                f"Expected an image (C, H, W) or (N, C, H, W), got {_describe(image)}."
-            )
-        weight = next(self.parameters())
-        batch = image if image.ndim == 4 else image[None]
-        pixels = self.normalization(batch.to(weight.device)).to(weight.dtype)
         training = self.training
         self.eval()
         try:
-            logits = self(pixels)
+            return classes_of(self, image, next(self.parameters()))
         finally:
             self.train(training)
-        one = self.classes == 1
-        mask: Tensor = (logits[:, 0] > self.threshold).long() if one else logits.argmax(dim=1)
-        return mask if image.ndim == 4 else mask[0]
 
     def print_tree(self) -> None:
         """Print the encoder's maps, the decoder's steps and the skip connections between them.
@@ -190,37 +183,6 @@ class SegmentationModel(StoredModel):
         inside = {id(parameter) for parameter in self.encoder.parameters()}
         return early, late, [item for item in self.parameters() if id(item) not in inside]
 
-    def _check(self, image: Tensor) -> None:
-        """Raise for an image that would fail with a riddle further down."""
-        if not isinstance(image, Tensor) or image.ndim != 4:
-            raise InputError(
-                f"Expected a batch of images (N, {self.in_channels}, H, W), got "
-                f"{_describe(image)}. A single image needs a batch dimension: image[None]."
-            )
-        if image.shape[1] != self.in_channels:
-            raise InputError(
-                f"The model takes {self.in_channels} channels, the image has {image.shape[1]} "
-                f"(shape {tuple(image.shape)}). Build the model with in_channels={image.shape[1]}, "
-                "or choose the bands."
-            )
-        if not image.is_floating_point():
-            raise InputError(
-                f"Expected a normalised floating point image, got {image.dtype}. Call "
-                "model.normalization(image) first, or model.predict(image), which does it for you."
-            )
-        if 0 in image.shape:
-            raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
-        if self.training:
-            self._check_statistics(image)
-        rule = self.encoder.size_rule
-        if rule.fixed and not torch.compiler.is_compiling() and not rule.pads(image):
-            warnings.warn(
-                f"{self.encoder.name} takes {rule.fixed[0]}x{rule.fixed[1]} images only, so others "
-                "are resized on the way in and the logits on the way out. For full resolution "
-                "build the model with image_size=(height, width), or choose another encoder.",
-                stacklevel=3,
-            )
-
     def _check_statistics(self, image: Tensor) -> None:
         """One value for each channel has no variance: say so before batch normalisation does."""
         stride = self.encoder.stride
@@ -233,9 +195,3 @@ class SegmentationModel(StoredModel):
                 f"each channel at stride {stride}, too few for batch normalisation in training "
                 "mode. Use more images, or larger ones."
             )
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__}"

@@ -1,0 +1,125 @@
+"""``segzoo bench``: images per second on this machine."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .output import PartialFailureError, device_option, json_option, print_json
+
+if TYPE_CHECKING:
+    from ..bench import Comparison
+
+
+def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
+    """``512`` or ``480x640``: height and width."""
+    sides = value.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
+    return int(sides[0]), int(sides[-1])
+
+
+@click.command("bench")
+@click.argument("encoder")
+@click.option("--arch", default="unet", show_default=True, help="unet or dynamic_unet.")
+@click.option(
+    "--size",
+    callback=_size,
+    default="256",
+    show_default=True,
+    help="Of the images: 512, or height and width as 480x640.",
+)
+@click.option("--batch", default=1, show_default=True, help="Images at a time.")
+@device_option
+@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of the CPU; torch's choice if left.")
+@json_option
+def bench_command(
+    encoder: str,
+    arch: str,
+    size: tuple[int, int],
+    batch: int,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Time a model on ENCODER: eager, optimized, and smp's where it is installed.
+
+    Random weights, the same in all; every output is compared with float64 before it is timed.
+
+    \b
+    Example:
+      segzoo bench resnet34 --size 512 --batch 4
+    """
+    import torch
+
+    from ..bench import run_bench
+    from ..devices import choose_device
+
+    where = choose_device(device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        facts = {
+            "encoder": encoder,
+            "arch": arch,
+            "size": size,
+            "batch": batch,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name(where) if where.type == "cuda" else str(where),
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+        }
+        found = run_bench(encoder, arch=arch, size=size, batch=batch, device=where, dtype=dtype)
+    finally:
+        torch.set_num_threads(before)
+    rows = _rows(found, batch)
+    if as_json:
+        print_json({**facts, "baseline": found.baseline, "smp": found.reason, "ways": rows})
+    else:
+        _print(facts, found, rows)
+    failed = [name for name, row in rows.items() if name.startswith("segzoo") and "reason" in row]
+    if failed:
+        raise PartialFailureError(f"Not timed: {', '.join(failed)}.")
+
+
+def _rows(found: Comparison, batch: int) -> dict[str, dict[str, Any]]:
+    """For each way its figures, or the reason why it has none."""
+    base = found.results[found.baseline].timing if found.baseline else None
+    rows: dict[str, dict[str, Any]] = {}
+    for name, result in found.results.items():
+        if result.timing is None or base is None:
+            rows[name] = {"reason": result.reason}
+            continue
+        rows[name] = {
+            "ms": result.timing.summary(),
+            "images_per_second": round(batch * 1e3 / result.timing.median, 2),
+            "ratio": round(result.timing.speed_up_over(base), 3),
+            "difference_to_float64": result.difference,
+        }
+    return rows
+
+
+def _print(facts: dict[str, Any], found: Comparison, rows: dict[str, dict[str, Any]]) -> None:
+    height, width = facts["size"]
+    click.echo(
+        f"{facts['arch']} on {facts['encoder']}, {facts['batch']} x {height}x{width}, "
+        f"{facts['dtype']}, {facts['device']}, {facts['threads']} threads, torch {facts['torch']}\n"
+    )
+    click.echo(f"{'':18}{'ms':>10}{'images/s':>10}{'ratio':>8}")
+    for name, row in rows.items():
+        if "reason" in row:
+            click.echo(f"{name:18}not timed: {row['reason']}")
+            continue
+        click.echo(
+            f"{name:18}{row['ms']['median']:>10.2f}{row['images_per_second']:>10.2f}"
+            f"{row['ratio']:>8.2f}"
+        )
+    if found.baseline:
+        click.echo(f"\nratio: how many times faster than {found.baseline}")
+    if found.reason:
+        click.echo(f"smp: {found.reason}")

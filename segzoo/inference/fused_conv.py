@@ -1,0 +1,173 @@
+"""A convolution with what follows it: bias, an addition, an activation, in one step where possible.
+
+Three ways to compute the same values. ``torch`` calls the operations one after the other.
+``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
+the map to memory once instead of up to four times; both are what ``torch.compile`` itself uses on
+CPUs, and which of them helps depends on the shape: see :mod:`~segzoo.inference.choosing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Activations by the name that oneDNN gives them.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu_,
+    "swish": lambda x: F.silu(x, inplace=True),
+    "hardswish": lambda x: F.hardswish(x, inplace=True),
+}
+#: Ways to compute, the plain one first.
+KERNELS = ("torch", "onednn", "cudnn")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution walks over its input."""
+
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (1, 1)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Geometry | None:
+        """That of a module; None where it does more than a plain convolution with zero padding."""
+        plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
+        if not plain or isinstance(conv.padding, str):
+            return None
+        return cls(conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class FusedConv(nn.Module):
+    """``act(conv(x) + bias [+ other])``.
+
+    Args:
+        weight: As the convolution of that geometry takes it.
+        bias: One value for each output, or None.
+        geometry: How it walks.
+        act: A name of :data:`ACTIVATIONS`.
+        adds: Whether there is an ``other`` to add.
+
+    Attributes:
+        kernel: The name of :data:`KERNELS` that computes it.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        *,
+        act: str = "none",
+        adds: bool = False,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.geometry = geometry
+        self.act = act
+        self.adds = adds
+        self.kernel = "torch"
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
+        if self.kernel == "onednn":
+            return self._onednn(x, other)
+        if self.kernel == "cudnn":
+            return self._cudnn(x, other)
+        g = self.geometry
+        if g.transposed:
+            out = F.conv_transpose2d(
+                x, self.weight, self.bias, g.stride, g.padding, 0, g.groups, g.dilation
+            )
+        else:
+            out = F.conv2d(x, self.weight, self.bias, g.stride, g.padding, g.dilation, g.groups)
+        if other is not None:
+            out = out.add_(other)
+        return ACTIVATIONS[self.act](out)
+
+    def use(self, kernel: str, x: Tensor) -> None:
+        """Compute with that kernel from now on; ``x`` is an input of the shape that matters most.
+
+        Raises:
+            Exception: Whatever the library raises for a shape or a type that it does not take.
+        """
+        self._packed = self._pack(x) if kernel == "onednn" else None
+        self.kernel = kernel
+
+    def kernels(self, device: torch.device) -> list[str]:
+        """Those that may be tried on a device; whether they work for a shape is seen by trying."""
+        if device.type == "cpu" and torch._C._has_mkldnn:
+            return ["torch"] if self.geometry.transposed and self.adds else ["torch", "onednn"]
+        fits = self.act == "relu" and not self.geometry.transposed
+        if device.type == "cuda" and torch._C._has_cudnn and fits:
+            return ["torch", "cudnn"]
+        return ["torch"]
+
+    def signature(self) -> tuple[object, ...]:
+        """What its speed may depend on, besides its inputs."""
+        return (self.geometry, self.act, self.adds, tuple(self.weight.shape))
+
+    def with_weight(self, weight: Tensor, **changes: Any) -> FusedConv:
+        """Another of the same activation, without a bias unless ``changes`` gives one."""
+        bias = changes.pop("bias", None)
+        geometry = replace(self.geometry, **changes.pop("geometry", {}))
+        return FusedConv(weight, bias, geometry, **{"act": self.act, **changes})
+
+    def _pack(self, x: Tensor) -> Tensor:
+        """The weight in the order that oneDNN wants for inputs like ``x``."""
+        g, size = self.geometry, list(x.shape)
+        if g.transposed:
+            packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+                self.weight.contiguous(), g.padding, (0, 0), g.stride, g.dilation, g.groups, size
+            )
+            return packed
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own hints lag behind it
+        packed = reorder(self.weight.to_mkldnn(), g.padding, g.stride, g.dilation, g.groups, size)
+        return packed
+
+    def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        g, ops = self.geometry, torch.ops.mkldnn
+        place = (g.stride, g.dilation, g.groups)
+        out: Tensor
+        if g.transposed:
+            out = ops._convolution_transpose_pointwise(
+                x, self._packed, self.bias, g.padding, (0, 0), *place, self.act, [], ""
+            )
+        elif other is None:
+            out = ops._convolution_pointwise(
+                x, self._packed, self.bias, g.padding, *place, self.act, [], ""
+            )
+        else:
+            act = None if self.act == "none" else self.act
+            out = ops._convolution_pointwise.binary(
+                x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], ""
+            )
+        return out
+
+    def _cudnn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        g, aten = self.geometry, torch.ops.aten
+        place = (g.stride, g.padding, g.dilation, g.groups)
+        out: Tensor
+        if other is None:
+            out = aten.cudnn_convolution_relu(x, self.weight, self.bias, *place)
+        else:
+            out = aten.cudnn_convolution_add_relu(x, self.weight, other, 1.0, self.bias, *place)
+        return out
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of it."""
+        adds = " + other" if self.adds else ""
+        return f"{tuple(self.weight.shape)}, {self.act}(conv{adds}) by {self.kernel}"

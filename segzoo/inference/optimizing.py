@@ -1,0 +1,391 @@
+"""A model made fast for inference, with the same outputs.
+
+The passes are exact algebra; each is tried on a copy, compared with the source model on two images
+(the example and a small odd one), and left out where the outputs differ by more than roundings.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models import reparameterize_model
+from timm.models._features import FeatureHooks
+from torch import Tensor, fx, nn
+
+from .. import checks
+from ..errors import ArgumentError, InputError, OptimizationError
+from ..models import SegmentationModel
+from ..models.inputs import check_batch, classes_of, warn_if_resized
+from ..preprocessing import Normalization
+from .backends import BACKENDS, make_backend
+from .choosing import choose
+from .epilogues import fuse_epilogues
+from .folding import fold_batchnorm
+from .fused_conv import FusedConv
+from .judging import Judge
+from .rewriting import DoubledConv, rewrite_decoder
+from .timing import in_turn
+from .tracing import Body, is_opaque, trace
+
+#: What an optimised model is tuned for where no example is given.
+_SIDE = 512
+#: The other image that passes are checked on: odd sides, where no map is twice another.
+_ODD = (65, 97)
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What became of one pass.
+
+    Attributes:
+        name: The pass.
+        applied: Whether the optimised model has it.
+        detail: What it did, or why it was left out.
+    """
+
+    name: str
+    applied: bool
+    detail: str
+
+
+def optimize(
+    model: SegmentationModel,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    backend: str = "auto",
+    example: Tensor | None = None,
+    tolerance: float | None = None,
+) -> OptimizedModel:
+    """A copy of a model that only does inference, and that as fast as it can; yours stays as it is.
+
+    >>> model = segzoo.Unet("resnet18", classes=3).eval()
+    >>> fast = segzoo.optimize(model, example=torch.rand(1, 3, 64, 96))
+    >>> fast(torch.rand(1, 3, 64, 96)).shape
+    torch.Size([1, 3, 64, 96])
+
+    Args:
+        model: In eval mode, on the device where it is to run.
+        dtype: The precision to compute in, such as ``torch.bfloat16``; None for the model's own.
+        channels_last: Keep maps in memory cell by cell rather than plane by plane.
+        backend: ``eager``, ``compile`` (torch.compile) or ``cudagraph``; ``auto`` takes the
+            fastest of those that need no compiler, and chooses the way to compute each step by a
+            short timing. With a named backend nothing is timed, and two runs make the same model.
+        example: A batch ``(N, C, H, W)`` of the shape that matters most: ways are compared on it,
+            and a compiled or recorded backend is made for it. None for one image of 512x512.
+            Other shapes work too.
+        tolerance: Largest difference to the source model, relative to its largest logit; None for
+            1e-5 in float32, and in a lower precision for an error no larger than that of the model
+            merely cast.
+
+    Raises:
+        ArgumentError: No segzoo model, one in training mode or with hooks, or a precision or a
+            backend that the device does not have.
+        InputError: An example that the model does not take.
+        OptimizationError: The outputs differ by more than ``tolerance``.
+    """
+    _check_model(model)
+    source = next(model.parameters())
+    device = source.device
+    checks.choice("backend", backend, ("auto", *BACKENDS))
+    checks.flag("channels_last", channels_last)
+    if backend == "cudagraph" and device.type != "cuda":
+        raise ArgumentError(f"backend='cudagraph' needs a CUDA device; the model is on {device}.")
+    if tolerance is not None:
+        tolerance = checks.number("tolerance", tolerance, minimum=0, maximum=1)
+    dtype = _usable(source.dtype if dtype is None else dtype, device)
+    if example is None:
+        example = torch.rand(1, model.in_channels, _SIDE, _SIDE, device=device)
+    check_batch(example, model.in_channels)
+    if example.device != device:
+        raise InputError(f"The example is on {example.device}, the model on {device}.")
+    with torch.inference_mode():
+        return _Optimizer(model, example, dtype, channels_last).run(backend, tolerance)
+
+
+class OptimizedModel(nn.Module):
+    """A model for inference, made by :func:`optimize`: images in, logits out.
+
+    It takes images of any size on its device, computes in its own precision whatever floating
+    point type comes, and cannot be trained, moved, copied or saved: those are for the model that
+    it was made from.
+
+    Attributes:
+        passes: What was done to it, a tuple of :class:`PassReport`.
+        device: Where it computes.
+        dtype: Its precision, and that of its logits.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        body: Body,
+        run: nn.Module,
+        passes: tuple[PassReport, ...],
+        example: Tensor,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.config = model.config
+        self.threshold = model.threshold
+        self.passes = passes
+        self.device, self.dtype = example.device, example.dtype
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._encoder = body.encoder
+        self._run = run
+        self._ready = True
+        super().train(False)
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+        return self.config.classes
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the image."""
+        return self.config.in_channels
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the model expects of its pixels; call it on an image."""
+        assert self.config.normalization is not None  # a model fills it in
+        return self.config.normalization
+
+    @torch.inference_mode()
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
+
+        Raises:
+            InputError: Another shape, integers, or an image on another device.
+        """
+        check_batch(image, self.in_channels)
+        if image.device != self.device:
+            raise InputError(
+                f"The image is on {image.device}, the optimised model on {self.device}."
+            )
+        warn_if_resized(image, self._encoder)
+        rule = self._encoder.size_rule
+        fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
+        return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
+        return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))
+
+    def report(self) -> str:
+        """What each pass did, or why it was left out, one line each."""
+        width = max(len(item.name) for item in self.passes)
+        return "\n".join(
+            f"{'x' if item.applied else ' '} {item.name:{width}}  {item.detail}"
+            for item in self.passes
+        )
+
+    def train(self, mode: bool = True) -> OptimizedModel:
+        """Refused for True: batch norms are folded, so there is nothing left to train.
+
+        Raises:
+            ArgumentError: ``mode`` is True.
+        """
+        if mode:
+            raise ArgumentError(
+                "An optimised model cannot be trained. Train the model that it was made from, and "
+                "optimise it again."
+            )
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OptimizedModel:
+        raise ArgumentError(
+            f"An optimised model is made for its device and precision ({self.device}, "
+            f"{self.dtype}). Move or cast the model that it was made from, and optimise it again."
+        )
+
+    def __reduce_ex__(self, protocol: object) -> str | tuple[object, ...]:
+        raise ArgumentError(
+            "An optimised model cannot be copied or saved: its weights are packed for this "
+            "machine. Save the model that it was made from (model.save_pretrained), or export it "
+            "(segzoo.export)."
+        )
+
+
+class _Optimizer:
+    """One run of :func:`optimize`: the body so far, and what was reported."""
+
+    def __init__(
+        self, model: SegmentationModel, example: Tensor, dtype: torch.dtype, channels_last: bool
+    ) -> None:
+        self.model = model
+        self.channels_last = channels_last
+        self.dtype = dtype
+        rule, source = model.encoder.size_rule, next(model.parameters())
+        seeded = torch.Generator().manual_seed(0)
+        small = torch.rand(1, model.in_channels, *_ODD, generator=seeded).to(source.device)
+        self.images = [rule.fit(image.to(source.dtype)) for image in (example, small)]
+        self.judge = Judge(model, self.images)
+        self.reports: list[PassReport] = []
+
+    def run(self, backend: str, tolerance: float | None) -> OptimizedModel:
+        body = self._traced()
+        body = self._tried(body, "fold batch norm", _fold)
+        body = self._tried(body, "rewrite decoder", self._rewrite)
+        body = self._tried(body, "fuse epilogues", _fuse)
+        body = body.to(self.dtype)
+        image = self.images[0].to(self.dtype)
+        if self.channels_last:
+            body = body.to(memory_format=torch.channels_last)
+            image = image.contiguous(memory_format=torch.channels_last)
+        self._note("channels last", self.channels_last, "maps are kept cell by cell")
+        choose(body, image, timed=backend == "auto", compiled=backend == "compile")
+        self._note_choices(body)
+        run = self._backend(body, backend, image)
+        self._check_outputs(run, tolerance)
+        reports = tuple(self.reports)
+        return OptimizedModel(self.model, body, run, reports, image, self.channels_last)
+
+    def _traced(self) -> Body:
+        """The model as graphs, its branches merged where the backbone can do that itself."""
+        merged = copy.deepcopy(self.model)
+        count = len(list(merged.encoder.backbone.modules()))
+        # In double precision, so that merging rounds once.
+        backbone = reparameterize_model(merged.encoder.backbone.double())
+        merged.encoder.backbone = backbone.to(next(self.model.parameters()).dtype)
+        fewer = count - len(list(merged.encoder.backbone.modules()))
+        body = trace(merged, self.images[1])
+        if fewer:
+            good, detail = self._verdict(body)
+            self._note("merge branches", good, f"{fewer} modules fewer; {detail}")
+            body = body if good else trace(self.model, self.images[1])
+        traced = sum(isinstance(part, fx.GraphModule) for part in body.parts())
+        kept = sum(
+            1
+            for graph in body.graphs()
+            for node in graph.graph.nodes
+            if node.op == "call_module" and is_opaque(graph.get_submodule(str(node.target)))
+        )
+        detail = f"{traced} of 2 parts are graphs; {kept} of their modules are kept whole"
+        self._note("trace", traced > 0, detail)
+        return body
+
+    def _rewrite(self, body: Body) -> str:
+        if not isinstance(body.decode, fx.GraphModule):
+            return ""
+        small = self.images[1]
+        count = rewrite_decoder(body.decode, body.encoder(small), small)
+        return f"{count} blocks without doubled maps and concatenations" if count else ""
+
+    def _tried(self, body: Body, name: str, change: Callable[[Body], str]) -> Body:
+        """The body with a pass, if its outputs stay what they were; else the body."""
+        changed = copy.deepcopy(body)
+        try:
+            detail = change(changed)
+            good, outcome = self._verdict(changed) if detail else (False, "no such steps")
+        except Exception as error:  # a pass is a convenience: it must not cost the model
+            lines = str(error).splitlines()
+            good, outcome = False, f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+            detail = ""
+        self._note(name, good, "; ".join(filter(None, (detail, outcome))))
+        return changed if good else body
+
+    def _verdict(self, body: Body) -> tuple[bool, str]:
+        return self.judge.verdict(body, self.images[0].dtype, None)
+
+    def _note_choices(self, body: Body) -> None:
+        blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
+        spare = {block.ways["plain"] for block in blocks if block.way != "plain"}
+        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in spare]
+        ways = [block.way for block in blocks] + [conv.kernel for conv in steps]
+        counts = {way: ways.count(way) for way in sorted(set(ways))}
+        detail = ", ".join(f"{count} {way}" for way, count in counts.items())
+        self._note("choose ways", bool(ways), detail or "nothing to choose")
+
+    def _backend(self, body: Body, backend: str, image: Tensor) -> nn.Module:
+        """The backend of that name, or the fastest of those that are quick to make."""
+        names = [backend]
+        if backend == "auto":
+            names = ["eager", "cudagraph"] if image.device.type == "cuda" else ["eager"]
+        candidates: dict[str, nn.Module] = {}
+        for name in names:
+            try:
+                candidates[name] = make_backend(name, body, image)
+            except Exception as error:
+                if name == backend:
+                    raise OptimizationError(f"backend={name!r} failed: {error}") from error
+                self._note(f"backend {name}", False, str(error).splitlines()[0][:160])
+        best = names[0]
+        if len(candidates) > 1:
+            calls = {name: _call(run, image) for name, run in candidates.items()}
+            timings = in_turn(calls, device=image.device, rounds=7)
+            best = min(timings, key=lambda name: timings[name].median)
+        self._note(f"backend {best}", True, "runs it")
+        return candidates[best]
+
+    def _check_outputs(self, run: nn.Module, tolerance: float | None) -> None:
+        """Raise unless the outputs are as near to the source's as was asked for."""
+        good, detail = self.judge.verdict(run, self.dtype, tolerance)
+        if not good:
+            raise OptimizationError(
+                f"The optimised model is too far from its source: {detail}. Allow more with "
+                "tolerance=, or use another dtype."
+            )
+        self._note("outputs", True, f"{detail} ({self.dtype})")
+
+    def _note(self, name: str, applied: bool, detail: str) -> None:
+        self.reports.append(PassReport(name, applied, detail))
+
+
+def _fold(body: Body) -> str:
+    count = sum(fold_batchnorm(graph) for graph in body.graphs())
+    return f"{count} folded in float64" if count else ""
+
+
+def _fuse(body: Body) -> str:
+    count = sum(fuse_epilogues(graph) for graph in body.graphs())
+    return f"{count} convolutions with what follows them" if count else ""
+
+
+def _call(run: nn.Module, image: Tensor) -> Callable[[], object]:
+    return lambda: run(image)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, SegmentationModel):
+        raise ArgumentError(
+            f"optimize takes a segzoo model, got {type(model).__name__}. "
+            "segzoo.convert brings over models of other libraries."
+        )
+    if model.training:
+        raise ArgumentError("The model is in training mode; call model.eval() first.")
+    for name, module in model.named_modules():
+        dicts = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        if not all(_is_timms(hook) for hooks in dicts for hook in hooks.values()):
+            raise ArgumentError(
+                f"{name or 'The model'} has hooks, which would be lost. Remove them first."
+            )
+
+
+def _is_timms(hook: Any) -> bool:
+    """Whether a backbone collects its maps by that hook."""
+    owner = getattr(getattr(hook, "func", hook), "__self__", None)
+    return isinstance(owner, FeatureHooks)
+
+
+def _usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype, if it is a floating point type that the device can convolve."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ArgumentError(f"dtype must be a floating point torch.dtype, got {dtype!r}.")
+    lacking = ArgumentError(f"The device {device} cannot compute in {dtype}; try torch.float32.")
+    if device.type == "cuda" and dtype is torch.bfloat16:
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise lacking
+        return dtype
+    try:
+        x = torch.zeros(1, 1, 3, 3, dtype=dtype, device=device)
+        torch.nn.functional.conv2d(x, x)
+    except Exception as error:
+        raise lacking from error
+    return dtype

@@ -1,0 +1,159 @@
+"""Double, concatenate, convolve: computed without the doubled map and without the concatenation.
+
+The algebra is in :mod:`segzoo.upsampled`. It holds where a map is resized by nearest neighbours to
+exactly twice its size, which an odd image does not do at every step: then the plain way is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from ..upsampled import doubled_kernel
+from .epilogues import activation, only_user, replace_step
+from .fused_conv import FusedConv, Geometry
+from .tracing import simplify
+
+_DOUBLING = {"stride": (2, 2), "transposed": True}
+
+
+class DoubledConv(nn.Module):
+    """``act(conv(cat(resize(x), skip)) + bias)`` in the way that :attr:`way` names.
+
+    Args:
+        conv: The plain convolution with its activation, on ``x`` and then ``skip``.
+        in_channels: Of ``x``; the rest of the convolution's inputs is ``skip``.
+        mode: How ``x`` is resized.
+
+    Attributes:
+        way: ``plain``; ``split``: two convolutions, no concatenation; ``transposed``: the one of
+            ``x`` on the small map.
+    """
+
+    def __init__(self, conv: FusedConv, in_channels: int, *, mode: str = "nearest") -> None:
+        super().__init__()
+        self.mode = mode
+        self.in_channels = in_channels
+        self.ways = nn.ModuleDict({"plain": conv})
+        above, beside = conv.weight[:, :in_channels], conv.weight[:, in_channels:]
+        if beside.shape[1]:
+            self.ways["beside"] = conv.with_weight(beside, adds=True)
+            self.ways["split"] = conv.with_weight(above, bias=conv.bias, act="none")
+        self.ways["transposed"] = conv.with_weight(
+            doubled_kernel(above.double()).to(above.dtype),
+            bias=conv.bias,
+            geometry=_DOUBLING,
+            act="none" if beside.shape[1] else conv.act,
+        )
+        self.way = "transposed"
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
+        if self.way == "plain" or not self.doubles(x, size):
+            x = F.interpolate(x, size, mode=self.mode)
+            return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
+        if self.way == "split":
+            x = F.interpolate(x, size, mode=self.mode)
+        x = self._run(self.way, x)
+        return x if skip is None else self._run("beside", skip, x)
+
+    @staticmethod
+    def doubles(x: Tensor, size: tuple[int, int]) -> bool:
+        """Whether a map becomes exactly twice as large; the algebra holds for nothing else."""
+        return bool(size[0] == 2 * x.shape[-2] and size[1] == 2 * x.shape[-1])
+
+    def _run(self, name: str, *inputs: Tensor) -> Tensor:
+        out: Tensor = self.ways[name](*inputs)
+        return out
+
+    def signature(self) -> tuple[object, ...]:
+        """What its speed may depend on, besides its inputs."""
+        plain = self.ways["plain"]
+        assert isinstance(plain, FusedConv)
+        return ("double", *plain.signature())
+
+    def choices(self) -> list[str]:
+        """The ways there are."""
+        return [name for name in self.ways if name != "beside"]
+
+    def keep(self, way: str) -> None:
+        """Decide for a way, and forget the weights that only others need.
+
+        The plain one stays: a size that is not twice the map's needs it.
+        """
+        self.way = way
+        needed = {"plain", way} | ({"beside"} if way != "plain" else set())
+        for name in set(self.ways) - needed:
+            del self.ways[name]
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of it."""
+        return self.way
+
+
+def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) -> int:
+    """Replace what :class:`DoubledConv` computes, in place.
+
+    Looked for: a nearest-neighbour resize to a given size, alone or concatenated before one other
+    map, that only a plain 3x3 convolution uses. What does not look so (another interpolation,
+    attention on the concatenation) stays as it is.
+
+    Args:
+        graph: The decoder.
+        maps: Inputs of it, of any size: one run tells how many channels each step has.
+        image: The image that the maps came from.
+
+    Returns:
+        How many were replaced.
+    """
+    ShapeProp(graph).propagate(maps, image)
+    replaced = 0
+    for node in list(graph.graph.nodes):
+        found = _match(graph, node)
+        if found is None:
+            continue
+        resize, skip, conv = found
+        following = only_user(node)
+        act = activation(graph, following)
+        last = following if act is not None and following is not None else node
+        x, size = resize.args[0], resize.kwargs["size"]
+        channels = resize.meta["tensor_meta"].shape[1]
+        geometry = Geometry.of(conv)
+        assert geometry is not None  # looked at by _match
+        fused = FusedConv(conv.weight, conv.bias, geometry, act=act or "none")
+        module = DoubledConv(fused, channels, mode=str(resize.kwargs["mode"]))
+        replace_step(graph, node, last, module, (x, skip, size))
+        replaced += 1
+    simplify(graph)
+    return replaced
+
+
+def _match(
+    graph: fx.GraphModule, node: fx.Node
+) -> tuple[fx.Node, fx.Node | None, nn.Conv2d] | None:
+    """The resize, the map beside it and the convolution, where a step ends such a chain."""
+    conv = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if not isinstance(conv, nn.Conv2d) or Geometry.of(conv) != Geometry():
+        return None
+    if conv.kernel_size != (3, 3):
+        return None
+    source: Any = node.args[0]
+    if len(source.users) > 1:
+        return None
+    skip = None
+    if source.op == "call_function" and source.target is torch.cat:
+        parts = source.args[0]
+        if len(parts) != 2 or source.kwargs.get("dim", *source.args[1:]) != 1:
+            return None
+        source, skip = parts
+        if len(source.users) > 1:
+            return None
+    if source.target is not F.interpolate or "nearest" not in source.kwargs.get("mode", ""):
+        return None
+    if not source.kwargs.get("size"):
+        return None
+    return source, skip, conv

@@ -1,0 +1,108 @@
+"""``segzoo bench``: the same weights in both libraries, figures, reasons and refusals."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import segzoo
+from segzoo import bench
+from segzoo.cli import main
+
+SIZE = (64, 64)
+
+
+def run(capsys, *arguments):
+    code = main(["bench", *arguments])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err.splitlines()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["resnet18", "mobilenetv3_small_050"])
+def test_both_models_have_the_same_settled_weights(encoder):
+    pair = bench.make_pair(encoder, "unet", SIZE)
+    image = torch.randn(2, 3, *SIZE)
+    assert torch.equal(pair.ours(image), pair.theirs(image))
+    assert not any(p.min() == p.max() for p in pair.ours.parameters())
+
+
+@torch.no_grad()
+def test_settled_models_neither_explode_nor_vanish():
+    model = segzoo.Unet("resnet18", classes=3)
+    images = torch.randn(2, 3, *SIZE)
+    bench.settle(model, images)
+    assert not model.training
+    logits = model(images)
+    assert 0.01 < logits.std() < 100
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.1}
+
+
+def test_without_smp_ours_is_timed_alone_and_the_reason_told(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    _, out, _ = run(capsys, "resnet18", "--size", "32", "--threads", "1")
+    assert "smp: not installed: pip install segmentation-models-pytorch" in out
+    assert "how many times faster than segzoo eager" in out
+    assert "smp eager" not in out
+
+
+def test_what_smp_cannot_build_is_told():
+    pair = bench.make_pair("vit_tiny_patch16_224", "unet", SIZE)
+    assert pair.theirs is None
+    assert "Unsupported model downsampling pattern" in pair.reason
+    assert bench.make_pair("resnet18", "dynamic_unet", SIZE).reason == (
+        "smp has no architecture dynamic_unet"
+    )
+
+
+def test_the_figures_belong_together(capsys):
+    threads = torch.get_num_threads()
+    code, out, err = run(
+        capsys, "resnet18", "--size", "64x32", "--batch", "2", "--device", "cpu", "--json"
+    )
+    facts = json.loads(out)
+    assert (code, err) == (0, [])
+    assert torch.get_num_threads() == threads
+    assert (facts["size"], facts["batch"], facts["smp"]) == ([64, 32], 2, None)
+    ways = facts["ways"]
+    assert list(ways) == ["segzoo eager", "segzoo optimized", "smp eager", "smp channels_last"]
+    for row in ways.values():
+        assert row["images_per_second"] == pytest.approx(2e3 / row["ms"]["median"], rel=0.01)
+        assert row["difference_to_float64"] < 1e-4
+    assert facts["baseline"].startswith("smp")
+    assert ways[facts["baseline"]]["ratio"] == 1
+
+
+def test_a_wrong_output_is_not_timed_and_the_exit_code_is_1(capsys, monkeypatch):
+    def wrong(model, image, dtype, **_):
+        return lambda: model(image) * 1.01
+
+    monkeypatch.setattr(bench, "optimized", wrong)
+    code, out, err = run(capsys, "resnet18", "--size", "32")
+    assert code == 1
+    assert "segzoo optimized  not timed: wrong output: differs by" in out
+    assert err == ["segzoo: Not timed: segzoo optimized."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("resnet43",), "Did you mean resnet34"),
+        (("resnet18", "--size", "big"), "'big' is no size: give 512, or height and width"),
+        (("resnet18", "--size", "0x32"), "'0x32' is no size"),
+        (("resnet18", "--size", "99999"), "size must be between 1 and 16384"),
+        (("resnet18", "--batch", "0"), "batch must be between 1 and 4096, got 0"),
+        (("resnet18", "--dtype", "float61"), "Did you mean float16"),
+        (("resnet18", "--arch", "unett"), "Did you mean unet"),
+        (("resnet18", "--device", "gpu9"), "'gpu9' cannot be used"),
+        (("resnet18", "--threads", "0"), "0 is not in the range"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_use_is_one_line_and_exit_code_2(capsys, arguments, message):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert message in err[0]
