@@ -225,12 +225,14 @@ def _check_bands(name: str, options: str, rule: SizeRule, in_channels: int) -> N
 
 @functools.lru_cache(maxsize=4096)
 def outline(name: str) -> tuple[tuple[FeatureSpec, ...], int]:
-    """The maps and the number of weights, from one build; nothing is run to find out more.
+    """The maps and the number of weights, from a build; nothing is run to find out more.
 
     Raises:
         EncoderError: timm cannot build it.
     """
-    meta = meta_backbone(name, taps(name, None, {}))
+    plain = meta_backbone(name, {})
+    chosen = taps(name, plain, None, {})
+    meta = meta_backbone(name, chosen) if chosen else plain
     return backbone_features(meta), parameter_count(meta)
 
 

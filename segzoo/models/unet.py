@@ -266,7 +266,8 @@ class UnetDecoder(nn.Module):
         """Of a map at a stride where the encoder has none."""
         if self.rounding == "down":
             # torch's own maximum, so that a size may be a symbol in a graph.
-            return torch.sym_max(size[0] // stride, 1), torch.sym_max(size[1] // stride, 1)
+            height, width = (torch.sym_max(side // stride, 1) for side in size)
+            return cast(int, height), cast(int, width)
         return ceil_div(size[0], stride), ceil_div(size[1], stride)
 
 
