@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -267,7 +267,7 @@ class UnetDecoder(nn.Module):
         if self.rounding == "down":
             # torch's own maximum, so that a size may be a symbol in a graph.
             height, width = (torch.sym_max(side // stride, 1) for side in size)
-            return cast(int, height), cast(int, width)
+            return cast("int", height), cast("int", width)
         return ceil_div(size[0], stride), ceil_div(size[1], stride)
 
 
