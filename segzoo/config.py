@@ -27,6 +27,9 @@ MAX_CLASSES = 65536
 MAX_BANDS = 4096
 MAX_SIDE = 16384
 
+#: Metadata of a field that says how a model is begun or computed, not what it is: not saved.
+NOT_SAVED = {"saved": False}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -54,7 +57,7 @@ class ModelConfig:
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
     classes: int = field(default=1, kw_only=False)
     in_channels: int = 3
-    pretrained: bool | str = False
+    pretrained: bool | str = field(default=False, metadata=NOT_SAVED)
     depth: int | None = None
     image_size: tuple[int, int] | None = None
     normalization: Normalization | None = None
@@ -110,9 +113,16 @@ class ModelConfig:
     def arguments(self) -> dict[str, Any]:
         """The arguments as plain values, for JSON.
 
-        Without ``pretrained``, which says how a model was begun, not what it is.
+        Without those that say how a model was begun (``pretrained``) or how it computes, not what
+        it is.
         """
-        return {name: value for name, value in asdict(self).items() if name != "pretrained"}
+        values = asdict(self)
+        return {name: values[name] for name in self.saved()}
+
+    @classmethod
+    def saved(cls) -> list[str]:
+        """The names of the arguments that a saved model keeps."""
+        return [item.name for item in fields(cls) if item.metadata.get("saved", True)]
 
     @classmethod
     def from_arguments(cls: type[ConfigT], arguments: Mapping[str, Any]) -> ConfigT:
@@ -121,8 +131,7 @@ class ModelConfig:
         Raises:
             ArgumentError: An unknown argument, a wrong type or a value out of range.
         """
-        known = [item.name for item in fields(cls) if item.name != "pretrained"]
-        checks.keywords(cls.__name__, arguments, known)
+        checks.keywords(cls.__name__, arguments, cls.saved())
         values = dict(arguments)
         if values.get("normalization") is not None:
             values["normalization"] = _normalization(values["normalization"])

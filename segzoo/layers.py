@@ -81,7 +81,11 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` -> ``(N, out_channels, H, W)``."""
-        out: Tensor = self.act(self.norm(self.conv(x)))
+        return self.finish(self.conv(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What comes after the convolution."""
+        out: Tensor = self.act(self.norm(x))
         return out
 
 

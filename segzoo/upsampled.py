@@ -14,20 +14,30 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-#: Rows: the four taps of the transposed kernel along one axis. Columns: the taps of the 3x3 kernel
-#: that meet the same small cell there.
-_SUMS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+from .recording import in_export
+
+#: Ways to resize that repeat each cell in a 2x2 square where a map becomes twice as large.
+DOUBLING = ("nearest", "nearest-exact", "area")
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:
-    """From a kernel ``(O, C, 3, 3)`` of ``conv2d`` the ``(C, O, 4, 4)`` of ``conv_transpose2d``.
+    """The kernel ``(C, O, 4, 4)`` of ``conv_transpose2d`` from ``conv2d``'s ``(O, C, 3, 3)``.
 
     Differentiable; the sums are exact where the weights' precision holds them.
     """
-    sums = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
-    return torch.einsum("ai,bj,ocij->coab", sums, sums, weight)
+    return _sums(_sums(weight, 2), 3).transpose(0, 1)
+
+
+def _sums(weight: Tensor, axis: int) -> Tensor:
+    """Three taps to four: each is the sum of those that meet the same small cell there.
+
+    By additions: a product with a matrix of ones would be rounded to what autocast or
+    ``torch.set_float32_matmul_precision`` say.
+    """
+    before, middle, after = weight.unbind(axis)
+    return torch.stack([after, middle + after, before + middle, before], axis)
 
 
 def conv_doubled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,3 +52,45 @@ def conv_doubled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         ``(N, O, 2 h, 2 w)``.
     """
     return F.conv_transpose2d(x, doubled_kernel(weight), bias, stride=2, padding=1)
+
+
+def conv_joined(x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of ``cat(double(x), skip)``, of which neither is made.
+
+    Args:
+        x: ``(N, C, h, w)``.
+        skip: ``(N, S, 2 h, 2 w)``; None where there is none.
+        weight: ``(O, C + S, 3, 3)``.
+        bias: ``(O,)`` or None.
+
+    Returns:
+        ``(N, O, 2 h, 2 w)``.
+    """
+    if skip is None:
+        return conv_doubled(x, weight, bias)
+    below = x.shape[1]
+    out = conv_doubled(x, weight[:, :below], bias)
+    return out.add_(F.conv2d(skip, weight[:, below:], padding=1))
+
+
+def doubles(x: Tensor, size: tuple[int, int], interpolation: str) -> bool:
+    """Whether resizing a map to ``size`` doubles it by repeating cells.
+
+    Not so while a graph is exported, which has to serve other sizes too.
+    """
+    if in_export() or interpolation not in DOUBLING:
+        return False
+    return size == (2 * x.shape[-2], 2 * x.shape[-1])
+
+
+def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is what it was built as, with nothing hung on it.
+
+    What others put in its place or add to it (adapters, parametrizations, hooks, quantization)
+    would be passed over if its weights were used without calling it.
+    """
+    hooks = (
+        *(module._forward_pre_hooks, module._forward_hooks),
+        *(module._backward_pre_hooks, module._backward_hooks),
+    )
+    return type(module) is kind and not any(hooks)

@@ -17,7 +17,9 @@ def test_logits_are_equal_to_the_bit(arguments):
     "arguments", [{}, {"attention": "scse"}, {"interpolation": "bilinear"}], ids=str
 )
 def test_a_training_step_gives_the_same_gradients_and_statistics(arguments):
-    assert step_difference(*make_pair(arguments, "resnet18"), (65, 49)) < 1e-9
+    pair = make_pair(arguments, "resnet18")
+    for size in ((65, 49), (64, 96)):  # at an even size the decoder computes in another way
+        assert step_difference(*pair, size) < 1e-9
 
 
 def test_the_reference_encoder_is_equal_to_the_bit():

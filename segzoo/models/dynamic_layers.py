@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import InstanceNorm2d, zero_bias
+from ..recording import in_graph
 from ..reparametrized import SpectralNormConv, WeightNormConv
 
 #: Activations by name.
@@ -38,13 +39,6 @@ def icnr_(weight: Tensor) -> Tensor:
     small = nn.init.kaiming_normal_(weight.new_empty(weight.shape[0] // 4, *weight.shape[1:]))
     with torch.no_grad():
         return weight.copy_(small.repeat_interleave(4, dim=0))
-
-
-def in_graph() -> bool:
-    """Whether the operations are being recorded for a graph, which has to serve every size."""
-    # torch does not type this function.
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_compiling()
 
 
 def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
