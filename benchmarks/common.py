@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from segzoo.inference.timing import Timing
 
@@ -65,6 +68,43 @@ def _driver() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.strip().partition("\n")[0] or None
+
+
+def saved_activations(model: nn.Module, image: Tensor) -> int:
+    """Bytes that autograd keeps between forward and backward, without the weights.
+
+    Every storage counts once, however many tensors share it.
+    """
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    storages: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(image)
+    return sum(storages.values())
+
+
+def peak_rise(run: Callable[[], object]) -> float:
+    """By how many MiB a call raises the peak of this process's resident memory; Linux only."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back before we look
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(entry: str) -> float:
+    """An entry of this process's status, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry)) / 1024
 
 
 def _version(package: str) -> str | None:

@@ -10,14 +10,11 @@ the median of the rounds' ratios. Peak memory is that of a process of its own.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,31 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
 
-from .common import summary, write_result
+from .common import peak_rise, saved_activations, summary, write_result
 from .fastai_models import Case, eval_difference, fastai_unet, make_pair, plain
 
 SIZE = 256
-
-
-def saved_activations(model: nn.Module, image: Tensor) -> int:
-    """Bytes that autograd keeps between forward and backward, without the weights.
-
-    Every storage counts once, however many tensors share it.
-    """
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    storages: dict[int, int] = {}
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)  # so that no address is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(image)
-    return sum(storages.values())
 
 
 def paired(
@@ -98,19 +74,7 @@ def peak(which: str, mode: str) -> None:
     case = Case("resnet34")
     model = fastai_unet(case) if which == "fastai" else segzoo.DynamicUnet(case.encoder, 3)
     image = _image(1 if mode == "inference" else 4)
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back before we look
-    run = (inference if mode == "inference" else step)(model, image)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
-    before = _status("VmRSS")
-    run()
-    print(_status("VmHWM") - before)
-
-
-def _status(entry: str) -> float:
-    """An entry of this process's status, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(entry)) / 1024
+    print(peak_rise((inference if mode == "inference" else step)(model, image)))
 
 
 def peaks(mode: str) -> dict[str, float]:
