@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 #: torch 2.6 cannot tell an export from a compilation.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -14,11 +15,19 @@ def in_graph() -> bool:
 
 
 def in_export() -> bool:
-    """Whether a graph is being recorded that leaves this process, and has to serve every size.
-
-    A compiled graph is guarded by the sizes that it was made for; such a one is not.
-    """
+    """Whether a graph is being recorded that leaves this process."""
     return _tracing() or bool(_exporting())
+
+
+def serves_other_sizes(x: Tensor) -> bool:
+    """Whether what is recorded of a map has to hold for other heights and widths too.
+
+    Not of a compiled graph, which is guarded by the sizes that it was made for.
+    """
+    if any(isinstance(side, torch.SymInt) for side in x.shape[-2:]):
+        return True
+    # Under dynamo a symbolic side passes for an int.
+    return _tracing() or (bool(_exporting()) and torch.compiler.is_dynamo_compiling())
 
 
 def _tracing() -> bool:

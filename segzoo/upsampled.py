@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recording import in_export
+from .recording import serves_other_sizes
 
 #: Ways to resize that repeat each cell in a 2x2 square where a map becomes twice as large.
 DOUBLING = ("nearest", "nearest-exact", "area")
@@ -74,11 +74,8 @@ def conv_joined(x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | N
 
 
 def doubles(x: Tensor, size: tuple[int, int], interpolation: str) -> bool:
-    """Whether resizing a map to ``size`` doubles it by repeating cells.
-
-    Not so while a graph is exported, which has to serve other sizes too.
-    """
-    if in_export() or interpolation not in DOUBLING:
+    """Whether resizing a map to ``size`` doubles it by repeating cells, whatever its size is."""
+    if interpolation not in DOUBLING or serves_other_sizes(x):
         return False
     return size == (2 * x.shape[-2], 2 * x.shape[-1])
 

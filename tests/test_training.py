@@ -238,6 +238,16 @@ def test_an_exported_graph_serves_every_size(training, strict):
         torch.testing.assert_close(program.module()(image), model(image), rtol=1e-4, atol=1e-5)
 
 
+def test_an_exported_graph_of_one_size_is_rewritten():
+    model = tiny_unet(decoder_impl="rewritten").eval()
+    image = torch.rand(2, 3, 32, 48)
+    program = torch.export.export(model, (image,))
+    torch.testing.assert_close(program.module()(image), model(image))
+    names = {str(node.target) for node in program.graph.nodes}
+    assert "aten.conv_transpose2d.input" in names
+    assert not {"aten.cat.default", "aten.upsample_nearest2d.vec"} & names
+
+
 def test_autocast_rounds_weights_once():
     model = tiny_unet(norm="none", decoder_impl="rewritten")
     image = torch.rand(2, 3, 32, 32)
