@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from .fastai import fastai_splitter
     from .features import FeatureSpec
-    from .inference import OptimizedModel, optimize
+    from .inference import OptimizedModel, export, optimize
     from .models import (
         ARCHITECTURES,
         DynamicUnet,
@@ -58,6 +58,7 @@ __all__ = [
     "create_encoder",
     "encoder_info",
     "errors",
+    "export",
     "fastai_splitter",
     "from_pretrained",
     "list_encoders",

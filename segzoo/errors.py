@@ -9,6 +9,7 @@
     ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
     ├── OptimizationError (RuntimeError)   the optimised model would not give the same outputs
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
+    ├── ExportError (RuntimeError)         a model that cannot become a file, or a file that differs
     ├── MissingPackageError (ImportError)  an optional dependency that is not installed
     └── StorageError (OSError)             a model could not be written or read
         ├── ConfigError                    config.json is not one of ours, or not valid
@@ -58,6 +59,10 @@ class OptimizationError(SegzooError, RuntimeError):
 
 class ConversionError(SegzooError, ValueError):
     """A checkpoint of another library that cannot be brought over exactly."""
+
+
+class ExportError(SegzooError, RuntimeError):
+    """A model that cannot be exported, or whose exported file does not give its logits."""
 
 
 class MissingPackageError(SegzooError, ImportError):

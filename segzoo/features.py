@@ -28,12 +28,13 @@ class FeatureSpec:
 
 
 def ceil_div(value: int, divisor: int) -> int:
-    """``value / divisor`` rounded up; exact on symbolic sizes too, where it stays symbolic.
+    """``value / divisor`` rounded up, of a size; exact on symbolic sizes, where it stays symbolic.
 
     >>> ceil_div(65, 32)
     3
     """
-    return -(-value // divisor)
+    # Not -(-value // divisor): an exported graph may divide negative numbers towards zero.
+    return (value + divisor - 1) // divisor
 
 
 def check_pyramid(features: Sequence[FeatureSpec]) -> tuple[FeatureSpec, ...]:

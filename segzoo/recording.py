@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 #: torch 2.6 cannot tell an export from a compilation.
 _exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -24,7 +24,7 @@ def serves_other_sizes(x: Tensor) -> bool:
 
     Not of a compiled graph, which is guarded by the sizes that it was made for.
     """
-    if any(isinstance(side, torch.SymInt) for side in x.shape[-2:]):
+    if isinstance(x, fx.Proxy) or any(isinstance(side, torch.SymInt) for side in x.shape[-2:]):
         return True
     # Under dynamo a symbolic side passes for an int.
     return _tracing() or (bool(_exporting()) and torch.compiler.is_dynamo_compiling())

@@ -16,6 +16,7 @@ from ..errors import SegzooError, nearest
 from .bench import bench_command
 from .convert import convert_command
 from .demo import demo_command
+from .export import export_command
 from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, one_line
@@ -29,6 +30,7 @@ COMMANDS: tuple[click.Command, ...] = (
     predict_command,
     bench_command,
     convert_command,
+    export_command,
     push_command,
     pull_command,
     demo_command,
