@@ -135,6 +135,28 @@ def dynamic_unet() -> str:
     return markdown(["resnet34", "fastai", "segzoo", "ratio"], rows)
 
 
+def training() -> str:
+    """A training step of the Unet beside smp's."""
+    head = [record("training")["encoder"]]
+    settings = record("training")["settings"].values()
+    for setting in settings:
+        what = f"{setting['batch']} images of {setting['size']}x{setting['size']}"
+        head += [f"{what}: images/s", "against smp's best", "kept, MiB", "peak, MiB"]
+    rows = []
+    for name in next(iter(settings))["candidates"]:
+        row = [name]
+        for found in (setting["candidates"][name] for setting in settings):
+            faster = found["speed_up_over_smp's_best"]
+            row += [
+                f"{found['images_per_second']:.2f}",
+                f"{faster:.2f}",
+                f"{found['kept_mib']:.0f}",
+                f"{found['peak_mib']:.0f}",
+            ]
+        rows.append(row)
+    return markdown(head, rows)
+
+
 def dynamic_parity() -> str:
     """DynamicUnet against fastai's own, on the same weights."""
     cases = record("dynamic_parity")["cases"]
@@ -215,6 +237,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo_iou": demo_iou,
     "dynamic_unet": dynamic_unet,
     "dynamic_parity": dynamic_parity,
+    "training": training,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),
     "throughput_gpu": lambda: throughput("gpu"),

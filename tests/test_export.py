@@ -1,7 +1,9 @@
 """Models as files for other runtimes: the same logits, the facts with them, nothing half written."""
 
 import copy
+import importlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -199,19 +201,18 @@ def _no_space(*_):
 
 
 def test_packages_that_are_missing(tmp_path, monkeypatch):
-    real = formats.importlib.import_module
-    missing = {"onnxscript"}
+    missing = set()
 
     def load(name):
-        if name in missing:
-            raise ImportError(name)
-        return real(name)
+        return importlib.import_module("no_such_package" if name in missing else name)
 
-    monkeypatch.setattr(formats.importlib, "import_module", load)
+    monkeypatch.setattr(formats, "importlib", SimpleNamespace(import_module=load))
     model = tiny_unet()
+    missing.add("onnxscript")
     with pytest.raises(MissingPackageError, match=r'onnxscript is needed.*"segzoo\[export\]"'):
         segzoo.export(model, tmp_path / "m.onnx", size=SIZE)
-    missing = {"onnxruntime"}
+    missing.clear()
+    missing.add("onnxruntime")
     with pytest.warns(UserWarning, match="not compared with the model: onnxruntime is needed"):
         assert segzoo.export(model, tmp_path / "m.onnx", size=SIZE).exists()
 
