@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -93,9 +94,8 @@ def export(
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
     with _explained("record the model's graph"):
-        program = _record(
-            _Static(plain, example, dynamic) if optimized else plain, example, dynamic
-        )
+        graph = _Static(plain, example, dynamic) if optimized else plain
+        program = _record(graph, example, dynamic)
     with _in_place(target) as temporary:
         with _explained(f"write the graph as {target.suffix}"):
             kind.write(program, temporary, describe(plain, None if dynamic else example))
@@ -148,11 +148,13 @@ class _Static(nn.Module):
 
 
 def _record(model: nn.Module, example: Tensor, dynamic: bool) -> ExportedProgram:
-    axes = dict.fromkeys(AXES, Dim.DYNAMIC)
+    free: Any = Dim.DYNAMIC
+    if callable(free):
+        # Without bounds torch reasons about a transformer's sizes for many minutes; 2.6 has none.
+        free = free(min=2, max=MAX_SIDE)
+    sizes = {INPUT: dict.fromkeys(AXES, free)} if dynamic else None
     with torch.no_grad():
-        return torch.export.export(
-            model, (example,), dynamic_shapes={INPUT: axes} if dynamic else None, strict=False
-        )
+        return torch.export.export(model, (example,), dynamic_shapes=sizes, strict=False)
 
 
 def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, Format]:
