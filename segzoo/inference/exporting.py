@@ -130,12 +130,12 @@ class _Static(nn.Module):
     def __init__(self, model: SegmentationModel, example: Tensor, dynamic: bool) -> None:
         super().__init__()
         self.rule: SizeRule = model.encoder.size_rule
-        self.body: Body = trace(model)
+        image = self.rule.fit(example[:1])
+        self.body: Body = trace(model, image)
         for graph in self.body.graphs():
             fold_batchnorm(graph)
         # Which steps double their map is known where sizes are.
         if not dynamic and isinstance(self.body.decode, fx.GraphModule):
-            image = self.rule.fit(example[:1])
             rewrite_decoder(self.body.decode, self.body.encoder(image), image)
             for step in self.body.modules():
                 if isinstance(step, DoubledConv):
