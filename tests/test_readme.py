@@ -18,12 +18,8 @@ from segzoo.models.diagram import diagram
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
-    "README.md",
-    "docs/quickstart.md",
-    "docs/resnet34.md",
-    "docs/dynamic_unet.md",
-    "docs/performance.md",
-    "docs/deployment.md",
+    *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
+    *("docs/performance.md", "docs/deployment.md"),
 )
 
 
