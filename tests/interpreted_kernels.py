@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from segzoo.errors import InputError
-from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, self_check, usable
-from segzoo.inference.kernels import checking, operators
+from segzoo.inference.kernels import (
+    ConvRelu,
+    ConvReluHead,
+    DoubleConcatConv,
+    checking,
+    operators,
+    self_check,
+    usable,
+)
 
 CPU = torch.device("cpu")
 #: Widths that are and are not multiples of what a product takes; maps of several tiles and of one
@@ -19,7 +26,7 @@ CASES = (
     (DoubleConcatConv, (40, 24, 3), (1, 1, 1)),
     (ConvRelu, (24, 16), (2, 9, 7)),
     (ConvRelu, (3, 40), (1, 1, 1)),
-    (ConvReluHead, (16, 16, 1), (2, 13, 8)),
+    (ConvReluHead, (16, 16, 1), (2, 7, 4)),
     (ConvReluHead, (3, 24, 11), (1, 1, 1)),
 )
 
@@ -45,7 +52,7 @@ def test_float32_equals_float64_borders_included(kind, widths, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("kind", "widths", "shape"), CASES)
+@pytest.mark.parametrize(("kind", "widths", "shape"), [CASES[i] for i in (1, 3, 6)])
 def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtype):
     kernel, weights, maps = case(kind, widths, shape)
     out = kernel.to(dtype)(*(None if x is None else x.to(dtype) for x in maps))

@@ -85,7 +85,7 @@ def _run_conv(
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
     # A kernel never touches the pointer of a map without channels; it gets one that exists.
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
-        tuning.conv[grid](
+        tuning.conv()[grid](
             out,
             bias if small is None else _channels_last(small),
             bias if full is None else _channels_last(full),
@@ -145,7 +145,7 @@ def _conv3x3_head(
     scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
-        tuning.head[(programs,)](
+        tuning.head()[(programs,)](
             out,
             _channels_last(x),
             scratch,

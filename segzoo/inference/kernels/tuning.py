@@ -5,6 +5,7 @@ Imports Triton, so it is imported when a kernel is first asked for.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -69,8 +70,12 @@ def fitting(
     return [tile for tile in tiles if fits(tile, outs, dtype, capability)] or [tiles[0]]
 
 
+@functools.cache
 def _tuned(kernel: Any, tiles: tuple[Tile, ...], widths: tuple[str, ...]) -> Any:
-    """The kernel with its tuner; ``widths`` names what its sums are as wide as."""
+    """The kernel with its tuner; ``widths`` names what its sums are as wide as.
+
+    Made when first launched: Triton 3.2 asks for a GPU as soon as a tuner is made.
+    """
     if INTERPRETED:
         return kernel
 
@@ -95,5 +100,11 @@ def _tuned(kernel: Any, tiles: tuple[Tile, ...], widths: tuple[str, ...]) -> Any
     return triton.autotune(list(by_tile.values()), key, prune_configs_by=pruning)(kernel)
 
 
-conv = _tuned(triton_code.conv_kernel, CONV_TILES, ("BLOCK",))
-head = _tuned(triton_code.head_kernel, HEAD_TILES, ("MIDDLE", "OUTS"))
+def conv() -> Any:
+    """The kernel without a head, to be launched."""
+    return _tuned(triton_code.conv_kernel, CONV_TILES, ("BLOCK",))
+
+
+def head() -> Any:
+    """The kernel with a head, to be launched."""
+    return _tuned(triton_code.head_kernel, HEAD_TILES, ("MIDDLE", "OUTS"))
