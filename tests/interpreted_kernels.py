@@ -127,3 +127,10 @@ def test_maps_of_another_type_are_refused():
         kernel(maps[0].half())
     with pytest.raises(InputError, match="not in float64"):
         kernel.double()(maps[0].double())
+
+
+def test_an_interpreter_chosen_too_late_is_a_reason(monkeypatch):
+    from segzoo.inference.kernels import tuning
+
+    monkeypatch.setattr(tuning, "INTERPRETED", False)
+    assert "set it before" in usable(CPU, torch.float32)

@@ -55,5 +55,5 @@ def _interpreting() -> str | None:
     from . import tuning
 
     if not tuning.INTERPRETED:
-        return "TRITON_INTERPRET was set after the kernels had been made: set it before"
+        return "TRITON_INTERPRET was set after Triton had been imported: set it before"
     return None

@@ -13,8 +13,12 @@ import triton
 
 from . import triton_code
 
-#: Whether TRITON_INTERPRET=1 was set when the kernels were made: they then run on the CPU.
-INTERPRETED = not isinstance(triton_code.conv_kernel, triton.JITFunction)
+#: Whether TRITON_INTERPRET=1 was set when the kernels, and Triton's own functions before them, were
+#: made: they then run on the CPU.
+INTERPRETED = not any(
+    isinstance(function, triton.JITFunction)
+    for function in (triton_code.conv_kernel, triton.language.cdiv)
+)
 
 
 class Tile(NamedTuple):
