@@ -1,0 +1,13 @@
+"""Triton kernels for the decoder's blocks of high resolution, for NVIDIA GPUs.
+
+Each is a module that takes the place of a few layers of an inference model. Triton is imported when
+a kernel is first asked for, and every reason why one cannot be used is a sentence to fall back on::
+
+    reason = usable(x.device, x.dtype) or self_check(kernel) or kernel.why_not(x, skip, size)
+"""
+
+from .availability import usable
+from .checking import self_check
+from .modules import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel
+
+__all__ = ["ConvRelu", "ConvReluHead", "DoubleConcatConv", "Kernel", "self_check", "usable"]

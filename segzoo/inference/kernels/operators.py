@@ -1,0 +1,204 @@
+"""The kernels as operators of torch: what ``torch.compile`` and ``torch.export`` see.
+
+They are opaque, ``segzoo::double_concat_conv`` and so on, with a rule for the result's shape: a
+compiler works around them and an exported program names them. There are no gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .availability import usable
+from .packing import padded
+
+#: Programs of the kernel with a head for each multiprocessor, and in the interpreter.
+PROGRAMS_PER_PROCESSOR = 4
+INTERPRETED_PROGRAMS = 3
+
+
+def tf32_allowed() -> bool:
+    """Whether torch lets its own float32 convolutions round their operands to TF32."""
+    # From torch 2.9 on the setting has a name of its own, and the older one may refuse to be read.
+    precision = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"
+
+
+def precision_of(dtype: torch.dtype, device: torch.device) -> str:
+    """How ``tl.dot`` treats its operands; only float32 has a choice."""
+    if dtype == torch.bfloat16 and device.type == "cpu":
+        return "widened"
+    return "tf32" if dtype == torch.float32 and tf32_allowed() else "ieee"
+
+
+def out_block(channels: int, dtype: torch.dtype) -> int:
+    """How many output channels one program of the plain kernel computes."""
+    exact = dtype == torch.float32 and not tf32_allowed()
+    return math.gcd(padded(channels), 16 if exact else 32)
+
+
+def _demand_usable(x: Tensor) -> None:
+    reason = usable(x.device, x.dtype)
+    if reason is not None:
+        raise InputError(f"The kernel cannot be used: {reason}.")
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(like: Tensor, channels: int, height: Any, width: Any) -> Tensor:
+    return torch.empty(
+        (like.shape[0], channels, height, width),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def _run_conv(
+    out: Tensor,
+    small: Tensor | None,
+    full: Tensor | None,
+    small_weight: Tensor | None,
+    full_weight: Tensor | None,
+    bias: Tensor,
+    relu: bool,
+) -> Tensor:
+    _demand_usable(out)
+    from . import tuning
+
+    batch, channels, height, width = out.shape
+    small_channels = 0 if small is None else small.shape[1]
+    full_channels = 0 if full is None else full.shape[1]
+    outs = padded(channels)
+    block = out_block(channels, out.dtype)
+
+    def grid(meta: dict[str, int]) -> tuple[int]:
+        tiles = -(-height // (2 * meta["TILE_H"])) * -(-width // (2 * meta["TILE_W"]))
+        return (batch * tiles * (outs // block),)
+
+    options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
+    # A kernel never touches the pointer of a map without channels; it gets one that exists.
+    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+        tuning.conv()[grid](
+            out,
+            bias if small is None else _channels_last(small),
+            bias if full is None else _channels_last(full),
+            bias if small_weight is None else small_weight,
+            bias if full_weight is None else full_weight,
+            bias,
+            batch,
+            height,
+            width,
+            SMALL=small_channels,
+            FULL=full_channels,
+            CHANNELS=channels,
+            PADDED_SMALL=padded(small_channels),
+            PADDED_FULL=padded(full_channels),
+            OUTS=outs,
+            BLOCK=block,
+            RELU=relu,
+            PRECISION=precision_of(out.dtype, out.device),
+            **options,
+        )
+    return out
+
+
+def _double_concat_conv(
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    skip_weight: Tensor | None,
+    bias: Tensor,
+    channels: int,
+    relu: bool,
+) -> Tensor:
+    out = _empty(x, channels, 2 * x.shape[2], 2 * x.shape[3])
+    return _run_conv(out, x, skip, weight, skip_weight, bias, relu)
+
+
+def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor, channels: int, relu: bool) -> Tensor:
+    out = _empty(x, channels, x.shape[2], x.shape[3])
+    return _run_conv(out, None, x, None, weight, bias, relu)
+
+
+def _conv3x3_head(
+    x: Tensor, weight: Tensor, bias: Tensor, head_weight: Tensor, head_bias: Tensor, classes: int
+) -> Tensor:
+    _demand_usable(x)
+    from . import tuning
+
+    out = _empty(x, classes, x.shape[2], x.shape[3])
+    batch, channels, height, width = x.shape
+    middle = len(bias)
+    if x.is_cuda:
+        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+        programs = processors * PROGRAMS_PER_PROCESSOR
+    else:
+        programs = INTERPRETED_PROGRAMS
+    largest = max(tile.height * tile.width for tile in tuning.HEAD_TILES)
+    scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
+    options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
+    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+        tuning.head()[(programs,)](
+            out,
+            _channels_last(x),
+            scratch,
+            weight,
+            bias,
+            head_weight,
+            head_bias,
+            batch,
+            height,
+            width,
+            FULL=channels,
+            CLASSES=classes,
+            PADDED_FULL=padded(channels),
+            MIDDLE=middle,
+            OUTS=len(head_bias),
+            PRECISION=precision_of(x.dtype, x.device),
+            **options,
+        )
+    return out
+
+
+double_concat_conv = torch.library.custom_op(
+    "segzoo::double_concat_conv",
+    _double_concat_conv,
+    mutates_args=(),
+    schema="(Tensor x, Tensor? skip, Tensor weight, Tensor? skip_weight, Tensor bias, "
+    "int channels, bool relu) -> Tensor",
+)
+conv3x3 = torch.library.custom_op(
+    "segzoo::conv3x3",
+    _conv3x3,
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, int channels, bool relu) -> Tensor",
+)
+conv3x3_head = torch.library.custom_op(
+    "segzoo::conv3x3_head",
+    _conv3x3_head,
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, Tensor head_weight, Tensor head_bias, "
+    "int classes) -> Tensor",
+)
+
+
+@double_concat_conv.register_fake
+def _(x, skip, weight, skip_weight, bias, channels, relu):  # type: ignore[no-untyped-def]
+    return _empty(x, channels, 2 * x.shape[2], 2 * x.shape[3])
+
+
+@conv3x3.register_fake
+def _(x, weight, bias, channels, relu):  # type: ignore[no-untyped-def]
+    return _empty(x, channels, x.shape[2], x.shape[3])
+
+
+@conv3x3_head.register_fake
+def _(x, weight, bias, head_weight, head_bias, classes):  # type: ignore[no-untyped-def]
+    return _empty(x, classes, x.shape[2], x.shape[3])

@@ -1,0 +1,50 @@
+"""Weights of 3x3 convolutions as the kernels read them: a matrix for each tap, padded."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...upsampled import doubled_kernel
+
+#: ``tl.dot`` takes no fewer rows and columns than this.
+SMALLEST = 16
+#: Which taps of the transposed kernel a phase meets, first the farther up (or left) of its two.
+_PHASES = ((3, 1), (2, 0))
+
+
+def padded(channels: int) -> int:
+    """The next multiple of 16.
+
+    >>> padded(16), padded(17)
+    (16, 32)
+    """
+    return -(-channels // SMALLEST) * SMALLEST
+
+
+def pack_taps(weight: Tensor) -> Tensor:
+    """``(O, C, 3, 3)`` -> ``(9, padded C, padded O)``, taps row by row, zeros where padded."""
+    return _pad(weight.permute(2, 3, 1, 0).flatten(0, 1))
+
+
+def pack_phases(weight: Tensor) -> Tensor:
+    """The kernels of a map that is doubled: ``(O, C, 3, 3)`` -> ``(16, padded C, padded O)``.
+
+    Four matrices, two rows of two taps, for each of the phases (0, 0), (0, 1), (1, 0), (1, 1). Sums
+    are made in float64, so that each is rounded once to the type of ``weight``.
+    """
+    kernel = doubled_kernel(weight.double()).to(weight.dtype).permute(2, 3, 0, 1)
+    phases = [kernel[list(rows)][:, list(columns)] for rows in _PHASES for columns in _PHASES]
+    return _pad(torch.cat([phase.flatten(0, 1) for phase in phases]))
+
+
+def pack_bias(bias: Tensor) -> Tensor:
+    """``(O,)`` -> ``(padded O,)``."""
+    return F.pad(bias, (0, padded(len(bias)) - len(bias)))
+
+
+def _pad(matrices: Tensor) -> Tensor:
+    """``(taps, C, O)`` -> ``(taps, padded C, padded O)``, contiguous."""
+    channels, outs = matrices.shape[1:]
+    return F.pad(matrices, (0, padded(outs) - outs, 0, padded(channels) - channels)).contiguous()

@@ -1,0 +1,136 @@
+"""The kernels in Triton's interpreter; tests/test_kernels.py runs this file in a process of its own.
+
+The interpreter is chosen when a kernel is made, by TRITON_INTERPRET=1, for the whole process.
+"""
+
+import pytest
+import torch
+
+from segzoo.errors import InputError
+from segzoo.inference.kernels import (
+    ConvRelu,
+    ConvReluHead,
+    DoubleConcatConv,
+    checking,
+    operators,
+    self_check,
+    usable,
+)
+
+CPU = torch.device("cpu")
+#: Widths that are and are not multiples of what a product takes; maps of several tiles and of one
+#: pixel. A tile is 8x8 pixels here, and one with a head 6x6.
+CASES = (
+    (DoubleConcatConv, (16, 16, 16), (2, 5, 4)),
+    (DoubleConcatConv, (3, 0, 40), (1, 5, 2)),
+    (DoubleConcatConv, (40, 24, 3), (1, 1, 1)),
+    (ConvRelu, (24, 16), (2, 9, 7)),
+    (ConvRelu, (3, 40), (1, 1, 1)),
+    (ConvReluHead, (16, 16, 1), (2, 7, 4)),
+    (ConvReluHead, (3, 24, 11), (1, 1, 1)),
+)
+
+
+def case(kind, widths, shape):
+    batch, *size = shape
+    weights, maps = checking.trial(kind, widths, batch=batch, size=tuple(size))
+    return checking.made(kind, widths, weights), weights, maps
+
+
+@pytest.mark.parametrize(("kind", "widths", "shape"), CASES)
+def test_float32_equals_float64_borders_included(kind, widths, shape):
+    kernel, weights, maps = case(kind, widths, shape)
+    exact = checking.plain(
+        kind,
+        [weight.double() for weight in weights],
+        [None if x is None else x.double() for x in maps],
+    )
+    out = kernel(*maps)
+    assert out.shape == exact.shape
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert (out - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("kind", "widths", "shape"), [CASES[i] for i in (1, 3, 6)])
+def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtype):
+    kernel, weights, maps = case(kind, widths, shape)
+    out = kernel.to(dtype)(*(None if x is None else x.to(dtype) for x in maps))
+    assert out.dtype == dtype
+    assert checking.compared(out, kind, weights, maps) is None
+
+
+def test_any_memory_format_and_no_bias():
+    _, (weight, _), (x, skip) = case(DoubleConcatConv, (5, 3, 4), (2, 3, 6))
+    kernel = DoubleConcatConv(weight, None, 5, 3)
+    expected = checking.plain(DoubleConcatConv, (weight, torch.zeros(4)), (x, skip))
+    strided = torch.randn(2, 5, 3, 12)[..., ::2].copy_(x)
+    for maps in (
+        (x.to(memory_format=torch.channels_last), skip.to(memory_format=torch.channels_last)),
+        (strided, skip.mT.contiguous().mT),
+    ):
+        torch.testing.assert_close(kernel(*maps), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_relu_negative_values_stay_and_nan_stays_with_it():
+    weight, x = torch.randn(4, 3, 3, 3), torch.randn(1, 3, 4, 6)
+    plain = torch.nn.functional.conv2d(x, weight, padding=1)
+    assert plain.min() < 0
+    torch.testing.assert_close(ConvRelu(weight, None, relu=False)(x), plain)
+    x[..., 0, 0] = torch.nan
+    assert ConvRelu(weight, None)(x)[0, :, :2, :2].isnan().all()
+
+
+def test_the_check_accepts_what_is_right_and_finds_what_is_wrong(monkeypatch):
+    kernel, weights, maps = case(DoubleConcatConv, (16, 0, 16), (1, 2, 2))
+    assert usable(CPU, torch.float32) is None
+    assert self_check(kernel) is None
+    wrong = kernel(*maps).clone()
+    wrong[0, 0, 0, 0] = torch.nan
+    assert "error" in checking.compared(wrong, DoubleConcatConv, weights, maps)
+    checking._checked.cache_clear()
+    monkeypatch.setattr("segzoo.inference.kernels.modules.pack_phases", lambda w: pack_wrongly(w))
+    assert "error against float64" in self_check(kernel)
+    checking._checked.cache_clear()
+    monkeypatch.setattr(operators, "_run_conv", None)
+    assert "does not run: TypeError" in self_check(kernel)
+    checking._checked.cache_clear()
+
+
+def pack_wrongly(weight):
+    from segzoo.inference.kernels.packing import pack_phases
+
+    return pack_phases(weight.flip(-1))
+
+
+def test_torch_sees_operators(recwarn):
+    kernel, _, maps = case(DoubleConcatConv, (3, 2, 4), (1, 2, 3))
+    head, _, (x,) = case(ConvReluHead, (4, 4, 2), (1, 4, 6))
+    conv = ConvRelu(head.weight.new_zeros(4, 4, 3, 3), None)
+
+    def block(x, skip):
+        return head(conv(kernel(x, skip)) + kernel(x, skip))
+
+    expected = block(*maps)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*maps), expected)
+    arguments = (*maps, kernel.weight, kernel.skip_weight, kernel.bias, 4, True)
+    torch.library.opcheck(operators.double_concat_conv, arguments)
+    torch.library.opcheck(operators.conv3x3, (x, conv.weight, conv.bias, 4, True))
+    arguments = (x, head.weight, head.bias, head.head_weight, head.head_bias, 2)
+    torch.library.opcheck(operators.conv3x3_head, arguments)
+
+
+def test_maps_of_another_type_are_refused():
+    kernel, _, maps = case(DoubleConcatConv, (3, 0, 4), (1, 2, 2))
+    with pytest.raises(InputError, match=r"the kernel is torch\.float32"):
+        kernel(maps[0].half())
+    with pytest.raises(InputError, match="not in float64"):
+        kernel.double()(maps[0].double())
+
+
+def test_an_interpreter_chosen_too_late_is_a_reason(monkeypatch):
+    from segzoo.inference.kernels import tuning
+
+    monkeypatch.setattr(tuning, "INTERPRETED", False)
+    assert "set it before" in usable(CPU, torch.float32)
