@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import encoders, tables
+from benchmarks import encoders, encoders_table, tables
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "static" / "encoders.js"
 RECORD = tables.record("encoders")

@@ -1,8 +1,12 @@
 """An optimised model gives what its source gives, and leaves it alone."""
 
 import copy
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,7 +230,7 @@ def test_every_way_of_a_rewritten_block_is_equal(interpolation):
     count = rewrite_decoder(body.decode, body.encoder(image), image)
     blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
     assert count == len(blocks) == len(model.decoder.blocks)
-    assert [block.choices() for block in blocks] == [
+    assert [block.choices(image) for block in blocks] == [
         ["plain", "split", "transposed"],
         ["plain", "transposed"],
     ]
@@ -235,7 +239,7 @@ def test_every_way_of_a_rewritten_block_is_equal(interpolation):
         wanted = model(image)
         for way in ("plain", "split", "transposed"):
             for block in blocks:
-                block.way = way if way in block.choices() else "plain"
+                block.use(way if way in block.choices(image) else "plain", image)
             assert largest_difference(body(image), wanted) < 1e-13
 
 
@@ -245,6 +249,43 @@ def test_a_decoder_for_which_the_algebra_does_not_hold_stays(options):
     count = rewrite_decoder(body.decode, body.encoder(image), image)
     assert count == (0 if "interpolation" in options else 1)  # the last has no attention before it
     assert largest_difference(body(image), model(image)) < 1e-13
+
+
+def test_triton_kernels_take_part(tmp_path):
+    # In a process of its own: Triton looks for its interpreter when it is imported.
+    script = """
+import torch, segzoo
+from segzoo.inference import choosing
+from segzoo.inference.rewriting import DoubledConv
+from tests.helpers import randomise, tiny_unet
+torch.manual_seed(0)
+model = tiny_unet()
+randomise(model)
+compare = choosing._Chooser._compare
+def prefer(self, step, inputs, setters):
+    found = compare(self, step, inputs, {n: s for n, s in setters.items() if n in ("plain", "torch", "triton")})
+    return found
+choosing._Chooser._compare = prefer
+image = torch.randn(1, 3, 12, 8)
+fast = segzoo.optimize(model.eval(), backend="eager", example=image)
+print(fast.report())
+ways = [step.way for step in fast.modules() if isinstance(step, DoubledConv)]
+assert ways == ["triton", "triton"], ways
+for size in ((12, 8), (9, 7)):
+    image = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
+    assert gap < 1e-5, gap
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[1],
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_a_pass_that_is_wrong_is_left_out(tiny, monkeypatch):

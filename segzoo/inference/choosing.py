@@ -63,7 +63,7 @@ class _Chooser:
         self.handles.pop(step).remove()
         if isinstance(step, FusedConv):
             x = inputs[0]
-            names = step.kernels(x.device)
+            names = step.kernels(x)
             if self.compiled and x.device.type == "cpu":
                 names = ["torch"]
             best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
@@ -71,7 +71,8 @@ class _Chooser:
         elif isinstance(step, DoubledConv) and step.doubles(inputs[0], inputs[2]):
             step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
             step(*inputs)
-            step.way = self._best(step, inputs, {name: _with_way(name) for name in step.choices()})
+            x, _, _ = inputs
+            step.use(self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)}), x)
 
     def _best(
         self,
@@ -123,5 +124,5 @@ def _with_kernel(name: str, x: Tensor) -> Callable[[FusedConv], None]:
     return lambda step: step.use(name, x)
 
 
-def _with_way(name: str) -> Callable[[DoubledConv], None]:
-    return lambda step: setattr(step, "way", name)
+def _with_way(name: str, x: Tensor) -> Callable[[DoubledConv], None]:
+    return lambda step: step.use(name, x)

@@ -1,20 +1,25 @@
 """A convolution with what follows it: bias, an addition, an activation, in one step where possible.
 
-Three ways to compute the same values. ``torch`` calls the operations one after the other.
+Four ways to compute the same values. ``torch`` calls the operations one after the other.
 ``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
-the map to memory once instead of up to four times; both are what ``torch.compile`` itself uses on
-CPUs, and which of them helps depends on the shape: see :mod:`~segzoo.inference.choosing`.
+the map to memory once instead of up to four times; ``triton`` does so in a kernel of our own, for
+3x3 convolutions. Which of them helps depends on the shape: see :mod:`~segzoo.inference.choosing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import OptimizationError
+from .kernels import ConvRelu, Kernel, self_check, usable
+
+AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
 #: Activations by the name that oneDNN gives them.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -24,7 +29,30 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardswish": lambda x: F.hardswish(x, inplace=True),
 }
 #: Ways to compute, the plain one first.
-KERNELS = ("torch", "onednn", "cudnn")
+KERNELS = ("torch", "triton", "onednn", "cudnn")
+
+
+#: Activations that the Triton kernels know.
+TRITON_ACTIVATIONS = ("none", "relu")
+
+
+def checked(kernel: AnyKernel, x: Tensor) -> AnyKernel:
+    """A Triton kernel where its maps are, once it has shown there that it is right.
+
+    Raises:
+        OptimizationError: It is not, or cannot be compiled.
+    """
+    kernel = kernel.to(x.device, x.dtype)
+    reason = self_check(kernel)
+    if reason is not None:
+        raise OptimizationError(reason)
+    return kernel
+
+
+def run_kernel(kernel: Kernel, *maps: Tensor | None) -> Tensor:
+    """What a Triton kernel gives."""
+    out: Tensor = kernel(*maps)
+    return out
 
 
 @dataclass(frozen=True)
@@ -80,6 +108,8 @@ class FusedConv(nn.Module):
         self.adds = adds
         self.kernel = "torch"
         self._packed: Tensor | None = None
+        #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
+        self._triton: tuple[ConvRelu, ...] = ()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
@@ -87,6 +117,8 @@ class FusedConv(nn.Module):
             return self._onednn(x, other)
         if self.kernel == "cudnn":
             return self._cudnn(x, other)
+        if self.kernel == "triton":
+            return run_kernel(self._triton[0], x)
         g = self.geometry
         if g.transposed:
             out = F.conv_transpose2d(
@@ -105,16 +137,22 @@ class FusedConv(nn.Module):
             Exception: Whatever the library raises for a shape or a type that it does not take.
         """
         self._packed = self._pack(x) if kernel == "onednn" else None
+        self._triton = ()
+        if kernel == "triton":
+            self._triton = (checked(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),)
         self.kernel = kernel
 
-    def kernels(self, device: torch.device) -> list[str]:
-        """Those that may be tried on a device; whether they work for a shape is seen by trying."""
-        if device.type == "cpu" and torch._C._has_mkldnn:
-            return ["torch"] if self.geometry.transposed and self.adds else ["torch", "onednn"]
-        fits = self.act == "relu" and not self.geometry.transposed
-        if device.type == "cuda" and torch._C._has_cudnn and fits:
-            return ["torch", "cudnn"]
-        return ["torch"]
+    def kernels(self, x: Tensor) -> list[str]:
+        """Those to be tried on an input; whether one works for its shape is seen by trying."""
+        g, names = self.geometry, ["torch"]
+        plain = g == Geometry() and self.weight.shape[2:] == (3, 3)
+        if plain and not self.adds and self.act in TRITON_ACTIVATIONS:
+            names += ["triton"] if usable(x.device, x.dtype) is None else []
+        if x.device.type == "cpu" and torch._C._has_mkldnn and not (g.transposed and self.adds):
+            names.append("onednn")
+        if x.device.type == "cuda" and torch._C._has_cudnn:
+            names += ["cudnn"] if self.act == "relu" and not g.transposed else []
+        return names
 
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its inputs."""

@@ -15,7 +15,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from ..upsampled import doubled_kernel
 from .epilogues import activation, only_user, replace_step
-from .fused_conv import FusedConv, Geometry
+from .fused_conv import TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
+from .kernels import DoubleConcatConv, usable
 from .tracing import simplify
 
 _DOUBLING = {"stride": (2, 2), "transposed": True}
@@ -30,8 +31,8 @@ class DoubledConv(nn.Module):
         mode: How ``x`` is resized.
 
     Attributes:
-        way: ``plain``; ``split``: two convolutions, no concatenation; ``transposed``: the one of
-            ``x`` on the small map.
+        way: ``plain``; ``split``: two convolutions, no concatenation; ``triton``: all of it in one
+            kernel; ``transposed``: the convolution of ``x`` on the small map.
     """
 
     def __init__(self, conv: FusedConv, in_channels: int, *, mode: str = "nearest") -> None:
@@ -50,12 +51,16 @@ class DoubledConv(nn.Module):
             act="none" if beside.shape[1] else conv.act,
         )
         self.way = "transposed"
+        #: The Triton kernel; in a tuple, so that copies with other ways do not share it.
+        self._triton: tuple[DoubleConcatConv, ...] = ()
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
         if self.way == "plain" or not self.doubles(x, size):
             x = F.interpolate(x, size, mode=self.mode)
             return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
+        if self.way == "triton":
+            return run_kernel(self._triton[0], x, skip)
         if self.way == "split":
             x = F.interpolate(x, size, mode=self.mode)
         x = self._run(self.way, x)
@@ -72,13 +77,36 @@ class DoubledConv(nn.Module):
 
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its inputs."""
+        return ("double", *self._plain.signature())
+
+    def choices(self, x: Tensor) -> list[str]:
+        """The ways there are for an input, the plain one first."""
+        names = [name for name in self.ways if name not in ("beside", "transposed")]
+        if self._plain.act in TRITON_ACTIVATIONS and usable(x.device, x.dtype) is None:
+            names.append("triton")
+        return [*names, "transposed"]
+
+    def use(self, way: str, x: Tensor) -> None:
+        """Compute in that way from now on.
+
+        Raises:
+            OptimizationError: The Triton kernel does not work where ``x`` is.
+        """
+        self._triton = ()
+        if way == "triton":
+            conv = self._plain
+            others = conv.weight.shape[1] - self.in_channels
+            kernel = DoubleConcatConv(
+                conv.weight, conv.bias, self.in_channels, others, relu=conv.act == "relu"
+            )
+            self._triton = (checked(kernel, x),)
+        self.way = way
+
+    @property
+    def _plain(self) -> FusedConv:
         plain = self.ways["plain"]
         assert isinstance(plain, FusedConv)
-        return ("double", *plain.signature())
-
-    def choices(self) -> list[str]:
-        """The ways there are."""
-        return [name for name in self.ways if name != "beside"]
+        return plain
 
     def keep(self, way: str) -> None:
         """Decide for a way, and forget the weights that only others need.
@@ -86,7 +114,7 @@ class DoubledConv(nn.Module):
         The plain one stays: a size that is not twice the map's needs it.
         """
         self.way = way
-        needed = {"plain", way} | ({"beside"} if way != "plain" else set())
+        needed = {"plain", way} | ({"beside"} if way in ("split", "transposed") else set())
         for name in set(self.ways) - needed:
             del self.ways[name]
 
