@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import segzoo
 from benchmarks.common import write_result
+from benchmarks.families import smallest
 from benchmarks.isolated import in_process
 from segzoo.encoders.timm_meta import meta_backbone
 
@@ -69,20 +70,6 @@ def try_model(model: nn.Module, device: str, *, backward: bool) -> str:
             model.train()(image).mean().backward()
             model.zero_grad()
     return "ok"
-
-
-def smallest_of_each_module() -> list[str]:
-    """One architecture of each of timm's modules, the one with the fewest parameters."""
-    names = []
-    for module in timm.list_modules():
-        sizes = {name: _parameters(name) for name in timm.list_models(module=module)}
-        if sizes:
-            names.append(min(sizes, key=lambda name: sizes[name]))
-    return names
-
-
-def _parameters(name: str) -> int:
-    return sum(parameter.numel() for parameter in meta_backbone(name, {}).parameters())
 
 
 def sweep(names: Iterable[str], device: str, log: Path) -> dict[str, dict[str, str]]:
@@ -137,7 +124,9 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="real tensors, one of each module")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = smallest_of_each_module() if arguments.real else timm.list_models()
+    names = timm.list_models()
+    if arguments.real:
+        names = [smallest(module) for module in timm.list_modules()]
     if arguments.pyramids:
         names = [name for name in names if has_pyramid(name)]
     if arguments.sample:
