@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
+from segzoo.inference.timing import in_turn
 from segzoo.layers import ChannelNorm2d
 from segzoo.models.pyramid import Reassemble
 
 from . import camvid
 from .camvid import CLASSES, VOID
-from .common import RESULTS, in_turn, write_result
+from .common import RESULTS, write_result
 
 NAME = "flat_pyramid"
 RECIPE: dict[str, Any] = {
@@ -202,7 +203,7 @@ def costs() -> dict[str, dict[str, Any]]:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "pyramid_parameters": sum(item.numel() for item in model.pyramid.parameters()),
             "gflops": round(counter.get_total_flops() / 1e9, 3),
-            "forward_ms": times[name],
+            "forward_ms": times[name].summary(),
         }
     return rows
 

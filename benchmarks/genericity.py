@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 import segzoo
-from benchmarks.common import in_turn, randomise, summary, write_result
+from benchmarks.common import randomise, summary, write_result
+from segzoo.inference.timing import in_turn
 
 SIZE, CLASSES = 256, 3
 #: Encoder -> what timm must be told so that its plain feature extractor takes the size.
@@ -106,13 +107,13 @@ def forward(name: str, rounds: int) -> dict[str, Any]:
     ours, theirs = make_pair(name)
     image = torch.rand(1, 3, SIZE, SIZE)
     difference = float((ours(image) - theirs(image)).abs().max())
-    times = in_turn(
+    timings = in_turn(
         {"segzoo": lambda: ours(image), "by hand": lambda: theirs(image)}, rounds=rounds, warmup=5
     )
     return {
         "max_difference": difference,
-        "milliseconds": times,
-        "ratio": round(times["segzoo"]["median"] / times["by hand"]["median"], 4),
+        "milliseconds": {who: timing.summary() for who, timing in timings.items()},
+        "ratio": round(timings["segzoo"].median / timings["by hand"].median, 4),
     }
 
 
