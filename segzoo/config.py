@@ -138,6 +138,28 @@ class ModelConfig:
         return cls(**values)
 
 
+class Configured:
+    """What a model says of itself by its config."""
+
+    config: ModelConfig
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+        return self.config.classes
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the image."""
+        return self.config.in_channels
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the model expects of its pixels; call it on an image."""
+        assert self.config.normalization is not None  # filled in when a model is built
+        return self.config.normalization
+
+
 def _side(name: str, value: Any) -> int:
     return checks.integer(name, value, minimum=1, maximum=MAX_SIDE)
 

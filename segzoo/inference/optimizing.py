@@ -17,10 +17,10 @@ from timm.models._features import FeatureHooks
 from torch import Tensor, fx, nn
 
 from .. import checks
+from ..config import Configured
 from ..errors import ArgumentError, InputError, OptimizationError
 from ..models import SegmentationModel
 from ..models.inputs import check_batch, classes_of, warn_if_resized
-from ..preprocessing import Normalization
 from .backends import BACKENDS, make_backend
 from .choosing import choose
 from .epilogues import fuse_epilogues
@@ -107,7 +107,7 @@ def optimize(
         return _Optimizer(model, example, dtype, channels_last).run(backend, tolerance)
 
 
-class OptimizedModel(nn.Module):
+class OptimizedModel(Configured, nn.Module):
     """A model for inference, made by :func:`optimize`: images in, logits out.
 
     It takes images of any size on its device, computes in its own precision whatever floating
@@ -139,22 +139,6 @@ class OptimizedModel(nn.Module):
         self._run = run
         self._ready = True
         super().train(False)
-
-    @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
-        return self.config.classes
-
-    @property
-    def in_channels(self) -> int:
-        """Bands of the image."""
-        return self.config.in_channels
-
-    @property
-    def normalization(self) -> Normalization:
-        """What the model expects of its pixels; call it on an image."""
-        assert self.config.normalization is not None  # a model fills it in
-        return self.config.normalization
 
     @torch.inference_mode()
     def forward(self, image: Tensor) -> Tensor:

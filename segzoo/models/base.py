@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..config import ModelConfig
+from ..config import Configured, ModelConfig
 from ..encoders import create_encoder
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
-from ..preprocessing import Normalization
 from .diagram import diagram
 from .inputs import check_batch, classes_of, warn_if_resized
 from .pyramid import make_pyramid
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class SegmentationModel(StoredModel):
+class SegmentationModel(Configured, StoredModel):
     """Image of any size in, logits of the same size out.
 
     An architecture sets ``config_class``, builds its decoder from :attr:`features` in
@@ -64,25 +63,9 @@ class SegmentationModel(StoredModel):
         """Maps of :attr:`features` and the image they came from -> logits of the image's size."""
 
     @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
-        return self.config.classes
-
-    @property
-    def in_channels(self) -> int:
-        """Bands of the image."""
-        return self.config.in_channels
-
-    @property
     def threshold(self) -> float:
         """With one class: the output above which a pixel belongs to it (probability one half)."""
         return 0.0
-
-    @property
-    def normalization(self) -> Normalization:
-        """What the model expects of its pixels; call it on an image."""
-        assert self.config.normalization is not None  # filled in by __init__
-        return self.config.normalization
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images.
