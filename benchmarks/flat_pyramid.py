@@ -11,6 +11,7 @@ written down when it ends, and a second call goes on with what is missing.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
@@ -191,7 +192,7 @@ def costs() -> dict[str, dict[str, Any]]:
     models = {name: build().eval() for name, build in VARIANTS.items()}
     image = torch.rand(1, 3, *RECIPE["size"])
     times = in_turn(
-        {name: lambda model=model: model(image) for name, model in models.items()},  # type: ignore[misc]
+        {name: functools.partial(model, image) for name, model in models.items()},
         rounds=50,
         warmup=5,
     )

@@ -84,6 +84,7 @@ def _run_conv(
 
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
     # A kernel never touches the pointer of a map without channels; it gets one that exists.
+    # torch does not type this context manager.
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         tuning.conv()[grid](
             out,
@@ -144,6 +145,7 @@ def _conv3x3_head(
     largest = max(tile.height * tile.width for tile in tuning.HEAD_TILES)
     scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
+    # torch does not type this context manager.
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         tuning.head()[(programs,)](
             out,
@@ -190,15 +192,30 @@ conv3x3_head = torch.library.custom_op(
 
 
 @double_concat_conv.register_fake
-def _(x, skip, weight, skip_weight, bias, channels, relu):  # type: ignore[no-untyped-def]
+def _(
+    x: Tensor,
+    skip: Tensor | None,
+    weight: Tensor,
+    skip_weight: Tensor | None,
+    bias: Tensor,
+    channels: int,
+    relu: bool,
+) -> Tensor:
     return _empty(x, channels, 2 * x.shape[2], 2 * x.shape[3])
 
 
 @conv3x3.register_fake
-def _(x, weight, bias, channels, relu):  # type: ignore[no-untyped-def]
+def _(x: Tensor, weight: Tensor, bias: Tensor, channels: int, relu: bool) -> Tensor:
     return _empty(x, channels, x.shape[2], x.shape[3])
 
 
 @conv3x3_head.register_fake
-def _(x, weight, bias, head_weight, head_bias, classes):  # type: ignore[no-untyped-def]
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    classes: int,
+) -> Tensor:
     return _empty(x, classes, x.shape[2], x.shape[3])
