@@ -97,8 +97,8 @@ def rivals() -> str:
     reached = record("coverage")
     works, total = reached["works_at_all_sizes"], reached["architectures"]
     title = (
-        f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}, no options given: all of "
-        f"timm's {total} architectures"
+        f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}, no options given, on the "
+        f"meta device (shapes, not values): all of timm's {total} architectures"
     )
     rows = [[title, *(f"{works[n]} of {total}" if n in works else "not measured" for n in names)]]
     for trial, row in result["trials"].items():
@@ -280,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parity": parity,
     "importing": importing,
     "coverage": lambda: coverage("coverage"),
+    "coverage_real": lambda: coverage("coverage_real"),
     "coverage_pyramids": lambda: coverage("coverage_pyramids"),
     "loading": loading,
     "rivals": rivals,
