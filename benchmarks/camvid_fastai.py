@@ -53,7 +53,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-class MeanIoU(Metric):  # type: ignore[misc]
+class MeanIoU(Metric):
     """Mean intersection over union of the labelled classes, over the whole validation set."""
 
     def __init__(self) -> None:

@@ -190,10 +190,7 @@ def optimized(
 
     image = image.to(dtype).contiguous(memory_format=torch.channels_last)
     source = copy.deepcopy(model).to(image.device)
-    # In float32 settled weights cost the plain model as much as the default allows; what counts
-    # here is the difference to float64, which the caller looks at.
-    tolerance = _LEAST if dtype == torch.float32 else None
-    fast = optimize(source, dtype=dtype, backend=backend, example=image, tolerance=tolerance)
+    fast = optimize(source, dtype=dtype, backend=backend, example=image)
     return as_called(fast, image)
 
 
@@ -249,7 +246,7 @@ def run_bench(
         image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(2)).to(device)
         try:
             reference = make_reference(pair.theirs or pair.ours, image, kind)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:  # how torch says that a type or the memory is lacking
             first = str(error).partition("\n")[0]
             raise ArgumentError(
                 f"The plain model cannot be run so on {device} in {dtype}: {first}"

@@ -31,8 +31,8 @@ class TinyBackbone(nn.Module):
 
 def tiny_unet(**arguments: object) -> segzoo.Unet:
     """A Unet of a few hundred weights."""
-    bands = int(arguments.get("in_channels", 3))  # type: ignore[call-overload]
-    return segzoo.Unet(TinyBackbone(bands), **{"classes": 3, **arguments})  # type: ignore[arg-type]
+    bands = int(arguments.get("in_channels", 3))
+    return segzoo.Unet(TinyBackbone(bands), **{"classes": 3, **arguments})
 
 
 @functools.lru_cache(maxsize=1)

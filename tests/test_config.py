@@ -27,7 +27,7 @@ def test_a_config_survives_json():
 
 def test_a_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        UnetConfig().classes = 2  # type: ignore[misc]
+        UnetConfig().classes = 2
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_unknown_choices_get_the_nearest(arguments, hint):
 
 def test_a_misspelt_keyword_gets_the_nearest_and_is_a_type_error():
     with pytest.raises(UnknownKeywordError, match=r"no argument 'clases'\. Did you mean classes"):
-        segzoo.Unet("resnet18", clases=3)  # type: ignore[call-arg]
+        segzoo.Unet("resnet18", clases=3)
     with pytest.raises(TypeError):
-        segzoo.Unet("resnet18", clases=3)  # type: ignore[call-arg]
+        segzoo.Unet("resnet18", clases=3)
     with pytest.raises(UnknownKeywordError, match="Did you mean norm"):
         UnetConfig.from_arguments({"nrom": "batch"})
 

@@ -159,7 +159,7 @@ def test_reasons_of_an_old_gpu_and_of_triton(monkeypatch):
 def test_only_exact_doubling_fits():
     kernel = DoubleConcatConv(torch.zeros(4, 5, 3, 3), None, 3, 2)
     x, skip = torch.zeros(1, 3, 4, 5), torch.zeros(1, 2, 8, 10)
-    assert kernel.fits(x, skip, (8, 10))
+    assert kernel.why_not(x, skip, (8, 10)) is None
     assert "is not the double" in kernel.why_not(x, skip, (7, 10))
     assert "is not the double" in kernel.why_not(x, skip[..., :9], (8, 9))
     assert "got no skip" in kernel.why_not(x, None, (8, 10))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from timm.layers import BatchNormAct2d, StdConv2d
 from torch import fx, nn
+from torch._dynamo.utils import counters
 
 import segzoo
 from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
@@ -100,6 +101,15 @@ def test_branches_of_a_backbone_are_merged():
     assert gap(fast, model, 64, 64) < 1e-5
 
 
+def test_maps_plane_by_plane(tiny):
+    fast = segzoo.optimize(tiny, channels_last=False, example=torch.randn(1, 3, 32, 32))
+    (report,) = [item for item in fast.passes if item.name == "channels last"]
+    assert not report.applied
+    assert "plane by plane" in report.detail
+    assert gap(fast, tiny, 32, 32) < 1e-5
+    assert gap(fast, tiny, 19, 33) < 1e-5
+
+
 def test_double_precision(tiny):
     model = copy.deepcopy(tiny).double()
     fast = segzoo.optimize(model, example=torch.randn(1, 3, 32, 32).double())
@@ -132,8 +142,11 @@ def test_a_named_backend_gives_the_same_model_twice(tiny):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_compiled_for_one_shape_and_step_by_step_for_others(tiny):
+    torch.compiler.reset()
+    counters.clear()
     fast = segzoo.optimize(tiny, backend="compile", example=torch.randn(1, 3, 32, 32))
     assert gap(fast, tiny, 32, 32) < 1e-5
+    assert counters["stats"]["unique_graphs"] == 1
     assert gap(fast, tiny, 17, 40) < 1e-5
 
 
@@ -224,7 +237,7 @@ def decoder_of(**options):
     return model, body, image
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact"])
+@pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact", "area"])
 def test_every_way_of_a_rewritten_block_is_equal(interpolation):
     model, body, image = decoder_of(interpolation=interpolation)
     count = rewrite_decoder(body.decode, body.encoder(image), image)

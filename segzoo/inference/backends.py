@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 
 import torch
-import torch._inductor.config as inductor
 from torch import Tensor, nn
 
 #: Backends by name, the plain one first; ``auto`` takes the fastest that the device has.
@@ -30,6 +29,8 @@ class CompiledFor(nn.Module):
 
     def __init__(self, body: nn.Module, image: Tensor) -> None:
         super().__init__()
+        import torch._inductor.config as inductor  # takes a while, and only this needs it
+
         self.body = body
         self.shape = image.shape
         cpu = image.device.type == "cpu"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..upsampled import doubles
 from .fused_conv import FusedConv
 from .rewriting import DoubledConv
 from .timing import largest_difference, side_by_side
@@ -68,7 +69,7 @@ class _Chooser:
                 names = ["torch"]
             best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
             step.use(best, x)
-        elif isinstance(step, DoubledConv) and step.doubles(inputs[0], inputs[2]):
+        elif isinstance(step, DoubledConv) and doubles(inputs[0], inputs[2], step.mode):
             step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
             step(*inputs)
             x, _, _ = inputs

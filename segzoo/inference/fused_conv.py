@@ -9,7 +9,7 @@ the map to memory once instead of up to four times; ``triton`` does so in a kern
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -28,10 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish": lambda x: F.silu(x, inplace=True),
     "hardswish": lambda x: F.hardswish(x, inplace=True),
 }
-#: Ways to compute, the plain one first.
-KERNELS = ("torch", "triton", "onednn", "cudnn")
-
-
 #: Activations that the Triton kernels know.
 TRITON_ACTIVATIONS = ("none", "relu")
 
@@ -85,7 +81,7 @@ class FusedConv(nn.Module):
         adds: Whether there is an ``other`` to add.
 
     Attributes:
-        kernel: The name of :data:`KERNELS` that computes it.
+        kernel: ``torch``, ``triton``, ``onednn`` or ``cudnn``: what computes it.
     """
 
     weight: Tensor
@@ -157,12 +153,6 @@ class FusedConv(nn.Module):
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its inputs."""
         return (self.geometry, self.act, self.adds, tuple(self.weight.shape))
-
-    def with_weight(self, weight: Tensor, **changes: Any) -> FusedConv:
-        """Another of the same activation, without a bias unless ``changes`` gives one."""
-        bias = changes.pop("bias", None)
-        geometry = replace(self.geometry, **changes.pop("geometry", {}))
-        return FusedConv(weight, bias, geometry, **{"act": self.act, **changes})
 
     def _pack(self, x: Tensor) -> Tensor:
         """The weight in the order that oneDNN wants for inputs like ``x``."""

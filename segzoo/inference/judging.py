@@ -67,7 +67,11 @@ class Judge:
     @functools.cached_property
     def _exact(self) -> list[Tensor]:
         model = copy.deepcopy(self.model).double()
-        return [plain(model, image.double()) for image in self.images]
+        # Image by image: a large batch in float64 may not fit where the model itself does.
+        return [
+            torch.cat([plain(model, one.double()) for one in image[:, None]])
+            for image in self.images
+        ]
 
     def _plain_error(self, dtype: torch.dtype) -> float:
         if dtype is self.images[0].dtype:

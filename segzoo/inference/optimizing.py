@@ -26,7 +26,7 @@ from .choosing import choose
 from .epilogues import fuse_epilogues
 from .folding import fold_batchnorm
 from .fused_conv import FusedConv
-from .judging import Judge
+from .judging import Judge, Run
 from .rewriting import DoubledConv, rewrite_decoder
 from .timing import in_turn
 from .tracing import Body, is_opaque, trace
@@ -137,7 +137,6 @@ class OptimizedModel(Configured, nn.Module):
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._encoder = body.encoder
         self._run = run
-        self._ready = True
         super().train(False)
 
     @torch.inference_mode()
@@ -219,15 +218,16 @@ class _Optimizer:
         body = self._tried(body, "rewrite decoder", self._rewrite)
         body = self._tried(body, "fuse epilogues", _fuse)
         body = body.to(self.dtype)
-        image = self.images[0].to(self.dtype)
+        image = self._laid_out(self.images[0].to(self.dtype))
         if self.channels_last:
             body = body.to(memory_format=torch.channels_last)
-            image = image.contiguous(memory_format=torch.channels_last)
-        self._note("channels last", self.channels_last, "maps are kept cell by cell")
+        order = "cell by cell" if self.channels_last else "plane by plane, as was asked for"
+        self._note("channels last", self.channels_last, f"maps are kept {order}")
         choose(body, image, timed=backend == "auto", compiled=backend == "compile")
         self._note_choices(body)
         run = self._backend(body, backend, image)
-        self._check_outputs(run, tolerance)
+        # In the layout that it is made for: another one would be compiled once more.
+        self._check_outputs(lambda image: run(self._laid_out(image)), tolerance)
         reports = tuple(self.reports)
         return OptimizedModel(self.model, body, run, reports, image, self.channels_last)
 
@@ -308,7 +308,11 @@ class _Optimizer:
         self._note(f"backend {best}", True, "runs it")
         return candidates[best]
 
-    def _check_outputs(self, run: nn.Module, tolerance: float | None) -> None:
+    def _laid_out(self, image: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        return image.contiguous(memory_format=form)
+
+    def _check_outputs(self, run: Run, tolerance: float | None) -> None:
         """Raise unless the outputs are as near to the source's as was asked for."""
         good, detail = self.judge.verdict(run, self.dtype, tolerance)
         if not good:

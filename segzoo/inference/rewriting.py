@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from ..upsampled import doubled_kernel
+from ..upsampled import DOUBLING, doubled_kernel, doubles
 from .epilogues import activation, only_user, replace_step
 from .fused_conv import TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
 from .kernels import DoubleConcatConv, usable
 from .tracing import simplify
 
-_DOUBLING = {"stride": (2, 2), "transposed": True}
+#: Of the transposed convolution that stands for doubling and a 3x3 convolution.
+_TRANSPOSED = Geometry(stride=(2, 2), transposed=True)
 
 
 class DoubledConv(nn.Module):
@@ -42,12 +43,12 @@ class DoubledConv(nn.Module):
         self.ways = nn.ModuleDict({"plain": conv})
         above, beside = conv.weight[:, :in_channels], conv.weight[:, in_channels:]
         if beside.shape[1]:
-            self.ways["beside"] = conv.with_weight(beside, adds=True)
-            self.ways["split"] = conv.with_weight(above, bias=conv.bias, act="none")
-        self.ways["transposed"] = conv.with_weight(
+            self.ways["beside"] = FusedConv(beside, None, Geometry(), act=conv.act, adds=True)
+            self.ways["split"] = FusedConv(above, conv.bias, Geometry())
+        self.ways["transposed"] = FusedConv(
             doubled_kernel(above.double()).to(above.dtype),
-            bias=conv.bias,
-            geometry=_DOUBLING,
+            conv.bias,
+            _TRANSPOSED,
             act="none" if beside.shape[1] else conv.act,
         )
         self.way = "transposed"
@@ -56,7 +57,7 @@ class DoubledConv(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
-        if self.way == "plain" or not self.doubles(x, size):
+        if self.way == "plain" or not doubles(x, size, self.mode):
             x = F.interpolate(x, size, mode=self.mode)
             return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
         if self.way == "triton":
@@ -65,11 +66,6 @@ class DoubledConv(nn.Module):
             x = F.interpolate(x, size, mode=self.mode)
         x = self._run(self.way, x)
         return x if skip is None else self._run("beside", skip, x)
-
-    @staticmethod
-    def doubles(x: Tensor, size: tuple[int, int]) -> bool:
-        """Whether a map becomes exactly twice as large; the algebra holds for nothing else."""
-        return bool(size[0] == 2 * x.shape[-2] and size[1] == 2 * x.shape[-1])
 
     def _run(self, name: str, *inputs: Tensor) -> Tensor:
         out: Tensor = self.ways[name](*inputs)
@@ -126,9 +122,9 @@ class DoubledConv(nn.Module):
 def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) -> int:
     """Replace what :class:`DoubledConv` computes, in place.
 
-    Looked for: a nearest-neighbour resize to a given size, alone or concatenated before one other
-    map, that only a plain 3x3 convolution uses. What does not look so (another interpolation,
-    attention on the concatenation) stays as it is.
+    Looked for: a resize to a given size that repeats cells where it doubles, alone or concatenated
+    before one other map, that only a plain 3x3 convolution uses. What does not look so (another
+    interpolation, attention on the concatenation) stays as it is.
 
     Args:
         graph: The decoder.
@@ -150,9 +146,7 @@ def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) ->
         last = following if act is not None and following is not None else node
         x, size = resize.args[0], resize.kwargs["size"]
         channels = resize.meta["tensor_meta"].shape[1]
-        geometry = Geometry.of(conv)
-        assert geometry is not None  # looked at by _match
-        fused = FusedConv(conv.weight, conv.bias, geometry, act=act or "none")
+        fused = FusedConv(conv.weight, conv.bias, Geometry(), act=act or "none")
         module = DoubledConv(fused, channels, mode=str(resize.kwargs["mode"]))
         replace_step(graph, node, last, module, (x, skip, size))
         replaced += 1
@@ -180,7 +174,7 @@ def _match(
         source, skip = parts
         if len(source.users) > 1:
             return None
-    if source.target is not F.interpolate or "nearest" not in source.kwargs.get("mode", ""):
+    if source.target is not F.interpolate or source.kwargs.get("mode") not in DOUBLING:
         return None
     if not source.kwargs.get("size"):
         return None

@@ -129,10 +129,6 @@ class DoubleConcatConv(Kernel):
             return f"the map is {x.dtype} on {x.device}, the skip {skip.dtype} on {skip.device}"
         return _too_large(doubled, self.widths)
 
-    def fits(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> bool:
-        """Whether the kernel gives what the block gives; see :meth:`why_not`."""
-        return self.why_not(x, skip, size) is None
-
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """Maps of two sizes -> ``(N, channels, 2 h, 2 w)``, channels-last.
 
@@ -151,7 +147,15 @@ class DoubleConcatConv(Kernel):
         return out
 
 
-class ConvRelu(Kernel):
+class MapKernel(Kernel):
+    """What the kernels on one map share: it may have any size."""
+
+    def why_not(self, x: Tensor) -> str | None:
+        """None where the kernel takes the map, else the reason why it does not."""
+        return self._refused(x) or _too_large(x.shape[2:], self.widths)
+
+
+class ConvRelu(MapKernel):
     """``relu(conv3x3(x) + bias)`` at any size.
 
     Args:
@@ -182,14 +186,6 @@ class ConvRelu(Kernel):
         """``(in_channels, channels)``."""
         return self.in_channels, self.channels
 
-    def why_not(self, x: Tensor) -> str | None:
-        """None where the kernel takes the map, else the reason why it does not."""
-        return self._refused(x) or _too_large(x.shape[2:], self.widths)
-
-    def fits(self, x: Tensor) -> bool:
-        """Whether the kernel takes the map; see :meth:`why_not`."""
-        return self.why_not(x) is None
-
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` -> ``(N, channels, H, W)``, channels-last.
 
@@ -201,7 +197,7 @@ class ConvRelu(Kernel):
         return out
 
 
-class ConvReluHead(Kernel):
+class ConvReluHead(MapKernel):
     """``conv3x3(relu(conv3x3(x) + bias)) + head_bias``: a block's last convolution and the head.
 
     The map between them is never a tensor: tiles of it stay in the L2 cache. Both convolutions
@@ -250,14 +246,6 @@ class ConvReluHead(Kernel):
     def widths(self) -> tuple[int, ...]:
         """``(in_channels, channels, classes)``."""
         return self.in_channels, self.channels, self.classes
-
-    def why_not(self, x: Tensor) -> str | None:
-        """None where the kernel takes the map, else the reason why it does not."""
-        return self._refused(x) or _too_large(x.shape[2:], self.widths)
-
-    def fits(self, x: Tensor) -> bool:
-        """Whether the kernel takes the map; see :meth:`why_not`."""
-        return self.why_not(x) is None
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``, channels-last.

@@ -191,31 +191,17 @@ conv3x3_head = torch.library.custom_op(
 )
 
 
-@double_concat_conv.register_fake
-def _(
-    x: Tensor,
-    skip: Tensor | None,
-    weight: Tensor,
-    skip_weight: Tensor | None,
-    bias: Tensor,
-    channels: int,
-    relu: bool,
-) -> Tensor:
-    return _empty(x, channels, 2 * x.shape[2], 2 * x.shape[3])
-
-
-@conv3x3.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, channels: int, relu: bool) -> Tensor:
-    return _empty(x, channels, x.shape[2], x.shape[3])
-
-
-@conv3x3_head.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor,
-    classes: int,
-) -> Tensor:
-    return _empty(x, classes, x.shape[2], x.shape[3])
+# Shapes for torch.compile and torch.export: an operator and what stands for it take the same.
+double_concat_conv.register_fake(
+    lambda x, skip, weight, skip_weight, bias, channels, relu: _empty(
+        x, channels, 2 * x.shape[2], 2 * x.shape[3]
+    )
+)
+conv3x3.register_fake(
+    lambda x, weight, bias, channels, relu: _empty(x, channels, x.shape[2], x.shape[3])
+)
+conv3x3_head.register_fake(
+    lambda x, weight, bias, head_weight, head_bias, classes: _empty(
+        x, classes, x.shape[2], x.shape[3]
+    )
+)
