@@ -1,4 +1,4 @@
-"""A Hub on loopback for all tests."""
+"""What all tests share: a Hub on loopback, and a folder with an honest model."""
 
 from __future__ import annotations
 
@@ -27,3 +27,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     yield _HUB
     _HUB.reset()
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model, for tests that damage copies of it."""
+    import torch
+
+    import segzoo
+
+    folder = tmp_path_factory.mktemp("honest")
+    torch.manual_seed(0)
+    model = segzoo.Unet("test_resnet", classes=2, decoder_channels=(16, 8, 8, 8, 8))
+    return model.save_pretrained(folder)
