@@ -279,13 +279,13 @@ def prefer(self, step, inputs, setters):
     found = compare(self, step, inputs, {n: s for n, s in setters.items() if n in ("plain", "torch", "triton")})
     return found
 choosing._Chooser._compare = prefer
-image = torch.randn(1, 3, 12, 8)
+image = torch.randn(1, 3, 8, 4)
 fast = segzoo.optimize(model.eval(), backend="eager", example=image)
 print(fast.report())
 ways = [step.way for step in fast.modules() if isinstance(step, DoubledConv)]
 assert ways == ["triton", "triton"], ways
-for size in ((12, 8), (9, 7)):
-    image = torch.randn(2, 3, *size)
+for size in ((8, 4), (5, 4)):
+    image = torch.randn(1, 3, *size)
     with torch.no_grad():
         gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
     assert gap < 1e-5, gap
