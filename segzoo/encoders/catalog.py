@@ -16,6 +16,7 @@ from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_meta, timm_source
 from .encoder import Encoder
+from .positions import PositionsHaveValues
 from .probe import accepts, build_on_meta, on_meta, parameter_count
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
@@ -148,9 +149,9 @@ def _gflops(encoder: Encoder) -> tuple[float | None, Size]:
     encoder.requires_grad_(False)  # the counter's module hooks trip over parameters used as inputs
     size = (image.shape[-2], image.shape[-1])
     try:
-        with FlopCounterMode(display=False) as counter:
+        with PositionsHaveValues(), FlopCounterMode(display=False) as counter:
             encoder(image)
-    except Exception:  # a forward that reads values, which the meta device has none of
+    except Exception:  # a forward that reads pixels, which the meta device has none of
         return None, size
     return counter.get_total_flops() / 1e9, size
 

@@ -32,8 +32,7 @@ def list_encoders(
     """Names of encoders, sorted: those that pass every filter that is given.
 
     Name, weights and licence are looked up. Parameters and strides take a few hundredths of a
-    second for each encoder that is left by then, GFLOPs and size rule about a second; a backbone
-    that cannot be run without values is built with them for that, which takes longer.
+    second for each encoder that is left by then, GFLOPs and size rule about a second.
 
     >>> segzoo.list_encoders("resnet1*", max_parameters=12e6, license="apache*")
     ['resnet10t', 'resnet14t', 'resnet18', 'resnet18d']

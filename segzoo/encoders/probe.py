@@ -1,4 +1,4 @@
-"""Running a backbone on the meta device: shapes and graphs without values, memory or time."""
+"""Running a backbone on the meta device: shapes and graphs without pixels, memory or time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..features import FeatureSpec
+from .positions import PositionsHaveValues
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -102,7 +103,7 @@ def accepts(
 ) -> bool:
     """Whether a backbone gives the maps that it declares for an image."""
     try:
-        with torch.no_grad(), _ShapesOnly():
+        with torch.no_grad(), _ShapesOnly(), PositionsHaveValues():
             maps = run(image)
     except Exception:
         # A backbone may fail in any way at a size that it does not take.

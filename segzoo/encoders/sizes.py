@@ -120,12 +120,15 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     Raises:
         EncoderError: It does not even take its native size.
     """
-    if all(map(accepts, _ODD)):
+    # First one that is larger than it was made for: tables of positions may end there.
+    height, width = native
+    if all(map(accepts, ((height + 131, width + 160), *_ODD))):
         return SizeRule(minimum=_smallest(accepts, 1))
     for multiple in _MULTIPLES:
         tall, wide = 256 // multiple + 1, 192 // multiple + 1
         steps = _STEPS if multiple <= 16 else _STEPS[:4]
-        sizes = [((tall + a) * multiple, (wide + b) * multiple) for a, b in steps]
+        sizes = [((height // multiple + 2) * multiple, (width // multiple + 1) * multiple)]
+        sizes += [((tall + a) * multiple, (wide + b) * multiple) for a, b in steps]
         if all(map(accepts, sizes)):
             return SizeRule(multiple=multiple, minimum=_smallest(accepts, multiple))
     if accepts(native):

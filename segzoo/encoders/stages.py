@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
+from .positions import PositionsHaveValues
 from .probe import on_meta
 from .sizes import SizeRule
 
@@ -22,8 +23,9 @@ def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule)
     image = size_rule.fit(torch.empty(2, in_channels, 256, 256, device="meta"))
     run, parameters = on_meta(backbone, gradients=True)
     try:
-        maps = run(image)
-    except Exception:  # a forward that reads values, which the meta device has none of
+        with PositionsHaveValues():
+            maps = run(image)
+    except Exception:  # a forward that reads pixels, which the meta device has none of
         parameters = dict(backbone.named_parameters())
         device = next(iter(parameters.values())).device
         maps = backbone(torch.zeros(image.shape, device=device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, EncoderError
+from .positions import PositionsHaveValues
 from .probe import accepts
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 from .timm_meta import backbone_features, bands, is_nhwc, meta_backbone
@@ -47,18 +47,15 @@ def most_flexible(
     for size in sizes_to_build_for(image_size) if image_size else ():
         try:
             found = _builds(name, {**options, "img_size": size}, size)
+        except EncoderError:
+            continue  # nor a larger one that the backbone takes
         except ArgumentError:
             break  # it is not built for a size
         builds = [
             (meta, _native(meta, rule, size, image_size), final) for meta, rule, final in found
         ]
-        if builds:
-            break
+        break
     builds = builds or _builds(name, options, native, plain)
-    if not builds and "img_size" in options:
-        # Never with values: the size may be a stranger's, and take any amount of memory.
-        raise EncoderError(f"{name!r} does not run when it is built for {options['img_size']}.")
-    builds = builds or [_real_build(name, options, native)]
     return min(builds, key=lambda build: (build[1].fixed is not None, build[1].multiple))
 
 
@@ -75,8 +72,13 @@ def _builds(
     """The plain build, and the flexible ones that the backbone knows, until one takes any size.
 
     Those that cannot be run are left out.
+
+    Raises:
+        ArgumentError: An option in ``options`` that the backbone does not have.
+        EncoderError: None of them can be run.
     """
     found: list[Build] = []
+    reason: EncoderError | None = None
     for extra in ({}, *_FLEXIBLE):
         if extra.keys() & options.keys():
             continue  # what the user sets is not changed
@@ -88,11 +90,15 @@ def _builds(
             if not extra:
                 raise
             continue
-        except EncoderError:
+        except EncoderError as error:
+            reason = reason or error
             continue
         found.append((meta, rule, build))
         if rule.multiple == 1 and not rule.fixed:
             break
+    if not found and reason is not None:
+        built_for = f" when it is built for {options['img_size']}" if "img_size" in options else ""
+        raise EncoderError(f"{name!r} cannot be run{built_for}. {reason}") from reason
     return found
 
 
@@ -102,7 +108,7 @@ def check_bands(
     """Whether a backbone still runs when it is built for another number of bands.
 
     A stem with a fixed meaning of its bands (a conversion from RGB, say) builds, and then fails at
-    the first image. A backbone that cannot be run on the meta device gets the benefit of the doubt.
+    the first image. One that runs with no number of bands gets the benefit of the doubt.
 
     Raises:
         ArgumentError: It runs with its native number of bands only.
@@ -111,7 +117,7 @@ def check_bands(
     def failure(count: int) -> Exception | None:
         image = rule.fit(torch.empty(1, count, 64, 64, device="meta"))
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            with warnings.catch_warnings(), torch.no_grad(), PositionsHaveValues():
                 warnings.simplefilter("ignore")  # the error here says more
                 meta_backbone(name, {**options, "in_chans": count})(image)
         except Exception as error:  # a backbone may fail in any way
@@ -126,38 +132,12 @@ def check_bands(
         ) from found
 
 
-def _real_build(name: str, options: Mapping[str, Any], native: Size) -> Build:
-    """For a backbone whose forward reads values, which the meta device has none of.
-
-    Raises:
-        EncoderError: It fails with values too.
-    """
-    import timm
-
-    try:
-        # The caller may be building on the meta device.
-        with torch.no_grad(), torch.device("cpu"):
-            real: nn.Module = timm.create_model(name, features_only=True, **options).eval()
-            real(torch.zeros(1, bands(real), *native))
-    except Exception as error:  # a backbone may fail in any way
-        raise EncoderError(
-            f"{name!r} gives no feature maps for an image of its own size, "
-            f"{native[0]}x{native[1]}: {error}"
-        ) from error
-    return meta_backbone(name, options), _size_rule(real, native), options
-
-
-def _size_rule(backbone: nn.Module, native: Size) -> SizeRule:
-    """The size rule of a timm backbone in eval mode, on the device that it is on."""
-    features, nhwc = backbone_features(backbone), is_nhwc(backbone)
-    device = next(backbone.parameters()).device
-    # With real values a large image costs real time and memory.
-    largest = math.inf if device.type == "meta" else 512
+def _size_rule(meta: nn.Module, native: Size) -> SizeRule:
+    """The size rule of a timm backbone in eval mode on the meta device."""
+    features, nhwc = backbone_features(meta), is_nhwc(meta)
 
     def fits(size: Size) -> bool:
-        if max(size) > max(largest, *native):
-            return False
-        image = torch.empty(1, bands(backbone), *size, device=device)
-        return accepts(backbone, features, image, channels_last=nhwc)
+        image = torch.empty(1, bands(meta), *size, device="meta")
+        return accepts(meta, features, image, channels_last=nhwc)
 
     return find_size_rule(fits, native)

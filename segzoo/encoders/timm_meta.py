@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import ArgumentError, EncoderError, nearest
 from ..features import FeatureSpec
+from .positions import PositionsHaveValues
 from .probe import build_on_meta
 
 #: How many blocks of a flat backbone are taken when not told: four, as in DPT (Ranftl et al.,
@@ -66,7 +67,8 @@ def check_output_stride(name: str, given: Mapping[str, Any]) -> None:
     def gives(stride: int) -> bool:
         try:
             backbone = meta_backbone(name, {**given, "output_stride": stride})
-            deepest = backbone(torch.empty(1, bands(backbone), 256, 256, device="meta"))[-1]
+            with torch.no_grad(), PositionsHaveValues():
+                deepest = backbone(torch.empty(1, bands(backbone), 256, 256, device="meta"))[-1]
         except Exception:  # what timm raises for a stride that a backbone cannot have varies
             return False
         sides = deepest.shape[1:3] if is_nhwc(backbone) else deepest.shape[2:4]

@@ -1,0 +1,99 @@
+"""The meta device with values for positions: what a backbone computes from the size of an image.
+
+The meta device computes shapes only, and for some backbones that is not enough. They look up a
+table of relative positions by an index computed from the size of the image, and fail where the
+table ends; or they read a size back from positions that they made. Neither depends on the pixels,
+so positions can be computed, and they are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+#: What positions begin with.
+_RANGES = frozenset(("arange", "linspace"))
+#: The most numbers that have values: all pairs of a thousand patches. A stranger's options may ask
+#: for an image of any size, which takes no memory where there are shapes only.
+_MOST = 1 << 20
+
+
+class PositionsHaveValues(TorchDispatchMode):
+    """While it is active, positions have values, although images and weights have none.
+
+    They lie on the CPU until they meet a tensor on the meta device.
+
+    Raises:
+        IndexError: (in what runs under it) A position lies outside the table that it is looked up
+            in, which the meta device alone does not see.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        tensors = _tensors((args, kwargs))
+        if not tensors and name not in _RANGES:
+            return func(*args, **kwargs)
+        if not any(tensor.is_meta for tensor in tensors) and _is_small(func, args, kwargs):
+            return func(*args, **_on("cpu", kwargs))
+        for rows, index in _lookups(name, args):
+            _check(rows, index)
+        return _shapes_of(func, args, kwargs)
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [item for item in tree_leaves(tree) if isinstance(item, Tensor)]
+
+
+def _shapes_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What the function gives on the meta device."""
+    # A number without dimensions goes with tensors on any device.
+    args, kwargs = tree_map_only(
+        Tensor, lambda tensor: tensor.to("meta") if tensor.ndim else tensor, (args, kwargs)
+    )
+    return func(*args, **_on("meta", kwargs))
+
+
+def _on(device: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**kwargs, "device": torch.device(device)} if kwargs.get("device") else kwargs
+
+
+def _is_small(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    try:
+        made = _shapes_of(func, args, kwargs)
+    except Exception:  # a shape that depends on the values, which are small themselves
+        return True
+    return sum(tensor.numel() for tensor in _tensors(made)) <= _MOST
+
+
+def _lookups(name: str, args: tuple[Any, ...]) -> Iterator[tuple[int, Tensor | None]]:
+    """What is looked up in a table along one of its dimensions: its length, and the index."""
+    if name == "index":
+        table, indices = args
+        yield from zip(table.shape, indices, strict=False)
+    elif name in ("gather", "index_select"):
+        table, dim, index = args[:3]
+        yield table.shape[dim], index
+    elif name == "embedding":
+        table, index = args[:2]
+        yield len(table), index
+
+
+def _check(rows: int, index: Tensor | None) -> None:
+    """Only an index of whole numbers that are known; what is not is left to the real run."""
+    if index is None or index.is_meta or index.dtype in (torch.bool, torch.uint8):
+        return
+    if index.numel() and not -rows <= int(index.min()) <= int(index.max()) < rows:
+        raise IndexError(
+            f"positions {int(index.min())} to {int(index.max())} are looked up in a table of {rows}"
+        )
