@@ -58,7 +58,7 @@ class _Chooser:
             handle.remove()
         for step in steps:
             if isinstance(step, DoubledConv):
-                step.keep(step.way)
+                step.keep()
 
     def _before(self, step: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.handles.pop(step).remove()
@@ -66,14 +66,17 @@ class _Chooser:
             x = inputs[0]
             names = step.kernels(x)
             if self.compiled and x.device.type == "cpu":
-                names = ["torch"]
+                names = [name for name in names if name != "onednn"]
             best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
             step.use(best, x)
         elif isinstance(step, DoubledConv) and doubles(inputs[0], inputs[2], step.mode):
             step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
             step(*inputs)
             x, _, _ = inputs
-            step.use(self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)}), x)
+            best = self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)})
+            step.use(best, x)
+            if best != "plain":
+                step.plain.release()  # what it was tuned for goes another way
 
     def _best(
         self,

@@ -280,8 +280,9 @@ class _Optimizer:
 
     def _note_choices(self, body: Body) -> None:
         blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
-        spare = {block.ways["plain"] for block in blocks if block.way != "plain"}
-        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in spare]
+        inside = {conv for block in blocks for conv in block.ways.values()}
+        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
+        steps += [conv for block in blocks for conv in block.used()]
         ways = [block.way for block in blocks] + [conv.kernel for conv in steps]
         counts = {way: ways.count(way) for way in sorted(set(ways))}
         detail = ", ".join(f"{count} {way}" for way, count in counts.items())
