@@ -85,6 +85,19 @@ def test_strips_do_not_show(fewest, monkeypatch):
     torch.testing.assert_close(Winograd(weight, None, x.shape)(x), whole, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_compiler_takes_it_whole(monkeypatch):
+    monkeypatch.setattr(winograd, "_BYTES", 1)
+    monkeypatch.setattr(winograd, "_FEWEST", 2)
+    x, skip = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8, 12)
+    parts = [Part(5, doubled=True), Part(3)]
+    filters = Winograd(torch.randn(4, 8, 3, 3), torch.randn(4), (2, 4, 8, 12), parts)
+    compiled = torch.compile(filters, backend="aot_eager", fullgraph=True, dynamic=False)
+    other = torch.randn(2, 4, 8, 12)
+    expected = filters(x, skip, other=other)
+    torch.testing.assert_close(compiled(x, skip, other=other), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [128, 512])
 def test_rounding_errors_stay_small_over_many_channels(channels):
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ millionths of the largest output, where the plain way's are up to one.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,22 +176,46 @@ class Winograd:
 
     def __call__(self, *maps: Tensor, other: Tensor | None = None) -> Tensor:
         """The parts, each ``(N, C, h, w)``, and what is to be added -> ``(N, O, H, W)``."""
-        rows, columns = self._rows, self._columns
-        tiles = [part.tiles(x, rows, columns) for part, x in zip(self._parts, maps, strict=True)]
-        out = maps[0].new_empty(self._images, rows, _OUT, columns, _OUT, len(self._bias))
-        for image in range(0, self._images, self._strip[0]):
-            for row in range(0, rows, self._strip[1]):
-                here = slice(image, image + self._strip[0]), slice(row, row + self._strip[1])
-                made = self._filtered([item[here] for item in tiles])
-                made = made.view(*tiles[0][here].shape[:3], _OUT, _OUT, -1)
-                torch.add(made.transpose(2, 3), self._bias, out=out[here])
-        out = out.view(self._images, rows * _OUT, columns * _OUT, -1)
+        tiles = [
+            part.tiles(x, self._rows, self._columns)
+            for part, x in zip(self._parts, maps, strict=True)
+        ]
+        out = self._joined(tiles) if torch.compiler.is_compiling() else self._written(tiles)
+        out = out.reshape(self._images, self._rows * _OUT, self._columns * _OUT, -1)
         out = out[:, : self._height, : self._width].permute(0, 3, 1, 2)
         out = out.contiguous(memory_format=torch.channels_last)
         return out if other is None else out.add_(other)
 
+    def _strips(self) -> list[list[tuple[slice, slice]]]:
+        """Images and rows of tiles that are worked on together; all are of one size."""
+        images, rows = self._strip
+        return [
+            [
+                (slice(image, image + images), slice(row, row + rows))
+                for row in range(0, self._rows, rows)
+            ]
+            for image in range(0, self._images, images)
+        ]
+
+    def _written(self, tiles: Sequence[Tensor]) -> Tensor:
+        """Tiles of each part -> ``(N, rows, 4, columns, 4, O)``, each strip where it belongs."""
+        shape = (self._images, self._rows, _OUT, self._columns, _OUT, len(self._bias))
+        out = tiles[0].new_empty(shape)
+        for strip in itertools.chain(*self._strips()):
+            made = self._filtered([part[strip] for part in tiles])
+            torch.add(made, self._bias, out=out[strip])
+        return out
+
+    def _joined(self, tiles: Sequence[Tensor]) -> Tensor:
+        """The same for a compiler, which takes no part of a tensor to write into."""
+        made = [
+            [self._filtered([part[strip] for part in tiles]) + self._bias for strip in strips]
+            for strips in self._strips()
+        ]
+        return torch.cat([torch.cat(strips, dim=1) for strips in made])
+
     def _filtered(self, tiles: Sequence[Tensor]) -> Tensor:
-        """Tiles of each part, T in all -> what comes out of them, ``(T, 4, 4, O)``."""
+        """Some tiles of each part -> what comes out of them, ``(N, rows, 4, columns, 4, O)``."""
         cells = [
             _both_ways(matrix, item.flatten(0, 2))
             for matrix, item in zip(self._tiles, tiles, strict=True)
@@ -201,7 +226,8 @@ class Winograd:
             joined.view(1, count, 1, -1).permute(0, 3, 1, 2),
             *(self._filters, None, no, once, once, _IN**2, "none", [], ""),
         )
-        return _both_ways(self._back, sums.permute(0, 2, 3, 1).reshape(count, _IN, _IN, -1))
+        made = _both_ways(self._back, sums.permute(0, 2, 3, 1).reshape(count, _IN, _IN, -1))
+        return made.view(*tiles[0].shape[:3], _OUT, _OUT, -1).transpose(2, 3)
 
 
 def _divisor(number: int, most: int) -> int:
