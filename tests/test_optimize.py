@@ -269,6 +269,7 @@ def test_triton_kernels_take_part(tmp_path):
     script = """
 import torch, segzoo
 from segzoo.inference import choosing, optimizing
+from segzoo.inference.heads import HeadedConv
 from segzoo.inference.rewriting import DoubledConv
 from tests.helpers import randomise, tiny_unet
 torch.manual_seed(0)
@@ -283,8 +284,9 @@ choosing._Chooser._compare = prefer
 image = torch.randn(1, 3, 8, 4)
 fast = segzoo.optimize(model.eval(), backend="eager", example=image)
 print(fast.report())
-ways = [step.way for step in fast.modules() if isinstance(step, DoubledConv)]
-assert ways == ["triton", "triton"], ways
+steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
+assert sum(isinstance(step, HeadedConv) for step in steps) == 1
+assert [step.way for step in steps] == ["triton"] * 3, steps
 for size in ((8, 4), (5, 4)):
     image = torch.randn(1, 3, *size)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..upsampled import doubles
 from .fused_conv import FusedConv
+from .heads import HeadedConv
 from .rewriting import DoubledConv
 from .timing import largest_difference, side_by_side
 
@@ -50,7 +51,8 @@ class _Chooser:
         self.handles: dict[nn.Module, RemovableHandle] = {}
 
     def run(self, body: nn.Module, image: Tensor) -> None:
-        steps = [item for item in body.modules() if isinstance(item, (FusedConv, DoubledConv))]
+        kinds = (FusedConv, DoubledConv, HeadedConv)
+        steps = [item for item in body.modules() if isinstance(item, kinds)]
         for step in steps:
             self.handles[step] = step.register_forward_pre_hook(self._before)
         body(image)
@@ -58,7 +60,7 @@ class _Chooser:
             handle.remove()
         for step in steps:
             if isinstance(step, DoubledConv):
-                step.keep(step.way)
+                step.keep()
 
     def _before(self, step: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.handles.pop(step).remove()
@@ -66,14 +68,20 @@ class _Chooser:
             x = inputs[0]
             names = step.kernels(x)
             if self.compiled and x.device.type == "cpu":
-                names = ["torch"]
+                names = [name for name in names if name != "onednn"]
             best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
             step.use(best, x)
+        elif isinstance(step, HeadedConv):
+            x = inputs[0]
+            step.use(self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)}), x)
         elif isinstance(step, DoubledConv) and doubles(inputs[0], inputs[2], step.mode):
             step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
             step(*inputs)
             x, _, _ = inputs
-            step.use(self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)}), x)
+            best = self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)})
+            step.use(best, x)
+            if best != "plain":
+                step.plain.release()  # what it was tuned for goes another way
 
     def _best(
         self,
@@ -125,5 +133,5 @@ def _with_kernel(name: str, x: Tensor) -> Callable[[FusedConv], None]:
     return lambda step: step.use(name, x)
 
 
-def _with_way(name: str, x: Tensor) -> Callable[[DoubledConv], None]:
+def _with_way(name: str, x: Tensor) -> Callable[[DoubledConv | HeadedConv], None]:
     return lambda step: step.use(name, x)

@@ -139,7 +139,7 @@ class _Static(nn.Module):
             rewrite_decoder(self.body.decode, self.body.encoder(image), image)
             for step in self.body.modules():
                 if isinstance(step, DoubledConv):
-                    step.keep("transposed")
+                    step.keep()
 
     def forward(self, image: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""

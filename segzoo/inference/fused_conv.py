@@ -1,9 +1,11 @@
 """A convolution with what follows it: bias, an addition, an activation, in one step where possible.
 
-Four ways to compute the same values. ``torch`` calls the operations one after the other.
+Six ways to compute the same values. ``torch`` calls the operations one after the other.
 ``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
 the map to memory once instead of up to four times; ``triton`` does so in a kernel of our own, for
-3x3 convolutions. Which of them helps depends on the shape: see :mod:`~segzoo.inference.choosing`.
+3x3 convolutions; ``winograd`` (CPU) multiplies less, for 3x3 convolutions of many channels, and
+``squares`` (CPU) wastes less, for those with few outputs. Which of them helps depends on the shape:
+see :mod:`~segzoo.inference.choosing`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import OptimizationError
+from .few_outputs import FewOutputs
 from .kernels import ConvRelu, Kernel, self_check, usable
+from .winograd import Winograd, pays
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
@@ -30,6 +34,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 #: Activations that the Triton kernels know.
 TRITON_ACTIVATIONS = ("none", "relu")
+#: Outputs up to which squares are tried.
+_FEW = 4
 
 
 def checked(kernel: AnyKernel, x: Tensor) -> AnyKernel:
@@ -81,7 +87,8 @@ class FusedConv(nn.Module):
         adds: Whether there is an ``other`` to add.
 
     Attributes:
-        kernel: ``torch``, ``triton``, ``onednn`` or ``cudnn``: what computes it.
+        kernel: What computes it: ``torch``, ``triton``, ``onednn``, ``cudnn``, ``winograd`` or
+            ``squares``.
     """
 
     weight: Tensor
@@ -106,6 +113,7 @@ class FusedConv(nn.Module):
         self._packed: Tensor | None = None
         #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
         self._triton: tuple[ConvRelu, ...] = ()
+        self._other_way: Winograd | FewOutputs | None = None
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
@@ -115,6 +123,8 @@ class FusedConv(nn.Module):
             return self._cudnn(x, other)
         if self.kernel == "triton":
             return run_kernel(self._triton[0], x)
+        if self._other_way is not None and self._other_way.takes(x):
+            return ACTIVATIONS[self.act](self._other_way(x, other=other))
         g = self.geometry
         if g.transposed:
             out = F.conv_transpose2d(
@@ -136,7 +146,16 @@ class FusedConv(nn.Module):
         self._triton = ()
         if kernel == "triton":
             self._triton = (checked(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),)
+        self._other_way = None
+        if kernel == "winograd":
+            self._other_way = Winograd(self.weight, self.bias, x.shape)
+        if kernel == "squares":
+            self._other_way = FewOutputs(self.weight, self.bias)
         self.kernel = kernel
+
+    def release(self) -> None:
+        """Back to the plain way, and without what another one needs."""
+        self.kernel, self._packed, self._triton, self._other_way = "torch", None, (), None
 
     def kernels(self, x: Tensor) -> list[str]:
         """Those to be tried on an input; whether one works for its shape is seen by trying."""
@@ -146,6 +165,10 @@ class FusedConv(nn.Module):
             names += ["triton"] if usable(x.device, x.dtype) is None else []
         if x.device.type == "cpu" and torch._C._has_mkldnn and not (g.transposed and self.adds):
             names.append("onednn")
+            if plain and pays(self.weight, x):
+                names.append("winograd")
+            if plain and len(self.weight) <= _FEW:
+                names.append("squares")
         if x.device.type == "cuda" and torch._C._has_cudnn:
             names += ["cudnn"] if self.act == "relu" and not g.transposed else []
         return names

@@ -26,7 +26,9 @@ from .choosing import choose
 from .epilogues import fuse_epilogues
 from .folding import fold_batchnorm
 from .fused_conv import FusedConv
+from .heads import HeadedConv, join_head
 from .judging import Judge, Run
+from .kernels import usable
 from .rewriting import DoubledConv, rewrite_decoder
 from .timing import in_turn
 from .tracing import Body, is_opaque, trace
@@ -217,6 +219,11 @@ class _Optimizer:
         body = self._tried(body, "fold batch norm", _fold)
         body = self._tried(body, "rewrite decoder", self._rewrite)
         body = self._tried(body, "fuse epilogues", _fuse)
+        unusable = usable(self.images[0].device, self.dtype)
+        if unusable is None:
+            body = self._tried(body, "join head", _join)
+        else:
+            self._note("join head", False, unusable)
         body = body.to(self.dtype)
         image = self._laid_out(self.images[0].to(self.dtype))
         if self.channels_last:
@@ -279,9 +286,10 @@ class _Optimizer:
         return self.judge.verdict(body, self.images[0].dtype, None)
 
     def _note_choices(self, body: Body) -> None:
-        blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
-        spare = {block.ways["plain"] for block in blocks if block.way != "plain"}
-        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in spare]
+        blocks = [item for item in body.modules() if isinstance(item, (DoubledConv, HeadedConv))]
+        inside = {conv for block in blocks for conv in block.modules()}
+        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
+        steps += [conv for block in blocks for conv in block.used()]
         ways = [block.way for block in blocks] + [conv.kernel for conv in steps]
         counts = {way: ways.count(way) for way in sorted(set(ways))}
         detail = ", ".join(f"{count} {way}" for way, count in counts.items())
@@ -334,6 +342,11 @@ def _fold(body: Body) -> str:
 def _fuse(body: Body) -> str:
     count = sum(fuse_epilogues(graph) for graph in body.graphs())
     return f"{count} convolutions with what follows them" if count else ""
+
+
+def _join(body: Body) -> str:
+    count = sum(join_head(graph) for graph in body.graphs())
+    return "the head with the convolution before it" if count else ""
 
 
 def _call(run: nn.Module, image: Tensor) -> Callable[[], object]:
