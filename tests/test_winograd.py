@@ -11,7 +11,8 @@ import segzoo
 from segzoo.inference import winograd
 from segzoo.inference.fused_conv import FusedConv, Geometry
 from segzoo.inference.rewriting import DoubledConv
-from segzoo.inference.winograd import Part, Winograd, transforms
+from segzoo.inference.toom_cook import transforms
+from segzoo.inference.winograd import Part, Winograd
 from tests.helpers import randomise
 
 

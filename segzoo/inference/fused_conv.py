@@ -113,6 +113,7 @@ class FusedConv(nn.Module):
         self._packed: Tensor | None = None
         #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
         self._triton: tuple[ConvRelu, ...] = ()
+        #: Where the kernel is one of these; it does not take every map.
         self._other_way: Winograd | FewOutputs | None = None
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:

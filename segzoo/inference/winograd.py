@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..features import ceil_div
+from .toom_cook import transforms
 
 #: Cells along a tile's side that come out, taps of the kernel, cells that go in.
 _OUT, _TAPS = 4, 3
@@ -45,55 +46,6 @@ def pays(weight: Tensor, x: Tensor) -> bool:
     """Whether it can compute a convolution of that map, and may be the fastest to do so."""
     able = x.device.type == "cpu" and torch._C._has_mkldnn and x.dtype is torch.float32
     return able and min(weight.shape[:2]) >= _MANY
-
-
-def transforms(points: Sequence[Fraction], taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices that filter: ``back @ ((kernel @ g) * (tile @ d))`` slides ``g`` along ``d``.
-
-    The construction of Toom and Cook, transposed: polynomials are multiplied by their values at
-    points, and at infinity.
-
-    Args:
-        points: All different; one fewer than the cells of ``d``.
-        taps: Of ``g``.
-
-    Returns:
-        ``back`` (outputs, cells), ``kernel`` (cells, taps) and ``tile`` (cells, cells) in float64.
-    """
-    outputs = len(points) + 2 - taps
-    kernel, tile = [], []
-    for point in points:
-        others = [other for other in points if other != point]
-        scale = math.prod(point - other for other in others)
-        kernel.append([power / scale for power in _powers(point, taps)])
-        tile.append([*_with_roots(others), Fraction(0)])
-    kernel.append(_at_infinity(taps))
-    tile.append(_with_roots(points))
-    back = [_powers(point, outputs) for point in points] + [_at_infinity(outputs)]
-    return _matrix(back).T.contiguous(), _matrix(kernel), _matrix(tile)
-
-
-def _powers(point: Fraction, count: int) -> list[Fraction]:
-    return [point**i for i in range(count)]
-
-
-def _at_infinity(count: int) -> list[Fraction]:
-    """There only the highest power counts."""
-    return [Fraction(i == count - 1) for i in range(count)]
-
-
-def _with_roots(roots: Sequence[Fraction]) -> list[Fraction]:
-    """The coefficients of the product of all ``(x - root)``, the constant one first."""
-    found = [Fraction(1)]
-    for root in roots:
-        found = [
-            a - root * b for a, b in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
-        ]
-    return found
-
-
-def _matrix(rows: Sequence[Sequence[Fraction]]) -> Tensor:
-    return torch.tensor([[float(item) for item in row] for row in rows], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
