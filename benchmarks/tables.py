@@ -81,6 +81,20 @@ def coverage(name: str) -> str:
     return f"{table}\n{''.join(failures)}"
 
 
+def optimized() -> str:
+    """What optimize does with one encoder of each module."""
+    result = record("optimized")
+    failed = [f"- `{row['module']}`: {row['error']}\n" for row in result["rows"] if "error" in row]
+    total = result["modules"]
+    counts = [[what, f"{result[what]} of {total}"] for what in ("optimized", "folded", "rewritten")]
+    largest = result["largest_difference"], result["largest_plain_difference"]
+    rows = [
+        *counts,
+        ["largest difference to float64, of the plain model", "{:.0e}, {:.0e}".format(*largest)],
+    ]
+    return f"{markdown(['modules', ''], rows)}\n{''.join(failed)}"
+
+
 def loading() -> str:
     """What loading a saved model costs."""
     rows = [
@@ -98,7 +112,7 @@ def rivals() -> str:
     works, total = reached["works_at_all_sizes"], reached["architectures"]
     title = (
         f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}, no options given, on the "
-        f"meta device (shapes, not values): all of timm's {total} architectures"
+        f"meta device (shapes, no pixels): all of timm's {total} architectures"
     )
     rows = [[title, *(f"{works[n]} of {total}" if n in works else "not measured" for n in names)]]
     for trial, row in result["trials"].items():
@@ -228,6 +242,38 @@ def roofline() -> str:
     )
 
 
+def achieved(device: str) -> str:
+    """What each part of the reference model takes, beside its floor."""
+    if not _exists(f"achieved_{device}"):
+        return f"{device.upper()}: not measured.\n"
+    result = record(f"achieved_{device}")
+    rows = [
+        [row["part"], row["gflops"], row["least_mb"], f"{row['floor_ms']:.2f}"]
+        + [f"{row[name]['median']:.2f}" for name in ("plain", "optimized")]
+        + [f"{row['floor_ms'] / row['optimized']['median']:.0%}"]
+        for row in result["parts"]
+    ]
+    floor = sum(row["floor_ms"] for row in result["parts"])
+    plain, optimized = (result["whole"][name]["median"] for name in ("plain", "optimized"))
+    whole = [f"{value:.2f}" for value in (floor, plain, optimized)]
+    rows.append(["**whole**", "", "", *whole, f"{floor / optimized:.0%}"])
+    head = [
+        "part",
+        "GFLOPs",
+        "least MB",
+        "floor, ms",
+        "plain, ms",
+        "optimized, ms",
+        "floor / optimized",
+    ]
+    limits, size = result["ceilings"], "x".join(map(str, result["size"]))
+    return (
+        f"{markdown(head, rows)}\nFor an image of {size} in a batch of {result['batch']}, "
+        f"{result['dtype']}, channels last; floors at {limits['copy_gb_s']:,.0f} GB/s and "
+        f"{limits['tflop_s']:.3g} TFLOP/s, measured in the same run.\n"
+    )
+
+
 def _exists(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
@@ -292,6 +338,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput_cpu": lambda: throughput("cpu"),
     "throughput_gpu": lambda: throughput("gpu"),
     "roofline": roofline,
+    "achieved_cpu": lambda: achieved("cpu"),
+    "achieved_gpu": lambda: achieved("gpu"),
+    "optimized": optimized,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "encoders": lambda: encoders(record("encoders")["rows"]),

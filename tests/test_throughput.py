@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import roofline, throughput, throughput_child, throughput_ways
+import segzoo
+from benchmarks import achieved, roofline, throughput, throughput_child, throughput_ways
 from benchmarks.throughput_report import report
 from benchmarks.throughput_settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
+from segzoo.inference.tracing import Body, trace
 
-from .helpers import randomise, tiny_unet
+from .helpers import randomise, reference, tiny_unet
 
 TINY = Setting(encoder="resnet18", size=(64, 64), threads=1)
 
@@ -185,6 +187,19 @@ def test_two_elementwise_operations_are_one_kernel():
         conv((conv(image) + image).relu())
     first, joined, second = 16 + 1 + 16, 16 + 16 + 16, 16 + 1 + 16
     assert sum(part.values for part in recorder.parts.values()) == first + joined + second
+
+
+def test_each_step_of_a_plain_and_an_optimised_model_belongs_to_a_part():
+    model, image = reference(), torch.rand(1, 3, 64, 64)
+    eager = roofline.accounts(roofline.on_meta(model), image.to("meta"))["eager"]
+    parts = list(roofline.merged(eager))
+    fast = segzoo.optimize(model, example=image, backend="eager")
+    for body in (trace(model, image), next(m for m in fast.modules() if isinstance(m, Body))):
+        expected = body(image)
+        clocks = achieved.timed(body, parts, image.device)
+        assert torch.equal(body(image), expected)
+        assert [part for clock in clocks for part in clock.times] == parts
+        assert all(clock.times[part] > 0 for clock in clocks for part in clock.times)
 
 
 def test_the_roofline_record_names_what_it_is():
