@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .encoders_table import encoders
 from .throughput_report import report
+from .throughput_report import title as title_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -110,14 +111,35 @@ def rivals() -> str:
     names = list(result["versions"])
     reached = record("coverage")
     works, total = reached["works_at_all_sizes"], reached["architectures"]
-    title = (
+    works_as = (
         f"Works as a U-Net's encoder at {', '.join(reached['sizes'])}, no options given, on the "
         f"meta device (shapes, no pixels): all of timm's {total} architectures"
     )
-    rows = [[title, *(f"{works[n]} of {total}" if n in works else "not measured" for n in names)]]
+    counts = [f"{works[n]} of {total}" if n in works else "not measured" for n in names]
+    rows = [[works_as, *counts]]
+    measured = record("throughput_cpu")["results"][0]
+    rows.append(
+        [
+            f"Images per second on a CPU, each at its fastest: {title_of(measured)}",
+            *(_fastest(measured, name) for name in names),
+        ]
+    )
     for trial, row in result["trials"].items():
         rows.append([trial, *(row[name].partition(":")[0] for name in names)])
     return markdown(["", *(f"{name} {result['versions'][name]}" for name in names)], rows)
+
+
+def _fastest(result: Mapping[str, Any], library: str) -> str:
+    """The images per second of a library's fastest way, and its name."""
+    speeds = {
+        way.removeprefix(f"{library} "): row["images_per_second"]
+        for way, row in result["ways"].items()
+        if way.startswith(f"{library} ") and "ms" in row
+    }
+    if not speeds:
+        return "not measured"
+    best = max(speeds, key=lambda way: speeds[way])
+    return f"{speeds[best]} ({best})"
 
 
 def demo_iou() -> str:
