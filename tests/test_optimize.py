@@ -22,7 +22,7 @@ from segzoo.inference.folding import fold_batchnorm
 from segzoo.inference.fused_conv import FusedConv
 from segzoo.inference.rewriting import DoubledConv, rewrite_decoder
 from segzoo.inference.timing import largest_difference
-from segzoo.inference.tracing import trace, trace_module
+from segzoo.inference.tracing import hooks_of, trace, trace_module
 from tests.helpers import randomise, reference, tiny_unet
 
 
@@ -68,7 +68,7 @@ def test_the_reference_model_at_every_size():
         ("dla46x_c", {"interpolation": "bilinear"}),
         ("resnet18", {"attention": "scse", "norm": "group", "rounding": "down"}),
         ("vgg11_bn", {"center": True}),
-        ("xception41p", {}),  # collects its maps by hooks
+        ("xception41p", {}),
     ],
 )
 def test_other_encoders_and_options(encoder, options):
@@ -79,6 +79,19 @@ def test_other_encoders_and_options(encoder, options):
     )
     assert gap(fast, model, 64, 64) < 1e-5
     assert gap(fast, model, 71, 50) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["xception41p", "pit_ti_224"])
+def test_a_backbone_that_collects_its_maps_by_hooks_becomes_a_graph(encoder):
+    model = ready(segzoo.Unet(encoder, classes=2))
+    image = model.encoder.size_rule.fit(torch.rand(1, 3, 64, 96))
+    expected = model(image)
+    body = trace(model, image)
+    assert isinstance(body.encoder.backbone, fx.GraphModule)
+    assert not any(hooks for module in body.modules() for hooks in hooks_of(module))
+    assert torch.equal(body(image), expected)
+    assert torch.equal(model(image), expected)
 
 
 def test_dynamic_unet():

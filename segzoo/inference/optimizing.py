@@ -9,11 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.models import reparameterize_model
-from timm.models._features import FeatureHooks
 from torch import Tensor, fx, nn
 
 from .. import checks
@@ -31,7 +29,7 @@ from .judging import Judge, Run
 from .kernels import usable
 from .rewriting import DoubledConv, rewrite_decoder
 from .timing import in_turn
-from .tracing import Body, is_opaque, trace
+from .tracing import Body, collects_maps, hooks_of, is_opaque, trace
 
 #: What an optimised model is tuned for where no example is given.
 _SIDE = 512
@@ -362,17 +360,10 @@ def _check_model(model: object) -> None:
     if model.training:
         raise ArgumentError("The model is in training mode; call model.eval() first.")
     for name, module in model.named_modules():
-        dicts = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        if not all(_is_timms(hook) for hooks in dicts for hook in hooks.values()):
+        if not all(collects_maps(hook) for hooks in hooks_of(module) for hook in hooks.values()):
             raise ArgumentError(
                 f"{name or 'The model'} has hooks, which would be lost. Remove them first."
             )
-
-
-def _is_timms(hook: Any) -> bool:
-    """Whether a backbone collects its maps by that hook."""
-    owner = getattr(getattr(hook, "func", hook), "__self__", None)
-    return isinstance(owner, FeatureHooks)
 
 
 def _usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:

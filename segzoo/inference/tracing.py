@@ -4,15 +4,20 @@
 be recorded (it asks for values or branches on sizes) is kept whole, as one step of the graph of the
 module around it; so every model can be traced, and what is kept whole is merely not looked into.
 Sizes are recorded as operations too: a graph takes images of any size that its module takes.
+
+Some of timm's backbones collect their maps by hooks on the modules inside. While such a backbone is
+recorded its hooks collect stand-ins, which are the outputs of the graph; the graph has no hooks.
 """
 
 from __future__ import annotations
 
+import collections
 import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.models._features import FeatureHooks
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -90,13 +95,44 @@ def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
 def trace_module(module: nn.Module) -> nn.Module:
     """The module as a graph of its own submodules, or itself where its forward cannot be traced."""
     tracer = _Tracer()
+    for value in [value for part in module.modules() for value in vars(part).values()]:
+        if isinstance(value, FeatureHooks):
+            value._feature_outputs = _OnePlace()
     try:
         graph = tracer.trace(module)
     except Exception:  # a forward may fail in any way on stand-ins for tensors
         return module
     traced = fx.GraphModule(tracer.root, graph)
+    for part in traced.modules():
+        for hooks in hooks_of(part):
+            for key in [key for key, hook in hooks.items() if collects_maps(hook)]:
+                del hooks[key]
     simplify(traced)
     return traced.eval()
+
+
+def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    """What is called before and after the module itself."""
+    return module._forward_pre_hooks, module._forward_hooks, module._backward_hooks
+
+
+def collects_maps(hook: Any) -> bool:
+    """Whether one of timm's backbones collects its maps by that hook."""
+    owner = getattr(getattr(hook, "func", hook), "__self__", None)
+    return isinstance(owner, FeatureHooks)
+
+
+class _OnePlace(collections.defaultdict[Any, Any]):
+    """Where hooks put maps by the device that they are on, which stand-ins do not know."""
+
+    def __init__(self) -> None:
+        super().__init__(collections.OrderedDict)
+
+    def __getitem__(self, device: object) -> Any:
+        return super().__getitem__(None)
+
+    def __setitem__(self, device: object, maps: Any) -> None:
+        super().__setitem__(None, maps)
 
 
 def simplify(graph: fx.GraphModule) -> None:
@@ -137,4 +173,9 @@ class _Tracer(fx.Tracer):
             except Exception:
                 for node in [node for node in reversed(self.graph.nodes) if node not in known]:
                     self.graph.erase_node(node)
-        return self.create_proxy("call_module", name, args, kwargs)
+        for hook in filter(collects_maps, m._forward_pre_hooks.values()):
+            hook(m, args)
+        made = self.create_proxy("call_module", name, args, kwargs)
+        for hook in filter(collects_maps, m._forward_hooks.values()):
+            hook(m, args, made)
+        return made
