@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from timm.models import reparameterize_model
+from timm.utils.model import reparameterize_model
 from torch import Tensor, fx, nn
 
 from .. import checks
