@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
+import numpy
+import pytest
 import torch
 from torch import Tensor, nn
 
 import segzoo
+
+
+def skip_without_interpreter() -> None:
+    """End a test where Triton, or its interpreter, cannot be used."""
+    triton = pytest.importorskip("triton")
+    if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            int(numpy.array([1]))  # so it reads the bounds of loops
+        except (TypeError, DeprecationWarning):
+            pytest.skip("this Triton's interpreter is too old for this NumPy")
 
 
 class TinyBackbone(nn.Module):

@@ -23,7 +23,7 @@ from segzoo.inference.fused_conv import FusedConv
 from segzoo.inference.rewriting import DoubledConv, rewrite_decoder
 from segzoo.inference.timing import largest_difference
 from segzoo.inference.tracing import hooks_of, trace, trace_module
-from tests.helpers import randomise, reference, tiny_unet
+from tests.helpers import randomise, reference, skip_without_interpreter, tiny_unet
 
 
 def ready(model):
@@ -277,7 +277,8 @@ def test_a_decoder_for_which_the_algebra_does_not_hold_stays(options):
     assert largest_difference(body(image), model(image)) < 1e-13
 
 
-def test_triton_kernels_take_part(tmp_path):
+def test_triton_kernels_take_part():
+    skip_without_interpreter()
     # In a process of its own: Triton looks for its interpreter when it is imported.
     script = """
 import torch, segzoo
