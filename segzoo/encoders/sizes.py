@@ -139,14 +139,20 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
 
 
 def sizes_to_build_for(wanted: Size) -> list[Size]:
-    """``wanted``, and the next larger sizes whose sides are multiples of 2, 3, 4 ...
+    """``wanted``, and larger sizes whose sides are multiples of 2, 3, 4 ..., the smallest first.
+
+    Among them are squares, which some backbones ask for.
 
     >>> sizes_to_build_for((250, 317))[:4]
-    [(250, 317), (250, 318), (252, 318), (252, 320)]
+    [(250, 317), (250, 318), (250, 320), (252, 318)]
     """
-    multiples = [1, *_MULTIPLES]
-    sizes = [(ceil_div(wanted[0], m) * m, ceil_div(wanted[1], m) * m) for m in multiples]
-    return list(dict.fromkeys(size for size in sizes if max(size) < max(wanted) + 256))
+    sizes = {
+        (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple)
+        for height, width in (wanted, (max(wanted), max(wanted)))
+        for multiple in (1, *_MULTIPLES)
+    }
+    fitting = [size for size in sizes if max(size) < max(wanted) + 256]
+    return sorted(fitting, key=lambda size: (size[0] * size[1], size))
 
 
 def _smallest(accepts: Callable[[Size], bool], step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -41,12 +42,14 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"It knows: {', '.join(known) or 'no options of its own'}."
         ) from error
     except Exception as error:
+        reason = str(error) or type(error).__name__  # an assertion may say nothing
         raise EncoderError(
-            f"timm cannot build {name!r} with the options {dict(options)}: {error}"
+            f"timm cannot build {name!r} with the options {dict(options)}: {reason}"
         ) from error
     return backbone.eval()
 
 
+@functools.lru_cache(maxsize=256)
 def known_options(name: str) -> tuple[str, ...]:
     """The options of a backbone's own constructor, as far as its signature tells."""
     import timm
