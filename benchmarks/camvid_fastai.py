@@ -30,10 +30,10 @@ from .common import RESULTS, write_result
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its dependencies
     import torchvision
-    from fastai.callback import schedule  # noqa: F401 (gives Learner its fit_one_cycle)
+    from fastai.callback.schedule import Learner  # where it gets its fit_one_cycle
     from fastai.data.block import DataBlock
     from fastai.data.transforms import FuncSplitter, Normalize
-    from fastai.learner import Learner, Metric
+    from fastai.learner import Metric
     from fastai.losses import CrossEntropyLossFlat
     from fastai.torch_core import set_seed
     from fastai.vision.augment import Flip, Resize, ResizeMethod

@@ -31,7 +31,7 @@ def smallest(module: str) -> str:
     raise AssertionError("the limit grows without end")
 
 
-class _TooMany(Exception):  # noqa: N818 (it is no error)
+class _TooManyError(Exception):
     """Ends a build that is too large."""
 
 
@@ -43,12 +43,12 @@ def _weights(name: str, most: int) -> int | None:
         nonlocal made
         made += 0 if parameter is None else parameter.numel()
         if made > most:
-            raise _TooMany
+            raise _TooManyError
 
     counting = register_module_parameter_registration_hook(count)
     try:
         build_on_meta(lambda: timm.create_model(name, features_only=True))
-    except _TooMany:
+    except _TooManyError:
         return None
     finally:
         counting.remove()

@@ -191,8 +191,8 @@ def built_from(
             init(self, config(*args, **kwargs))
 
         this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        # A function's own attribute, which inspect and help() look for first.
-        construct.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        # The function's own attribute, which inspect and help() look for first.
+        vars(construct)["__signature__"] = signature.replace(
             parameters=[this, *signature.parameters.values()], return_annotation=None
         )
         return construct

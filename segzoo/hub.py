@@ -253,9 +253,7 @@ def upload(
 def is_repo_id(name: str | os.PathLike[str]) -> bool:
     """Whether a name has the form ``user/name`` that the Hub allows."""
     from huggingface_hub.errors import HFValidationError
-
-    # Public, but put together at run time, where a type checker does not see it.
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub.utils import validate_repo_id
 
     if not isinstance(name, str) or name.count("/") != 1:
         return False
@@ -346,7 +344,7 @@ def _sweep(folder: Path) -> None:
 def hub_errors(action: str) -> Iterator[None]:
     """Turn what the Hub client raises into :class:`HubError`, with what to do about it."""
     # HTTPError is that of the httpx that the client is built on, whichever version it is.
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    from huggingface_hub.errors import (
         HfHubHTTPError,
         HTTPError,
         OfflineModeIsEnabled,

@@ -31,6 +31,5 @@ def serves_other_sizes(x: Tensor) -> bool:
 
 
 def _tracing() -> bool:
-    # torch does not type this function.
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    tracing: bool = torch.jit.is_tracing()
     return tracing

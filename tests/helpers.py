@@ -23,7 +23,10 @@ def skip_without_interpreter() -> None:
         try:
             int(numpy.array([1]))  # so it reads the bounds of loops
         except (TypeError, DeprecationWarning):
-            pytest.skip("this Triton's interpreter is too old for this NumPy")
+            pytest.skip(
+                f"the interpreter of Triton {triton.__version__} cannot read the bounds of loops "
+                f"with NumPy {numpy.__version__}, that of Triton 3.8 can"
+            )
 
 
 class TinyBackbone(nn.Module):

@@ -23,9 +23,8 @@ def saved(tmp_path_factory):
     """What a fastai user has after training: files of every kind, and the expected output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from fastai.callback import schedule  # noqa: F401 (gives Learner its fit_one_cycle)
+        from fastai.callback.schedule import Learner  # where it gets its fit_one_cycle
         from fastai.data.core import Datasets
-        from fastai.learner import Learner
         from fastai.losses import CrossEntropyLossFlat
 
         folder = tmp_path_factory.mktemp("fastai")

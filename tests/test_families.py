@@ -27,7 +27,10 @@ def smallest_up_to_the_limit(module: str) -> str:
     name = smallest(module)
     parameters = sum(weight.numel() for weight in meta_backbone(name, {}).parameters())
     if parameters > MOST_PARAMETERS:
-        pytest.skip(f"{name}, the smallest of {module}, has {parameters:,} parameters")
+        pytest.skip(
+            f"{name}, the smallest of {module}, has {parameters:,} parameters, too many to train "
+            "here; benchmarks.coverage --real does"
+        )
     return name
 
 

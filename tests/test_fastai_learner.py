@@ -17,8 +17,7 @@ from segzoo.errors import ArgumentError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its dependencies
-    from fastai.callback import schedule  # noqa: F401 (gives Learner its fine_tune)
-    from fastai.learner import Learner
+    from fastai.callback.schedule import Learner  # where it gets its fine_tune
     from fastai.vision.augment import Resize
     from fastai.vision.data import SegmentationDataLoaders
 

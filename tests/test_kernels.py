@@ -82,7 +82,9 @@ def test_they_compile_for_a_gpu(
 
     ptxas = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
     if not ptxas.exists():
-        pytest.skip("this Triton comes without the compiler for NVIDIA GPUs")
+        pytest.skip(
+            f"Triton {triton.__version__} comes without NVIDIA's assembler here: no {ptxas}"
+        )
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     tiles = tuning.CONV_TILES if kernel == "conv" else tuning.HEAD_TILES
     outs = out_block(widths[2], dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def require_matplotlib() -> None:
         MissingPackageError: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401 (whether it can be imported is the question)
+        importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingPackageError("matplotlib", extra="demo") from error
 

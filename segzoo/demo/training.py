@@ -55,7 +55,7 @@ def train(
             images, truths = _batch(photo, scene.truth, batch_size, crop, generator)
             loss = segmentation_loss(model(images.to(device)), truths.to(device))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+            loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.item())

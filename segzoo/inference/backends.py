@@ -62,8 +62,7 @@ class RecordedFor(nn.Module):
         self.body = body
         self.image = image.clone()
         # As torch asks for: first runs on another stream, so that nothing of them is recorded.
-        # (It does not type its stream.)
-        stream = torch.cuda.Stream(image.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(image.device)
         stream.wait_stream(torch.cuda.current_stream(image.device))
         with torch.cuda.stream(stream):
             for _ in range(3):

@@ -84,8 +84,7 @@ def _run_conv(
 
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
     # A kernel never touches the pointer of a map without channels; it gets one that exists.
-    # torch does not type this context manager.
-    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(out):
         tuning.conv()[grid](
             out,
             bias if small is None else _channels_last(small),
@@ -145,8 +144,7 @@ def _conv3x3_head(
     largest = max(tile.height * tile.width for tile in tuning.HEAD_TILES)
     scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
-    # torch does not type this context manager.
-    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(out):
         tuning.head()[(programs,)](
             out,
             _channels_last(x),
