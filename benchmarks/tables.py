@@ -296,6 +296,21 @@ def achieved(device: str) -> str:
     )
 
 
+def convolutions() -> str:
+    """Ways to compute one convolution."""
+    rows = []
+    for row in record("convolutions")["rows"]:
+        (what, side), (plain, other) = (row["channels"], row["side"]), row["ways"].items()
+        rows.append(
+            [f"{what[0]} to {what[1]} at {side}x{side}", other[0]]
+            + [f"{way['ms']['median']:.2f}" for _, way in (plain, other)]
+            + [f"{other[1]['speed_up']:.2f}"]
+            + [f"{way['difference_to_float64']:.0e}" for _, way in (plain, other)]
+        )
+    head = ["channels", "way", "oneDNN, ms", "this way, ms", "speed-up"]
+    return markdown([*head, "oneDNN to float64", "this way to float64"], rows)
+
+
 def _exists(name: str) -> bool:
     return (RESULTS / f"{name}.json").exists()
 
@@ -363,6 +378,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "achieved_cpu": lambda: achieved("cpu"),
     "achieved_gpu": lambda: achieved("gpu"),
     "optimized": optimized,
+    "convolutions": convolutions,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "encoders": lambda: encoders(record("encoders")["rows"]),

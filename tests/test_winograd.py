@@ -52,7 +52,7 @@ def test_a_concatenation_with_a_doubled_map(size, skip):
     if skip:
         maps, parts = [x, torch.randn(2, 3, *whole.shape[-2:])], [*parts, Part(3)]
         whole = torch.cat([whole, maps[1]], dim=1)
-    filters = Winograd(weight, None, whole.shape, parts)
+    filters = Winograd(weight, None, x.shape, parts)
     assert filters.takes(x)
     assert not filters.takes(whole)
     expected = F.conv2d(whole.double(), weight.double(), padding=1)
@@ -92,7 +92,7 @@ def test_a_compiler_takes_it_whole(monkeypatch):
     monkeypatch.setattr(winograd, "_FEWEST", 2)
     x, skip = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8, 12)
     parts = [Part(5, doubled=True), Part(3)]
-    filters = Winograd(torch.randn(4, 8, 3, 3), torch.randn(4), (2, 4, 8, 12), parts)
+    filters = Winograd(torch.randn(4, 8, 3, 3), torch.randn(4), x.shape, parts)
     compiled = torch.compile(filters, backend="aot_eager", fullgraph=True, dynamic=False)
     other = torch.randn(2, 4, 8, 12)
     expected = filters(x, skip, other=other)

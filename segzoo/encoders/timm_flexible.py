@@ -97,8 +97,12 @@ def _builds(
         if rule.multiple == 1 and not rule.fixed:
             break
     if not found and reason is not None:
-        built_for = f" when it is built for {options['img_size']}" if "img_size" in options else ""
-        raise EncoderError(f"{name!r} cannot be run{built_for}. {reason}") from reason
+        hint = ""
+        if "img_size" in options:
+            hint = " Give image_size instead of img_size: it finds a size that can be built."
+        raise EncoderError(
+            f"{name!r} cannot be run with {dict(options)}. {reason}{hint}"
+        ) from reason
     return found
 
 

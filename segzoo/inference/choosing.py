@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from .heads import HeadedConv
 from .rewriting import DoubledConv
 from .timing import largest_difference, side_by_side
 
+#: What has several ways to compute the same.
+Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
 #: How far two ways may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 _ROUNDS = 5
@@ -62,32 +64,27 @@ class _Chooser:
             if isinstance(step, DoubledConv):
                 step.keep()
 
-    def _before(self, step: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _before(self, step: Step, inputs: tuple[Any, ...]) -> None:
         self.handles.pop(step).remove()
-        if isinstance(step, FusedConv):
-            x = inputs[0]
-            names = step.kernels(x)
-            if self.compiled and x.device.type == "cpu":
-                names = [name for name in names if name != "onednn"]
-            best = self._best(step, inputs, {name: _with_kernel(name, x) for name in names})
-            step.use(best, x)
-        elif isinstance(step, HeadedConv):
-            x = inputs[0]
-            step.use(self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)}), x)
-        elif isinstance(step, DoubledConv) and doubles(inputs[0], inputs[2], step.mode):
+        x = inputs[0]
+        if isinstance(step, DoubledConv):
+            if not doubles(x, inputs[2], step.mode):
+                return
             step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
             step(*inputs)
-            x, _, _ = inputs
-            best = self._best(step, inputs, {n: _with_way(n, x) for n in step.choices(x)})
-            step.use(best, x)
-            if best != "plain":
-                step.plain.release()  # what it was tuned for goes another way
+        names = step.choices(x)
+        if self.compiled and x.device.type == "cpu":
+            names = [name for name in names if name != "onednn"]
+        best = self._best(step, inputs, {name: _using(name, x) for name in names})
+        step.use(best, x)
+        if isinstance(step, DoubledConv) and best != "plain":
+            step.plain.release()  # what it was tuned for goes another way
 
     def _best(
         self,
-        step: Any,
+        step: Step,
         inputs: tuple[Any, ...],
-        setters: Mapping[str, Callable[[Any], None]],
+        setters: Mapping[str, Callable[[Step], None]],
     ) -> str:
         """The name of the fastest way, or untimed the last, among those that agree."""
         if len(setters) == 1:
@@ -98,11 +95,11 @@ class _Chooser:
         return _FOUND[key]
 
     def _compare(
-        self, step: Any, inputs: tuple[Any, ...], setters: Mapping[str, Callable[[Any], None]]
+        self, step: Step, inputs: tuple[Any, ...], setters: Mapping[str, Callable[[Step], None]]
     ) -> str:
         plain, device = next(iter(setters)), inputs[0].device
 
-        def build(set_way: Callable[[Any], None]) -> Callable[[], Tensor]:
+        def build(set_way: Callable[[Step], None]) -> Callable[[], Tensor]:
             own = copy.copy(step)  # the same weights, another way
             set_way(own)
             return functools.partial(own, *inputs)
@@ -129,9 +126,5 @@ class _Chooser:
         return (name, torch.get_num_threads(), self.timed, self.compiled, *layouts)
 
 
-def _with_kernel(name: str, x: Tensor) -> Callable[[FusedConv], None]:
-    return lambda step: step.use(name, x)
-
-
-def _with_way(name: str, x: Tensor) -> Callable[[DoubledConv | HeadedConv], None]:
+def _using(name: str, x: Tensor) -> Callable[[Step], None]:
     return lambda step: step.use(name, x)

@@ -40,7 +40,7 @@ class FewOutputs:
     def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, to be added, a map of the output's shape -> ``(N, O, H, W)``."""
         squares = F.conv2d(x, self._weight, self._bias, stride=2, padding=1)
-        # As pixel_shuffle, which takes longer: the output plane by plane, as a mask is wanted.
+        # As pixel_shuffle, but into planes, as masks are wanted.
         size = squares.shape[-2:]
         out = squares.view(len(x), -1, 2, 2, *size).permute(0, 1, 4, 2, 5, 3)
         out = out.reshape(len(x), -1, 2 * size[0], 2 * size[1])

@@ -119,7 +119,7 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
         # That of torch 2.6 adds no map of a single cell.
-        if self.kernel == "onednn" and (other is None or other[0, 0].numel() > 1):
+        if self.kernel == "onednn" and (other is None or other.shape[-2:] != (1, 1)):
             return self._onednn(x, other)
         if self.kernel == "cudnn":
             return self._cudnn(x, other)
@@ -159,7 +159,7 @@ class FusedConv(nn.Module):
         """Back to the plain way, and without what another one needs."""
         self.kernel, self._packed, self._triton, self._other_way = "torch", None, (), None
 
-    def kernels(self, x: Tensor) -> list[str]:
+    def choices(self, x: Tensor) -> list[str]:
         """Those to be tried on an input; whether one works for its shape is seen by trying."""
         g, names = self.geometry, ["torch"]
         plain = g == Geometry() and self.weight.shape[2:] == (3, 3)

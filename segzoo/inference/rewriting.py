@@ -105,8 +105,7 @@ class DoubledConv(nn.Module):
             self._triton = (checked(kernel, x),)
         if way == "winograd":
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
-            size = (2 * x.shape[-2], 2 * x.shape[-1])
-            self._winograd = Winograd(conv.weight, conv.bias, (*x.shape[:2], *size), parts)
+            self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts)
         self.way = way
 
     def used(self) -> list[FusedConv]:

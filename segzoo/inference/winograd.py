@@ -8,14 +8,12 @@ each pair of them, so that it pays off where channels are many. Maps that are co
 transformed one by one, and one that is doubled first is read as it is: its tiles have 4x4 cells.
 
 The points are those of Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd
-Convolution for Deep Neural Networks", 2020, which keep the rounding errors small: in float32 a few
-millionths of the largest output, where the plain way's are up to one.
+Convolution for Deep Neural Networks", 2020, which keep the rounding errors small.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,7 +36,7 @@ _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 _BYTES, _FEWEST = 5 << 18, 64
 
 
-#: Channels in and out from which on it was faster wherever it was timed.
+#: Channels in and out from which on it is tried; benchmarks/convolutions.py times fewer as well.
 _MANY = 128
 
 
@@ -92,7 +90,7 @@ class Winograd:
     Args:
         weight: ``(O, C, 3, 3)``.
         bias: ``(O,)`` or None.
-        shape: Of the output, ``(N, O, H, W)``; O is not looked at.
+        shape: Of the map, ``(N, C, H, W)``; of the first, where several are concatenated.
         parts: What is concatenated, in this order; None for one map of the output's size.
     """
 
@@ -104,27 +102,34 @@ class Winograd:
         parts: Sequence[Part] | None = None,
     ) -> None:
         self._parts = parts or [Part(weight.shape[1])]
-        self._images, _, self._height, self._width = shape
+        self._shape = tuple(shape)
+        times = 2 if self._parts[0].doubled else 1
+        self._images, self._height, self._width = shape[0], times * shape[2], times * shape[3]
         self._rows, self._columns = ceil_div(self._height, _OUT), ceil_div(self._width, _OUT)
         bytes_of_tile = _IN**2 * max(weight.shape[:2]) * weight.itemsize
         wanted = max(_FEWEST, _BYTES * torch.get_num_threads() // bytes_of_tile)
         most = wanted * 3 // (2 * self._columns)
-        #: Images, and rows of tiles, that are worked on together.
-        self._strip = (_divisor(self._images, most // self._rows), _divisor(self._rows, most))
+        images, rows = _divisor(self._images, most // self._rows), _divisor(self._rows, most)
+        #: Images, and rows of tiles, that are worked on together: lists of those side by side.
+        self._strips = [
+            [
+                (slice(image, image + images), slice(row, row + rows))
+                for row in range(0, self._rows, rows)
+            ]
+            for image in range(0, self._images, images)
+        ]
         back, kernel, tile = (item.to(weight.device) for item in transforms(_POINTS, _TAPS))
         filters = torch.einsum("ia,ocab,jb->ijoc", kernel, weight.double(), kernel)
         # Rounded once, after the transform.
-        count = math.prod(self._strip) * self._columns
+        count = images * rows * self._columns
         self._filters = _packed(filters.flatten(0, 1).to(weight.dtype), count)
         self._back = back.to(weight.dtype)
         self._tiles = [part.tile_matrix(tile).to(weight.dtype) for part in self._parts]
         self._bias = weight.new_zeros(len(weight)) if bias is None else bias
 
     def takes(self, x: Tensor) -> bool:
-        """Whether its output for that map, the first one, has the shape that it is made for."""
-        times = 2 if self._parts[0].doubled else 1
-        size = (len(x), times * x.shape[-2], times * x.shape[-1])
-        return size == (self._images, self._height, self._width)
+        """Whether the map, the first one, has the shape that it is made for."""
+        return x.shape == self._shape
 
     def __call__(self, *maps: Tensor, other: Tensor | None = None) -> Tensor:
         """The parts, each ``(N, C, h, w)``, and what is to be added -> ``(N, O, H, W)``."""
@@ -138,22 +143,11 @@ class Winograd:
         out = out.contiguous(memory_format=torch.channels_last)
         return out if other is None else out.add_(other)
 
-    def _strips(self) -> list[list[tuple[slice, slice]]]:
-        """Images and rows of tiles that are worked on together; all are of one size."""
-        images, rows = self._strip
-        return [
-            [
-                (slice(image, image + images), slice(row, row + rows))
-                for row in range(0, self._rows, rows)
-            ]
-            for image in range(0, self._images, images)
-        ]
-
     def _written(self, tiles: Sequence[Tensor]) -> Tensor:
         """Tiles of each part -> ``(N, rows, 4, columns, 4, O)``, each strip where it belongs."""
         shape = (self._images, self._rows, _OUT, self._columns, _OUT, len(self._bias))
         out = tiles[0].new_empty(shape)
-        for strip in itertools.chain(*self._strips()):
+        for strip in itertools.chain(*self._strips):
             made = self._filtered([part[strip] for part in tiles])
             torch.add(made, self._bias, out=out[strip])
         return out
@@ -162,7 +156,7 @@ class Winograd:
         """The same for a compiler, which takes no part of a tensor to write into."""
         made = [
             [self._filtered([part[strip] for part in tiles]) + self._bias for strip in strips]
-            for strips in self._strips()
+            for strips in self._strips
         ]
         return torch.cat([torch.cat(strips, dim=1) for strips in made])
 
@@ -200,8 +194,8 @@ def _both_ways(matrix: Tensor, tiles: Tensor) -> Tensor:
 def _packed(filters: Tensor, count: int) -> Tensor:
     """Filters ``(36, O, C)`` for ``count`` tiles, in the order that oneDNN wants.
 
-    A product of matrices for each cell of a tile. As a 1x1 convolution, a group for each cell, it
-    is several times as fast as a batched product.
+    A product of matrices for each cell of a tile, as a 1x1 convolution with a group for each cell:
+    so oneDNN computes it too, whatever library torch's own products go to.
     """
     groups, _, channels = filters.shape
     filters = filters.flatten(0, 1)[..., None, None]
