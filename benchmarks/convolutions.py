@@ -1,4 +1,4 @@
-"""Ways to compute a 3x3 convolution on a CPU: oneDNN's own, Winograd's, and squares for few outputs.
+"""Ways to compute a 3x3 convolution on a CPU: oneDNN's, Winograd's, and squares for few outputs.
 
     python -m benchmarks.convolutions [--threads 1]
 
