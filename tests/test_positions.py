@@ -9,6 +9,7 @@ from torch import nn
 
 import segzoo
 from segzoo.encoders.positions import PositionsHaveValues
+from segzoo.errors import EncoderError
 
 
 def meta(*shape):
@@ -78,6 +79,14 @@ def test_such_a_backbone_is_built_for_the_size_that_is_asked_for():
     with torch.no_grad():
         finest = encoder(torch.rand(1, 3, 250, 257))[0]
     assert finest.shape[-2:] == (63, 65)  # one for each 4x4 pixels: not resized
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("mvitv2_tiny", (250, 257)), ("swin_tiny_patch4_window7_224", (3, 3))]
+)
+def test_a_size_that_cannot_be_built_names_the_argument_that_finds_one(name, size):
+    with pytest.raises(EncoderError, match="Give image_size instead of img_size"):
+        segzoo.Unet(name, encoder_options={"img_size": size})
 
 
 @pytest.mark.skipif(not timm.is_model("gemma4_vit_167m"), reason="an older timm")

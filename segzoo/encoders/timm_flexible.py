@@ -13,7 +13,7 @@ from ..errors import ArgumentError, EncoderError
 from .positions import PositionsHaveValues
 from .probe import accepts
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
-from .timm_meta import backbone_features, bands, is_nhwc, meta_backbone
+from .timm_meta import backbone_features, bands, is_nhwc, meta_backbone, size_hint
 
 #: Ways to make a backbone take other sizes than the one it was designed for; each is tried.
 _FLEXIBLE: tuple[dict[str, bool], ...] = (
@@ -97,11 +97,8 @@ def _builds(
         if rule.multiple == 1 and not rule.fixed:
             break
     if not found and reason is not None:
-        hint = ""
-        if "img_size" in options:
-            hint = " Give image_size instead of img_size: it finds a size that can be built."
         raise EncoderError(
-            f"{name!r} cannot be run with {dict(options)}. {reason}{hint}"
+            f"{name!r} cannot be run with {dict(options)}. {reason}{size_hint(options)}"
         ) from reason
     return found
 

@@ -44,9 +44,17 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         reason = str(error) or type(error).__name__  # an assertion may say nothing
         raise EncoderError(
-            f"timm cannot build {name!r} with the options {dict(options)}: {reason}"
+            f"timm cannot build {name!r} with the options {dict(options)}: "
+            f"{reason}.{size_hint(options)}"
         ) from error
     return backbone.eval()
+
+
+def size_hint(options: Mapping[str, Any]) -> str:
+    """What to do where a backbone cannot be built, or run, for the size that was asked for."""
+    if "img_size" not in options:
+        return ""
+    return " Give image_size instead of img_size: it finds a size that can be built."
 
 
 @functools.lru_cache(maxsize=256)
