@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checks
 from .convert import from_smp
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
 from .inference.timing import Measured, largest_difference, side_by_side
+from .layers import BatchNorm
 from .models import ARCHITECTURES, SegmentationModel
 from .models.storage import build
 
@@ -129,7 +129,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
     for parameter in model.parameters():
         if parameter.min() == parameter.max():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

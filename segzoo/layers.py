@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+#: Batch normalisation of every kind that torch has, for ``isinstance`` too.
+BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 #: Normalisation layers by name; ``none`` gives the convolution a bias instead.
 NORMS = ("batch", "group", "instance", "layer", "none")
 #: Attention modules by name.

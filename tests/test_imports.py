@@ -13,7 +13,7 @@ PACKAGE = Path(segzoo.__file__).parent
 
 #: The layers, lowest first. A module may import from lower layers, and from its own package.
 LAYERS = (
-    ("errors", "_version", "strict_json"),
+    ("errors", "_version", "_compat", "strict_json"),
     ("features", "registry", "checks", "recording"),
     ("weights_file", "stored_options"),
     ("layers", "preprocessing", "hub", "reparametrized", "upsampled", "recomputed"),

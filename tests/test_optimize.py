@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch._dynamo.utils import counters
 
 import segzoo
+from segzoo._compat import hooks_of
 from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
 from segzoo.inference import choosing, optimizing
 from segzoo.inference.epilogues import fuse_epilogues
@@ -22,7 +23,7 @@ from segzoo.inference.folding import fold_batchnorm
 from segzoo.inference.fused_conv import FusedConv
 from segzoo.inference.rewriting import DoubledConv, rewrite_decoder
 from segzoo.inference.timing import largest_difference
-from segzoo.inference.tracing import hooks_of, trace, trace_module
+from segzoo.inference.tracing import trace, trace_module
 from tests.helpers import randomise, reference, skip_without_interpreter, tiny_unet
 
 
@@ -349,10 +350,11 @@ def test_models_that_cannot_be_optimised(tiny):
         segzoo.optimize(tiny_unet())
     with pytest.raises(ArgumentError, match="takes a segzoo model, got Linear"):
         segzoo.optimize(nn.Linear(1, 1))
-    hooked = copy.deepcopy(tiny)
-    hooked.head.register_forward_hook(lambda *_: None)
-    with pytest.raises(ArgumentError, match="head has hooks"):
-        segzoo.optimize(hooked)
+    for add in ("register_forward_hook", "register_full_backward_pre_hook"):
+        hooked = copy.deepcopy(tiny)
+        getattr(hooked.head, add)(lambda *_: None)
+        with pytest.raises(ArgumentError, match="head has hooks"):
+            segzoo.optimize(hooked)
 
 
 def test_arguments_that_cannot_work(tiny):

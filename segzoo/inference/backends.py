@@ -11,6 +11,8 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from .._compat import freezing
+
 #: Backends by name, the plain one first; ``auto`` takes the fastest that the device has.
 BACKENDS = ("eager", "compile", "cudagraph")
 
@@ -29,13 +31,11 @@ class CompiledFor(nn.Module):
 
     def __init__(self, body: nn.Module, image: Tensor) -> None:
         super().__init__()
-        import torch._inductor.config as inductor  # takes a while, and only this needs it
-
         self.body = body
         self.shape = image.shape
         cpu = image.device.type == "cpu"
         # The compiler looks at this when it begins, so it must stand while the first image runs.
-        frozen = inductor.patch(freezing=True) if cpu else contextlib.nullcontext()
+        frozen = freezing() if cpu else contextlib.nullcontext()
         mode = "default" if cpu else "reduce-overhead"  # the latter records CUDA graphs
         with frozen, torch.no_grad():
             self.compiled = torch.compile(body, dynamic=False, mode=mode)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, fx, nn
 
 from .. import checks
+from .._compat import hooks_of, refuse_moves
 from ..config import Configured
 from ..errors import ArgumentError, InputError, OptimizationError
 from ..models import SegmentationModel
@@ -29,7 +31,7 @@ from .judging import Judge, Run
 from .kernels import usable
 from .rewriting import DoubledConv, rewrite_decoder
 from .timing import in_turn
-from .tracing import Body, collects_maps, hooks_of, is_opaque, trace
+from .tracing import Body, collects_maps, is_opaque, trace
 
 #: What an optimised model is tuned for where no example is given.
 _SIDE = 512
@@ -182,7 +184,7 @@ class OptimizedModel(Configured, nn.Module):
             )
         return self
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OptimizedModel:
+    def _refuse_to_move(self, *_: object, **__: object) -> NoReturn:
         raise ArgumentError(
             f"An optimised model is made for its device and precision ({self.device}, "
             f"{self.dtype}). Move or cast the model that it was made from, and optimise it again."
@@ -194,6 +196,9 @@ class OptimizedModel(Configured, nn.Module):
             "machine. Save the model that it was made from (model.save_pretrained), or export it "
             "(segzoo.export)."
         )
+
+
+refuse_moves(OptimizedModel, OptimizedModel._refuse_to_move)
 
 
 class _Optimizer:

@@ -17,15 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.models._features import FeatureHooks
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from .._compat import collect_in, collector, hooks_of
 from ..encoders import Encoder
+from ..layers import BatchNorm
 from ..models import SegmentationModel
 
 #: Of these a pass wants the module, not what it calls.
-_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, _BatchNorm)
+_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, BatchNorm)
 
 
 class Decode(nn.Module):
@@ -95,9 +95,10 @@ def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
 def trace_module(module: nn.Module) -> nn.Module:
     """The module as a graph of its own submodules, or itself where its forward cannot be traced."""
     tracer = _Tracer()
-    for value in [value for part in module.modules() for value in vars(part).values()]:
-        if isinstance(value, FeatureHooks):
-            value._feature_outputs = _OnePlace()
+    for part in module.modules():
+        for owner in [collector(hook) for hooks in hooks_of(part) for hook in hooks.values()]:
+            if owner is not None:
+                collect_in(owner, _OnePlace())
     try:
         graph = tracer.trace(module)
     except Exception:  # a forward may fail in any way on stand-ins for tensors
@@ -111,15 +112,9 @@ def trace_module(module: nn.Module) -> nn.Module:
     return traced.eval()
 
 
-def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """What is called before and after the module itself."""
-    return module._forward_pre_hooks, module._forward_hooks, module._backward_hooks
-
-
 def collects_maps(hook: Any) -> bool:
     """Whether one of timm's backbones collects its maps by that hook."""
-    owner = getattr(getattr(hook, "func", hook), "__self__", None)
-    return isinstance(owner, FeatureHooks)
+    return collector(hook) is not None
 
 
 class _OnePlace(collections.defaultdict[Any, Any]):
@@ -173,9 +168,10 @@ class _Tracer(fx.Tracer):
             except Exception:
                 for node in [node for node in reversed(self.graph.nodes) if node not in known]:
                     self.graph.erase_node(node)
-        for hook in filter(collects_maps, m._forward_pre_hooks.values()):
+        before, after, *_ = hooks_of(m)
+        for hook in filter(collects_maps, before.values()):
             hook(m, args)
         made = self.create_proxy("call_module", name, args, kwargs)
-        for hook in filter(collects_maps, m._forward_hooks.values()):
+        for hook in filter(collects_maps, after.values()):
             hook(m, args, made)
         return made

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..config import Configured, ModelConfig
 from ..encoders import create_encoder
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
+from ..layers import BatchNorm
 from .diagram import diagram
 from .inputs import check_batch, classes_of, warn_if_resized
 from .pyramid import make_pyramid
@@ -171,7 +171,7 @@ class SegmentationModel(Configured, StoredModel):
         stride = self.encoder.stride
         cells = ceil_div(image.shape[-2], stride) * ceil_div(image.shape[-1], stride)
         if image.shape[0] * cells == 1 and any(
-            isinstance(module, _BatchNorm) and module.training for module in self.modules()
+            isinstance(module, BatchNorm) and module.training for module in self.modules()
         ):
             raise InputError(
                 f"A batch of one image of {image.shape[-2]}x{image.shape[-1]} leaves one value for "
