@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import segzoo
 from benchmarks.common import randomise, summary, write_result
-from segzoo.inference.timing import in_turn
+from segzoo.timing import in_turn
 
 SIZE, CLASSES = 256, 3
 #: Encoder -> what timm must be told so that its plain feature extractor takes the size.

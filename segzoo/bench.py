@@ -20,9 +20,9 @@ from . import checks
 from .convert import from_smp
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
-from .inference.timing import Measured, largest_difference, side_by_side
 from .models import ARCHITECTURES, SegmentationModel
 from .models.storage import build
+from .timing import Measured, largest_difference, side_by_side
 
 #: Classes of the models that are timed.
 CLASSES = 3

@@ -21,8 +21,8 @@ from segzoo.inference.epilogues import fuse_epilogues
 from segzoo.inference.folding import fold_batchnorm
 from segzoo.inference.fused_conv import FusedConv
 from segzoo.inference.rewriting import DoubledConv, rewrite_decoder
-from segzoo.inference.timing import largest_difference
 from segzoo.inference.tracing import hooks_of, trace, trace_module
+from segzoo.timing import largest_difference
 from tests.helpers import randomise, reference, skip_without_interpreter, tiny_unet
 
 

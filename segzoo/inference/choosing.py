@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..timing import largest_difference, side_by_side
 from ..upsampled import doubles
 from .fused_conv import FusedConv
 from .heads import HeadedConv
 from .rewriting import DoubledConv
-from .timing import largest_difference, side_by_side
 
 #: What has several ways to compute the same.
 Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"

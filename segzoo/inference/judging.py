@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..models import SegmentationModel
-from .timing import largest_difference
+from ..timing import largest_difference
 
 Run = Callable[[Tensor], Tensor]
 

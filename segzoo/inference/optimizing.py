@@ -19,6 +19,7 @@ from ..config import Configured
 from ..errors import ArgumentError, InputError, OptimizationError
 from ..models import SegmentationModel
 from ..models.inputs import check_batch, classes_of, warn_if_resized
+from ..timing import in_turn
 from .backends import BACKENDS, make_backend
 from .choosing import choose
 from .epilogues import fuse_epilogues
@@ -28,7 +29,6 @@ from .heads import HeadedConv, join_head
 from .judging import Judge, Run
 from .kernels import usable
 from .rewriting import DoubledConv, rewrite_decoder
-from .timing import in_turn
 from .tracing import Body, collects_maps, hooks_of, is_opaque, trace
 
 #: What an optimised model is tuned for where no example is given.
