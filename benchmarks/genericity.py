@@ -120,7 +120,7 @@ def forward(name: str, rounds: int) -> dict[str, Any]:
 CHILD = """
 import json, time
 import torch, timm, segzoo
-from segzoo.layers import SegmentationHead
+from segzoo.nn.layers import SegmentationHead
 from segzoo.models.unet import UnetDecoder
 torch.set_num_threads(1)
 segzoo.Unet

@@ -4,8 +4,8 @@ import torch
 import segzoo
 from segzoo.encoders import build_on_meta
 from segzoo.errors import ArgumentError, InputError
-from segzoo.layers import NORMS
 from segzoo.models.unet import UnetDecoder
+from segzoo.nn.layers import NORMS
 
 from .helpers import TinyBackbone, reference, tiny_unet
 

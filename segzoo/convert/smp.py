@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from .. import checks, stored_options
 from ..checkpoints import Checkpoint, open_checkpoint
 from ..errors import ArgumentError, ConversionError, nearest
-from ..layers import INTERPOLATIONS
 from ..models import Unet
+from ..nn.layers import INTERPOLATIONS
 from .keymap import Rule, fill, rename
 from .smp_encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..nn.upsample_conv import doubles
 from ..timing import largest_difference, side_by_side
-from ..upsampled import doubles
 from .fused_conv import FusedConv
 from .heads import HeadedConv
 from .rewriting import DoubledConv

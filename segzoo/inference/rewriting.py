@@ -1,7 +1,8 @@
 """Double, concatenate, convolve: computed without the doubled map and without the concatenation.
 
-The algebra is in :mod:`segzoo.upsampled`. It holds where a map is resized by nearest neighbours to
-exactly twice its size, which an odd image does not do at every step: then the plain way is taken.
+The algebra is in :mod:`segzoo.nn.upsample_conv`. It holds where a map is resized by nearest
+neighbours to exactly twice its size, which an odd image does not do at every step: then the plain
+way is taken.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from ..upsampled import DOUBLING, doubled_kernel, doubles
+from ..nn.upsample_conv import DOUBLING, doubled_kernel, doubles
 from .epilogues import activation, only_user, replace_step
 from .fused_conv import ACTIVATIONS, TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
 from .kernels import DoubleConcatConv, usable

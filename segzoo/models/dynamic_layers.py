@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import InstanceNorm2d, zero_bias
-from ..recording import in_graph
-from ..reparametrized import SpectralNormConv, WeightNormConv
+from ..nn.graph_capture import in_graph
+from ..nn.layers import InstanceNorm2d, zero_bias
+from ..nn.weight_norm import SpectralNormConv, WeightNormConv
 
 #: Activations by name.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

@@ -20,7 +20,8 @@ from .. import checks
 from ..config import NOT_SAVED, ModelConfig, built_from
 from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div, decoder_strides
-from ..layers import (
+from ..nn.activation_checkpoint import recomputed
+from ..nn.layers import (
     ATTENTIONS,
     INTERPOLATIONS,
     NORMS,
@@ -28,8 +29,7 @@ from ..layers import (
     SegmentationHead,
     attention_layer,
 )
-from ..recomputed import recomputed
-from ..upsampled import conv_joined, doubles, is_untouched
+from ..nn.upsample_conv import conv_joined, doubles, is_untouched
 from .architectures import register_architecture
 from .base import SegmentationModel
 
@@ -98,8 +98,8 @@ class UnetBlock(nn.Module):
     """Resize to the target, concatenate the skip, two convolutions.
 
     Where the target is twice the map and cells are repeated, the first convolution can be computed
-    from the map and the skip as they are (:mod:`segzoo.upsampled`): the same weights, outputs and
-    gradients up to rounding, with fewer multiply-adds, and no concatenation to be kept.
+    from the map and the skip as they are (:mod:`segzoo.nn.upsample_conv`): the same weights,
+    outputs and gradients up to rounding, with fewer multiply-adds, and no concatenation to be kept.
 
     Args:
         in_channels: Of the map from below.

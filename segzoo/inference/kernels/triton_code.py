@@ -7,8 +7,8 @@ it, and that tile, once in registers, feeds up to four matrix products:
 
 * a map at the output's resolution: 16 shifts for 36 products, where an implicit GEMM over pixels
   loads 36 tiles of the same size;
-* a map at half of it, to be doubled: 9 shifts for 16 products (:mod:`segzoo.upsampled` has the
-  algebra), where doubling first costs 36 of each.
+* a map at half of it, to be doubled: 9 shifts for 16 products (:mod:`segzoo.nn.upsample_conv` has
+  the algebra), where doubling first costs 36 of each.
 
 Maps are NHWC in memory. Weights come from :mod:`.packing`, padded to what ``tl.dot`` takes.
 """

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .recording import in_export
+from .graph_capture import in_export
 
 
 class _BuffersAsBefore(AbstractContextManager[None]):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .recording import serves_other_sizes
+from .graph_capture import serves_other_sizes
 
 #: Ways to resize that repeat each cell in a 2x2 square where a map becomes twice as large.
 DOUBLING = ("nearest", "nearest-exact", "area")
