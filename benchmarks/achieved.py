@@ -25,7 +25,7 @@ import segzoo
 from benchmarks import roofline
 from benchmarks.ceilings import ceilings
 from benchmarks.common import randomise, summary, write_result
-from segzoo.inference.tracing import Body, trace
+from segzoo.inference.optimize.trace import Body, trace
 from segzoo.timing import synchronise
 
 ROUNDS, WARMUP, SIDE = 15, 3, 512

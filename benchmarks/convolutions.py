@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.common import summary, write_result
-from segzoo.inference.fused_conv import FusedConv, Geometry
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 from segzoo.timing import in_turn, largest_difference
 
 #: Channels in and out, and the side of the map.

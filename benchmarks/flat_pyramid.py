@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from segzoo.models.pyramid import Reassemble
+from segzoo.encoders.pyramid import Reassemble
 from segzoo.nn.layers import ChannelNorm2d
 from segzoo.timing import in_turn
 

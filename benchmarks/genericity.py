@@ -121,7 +121,7 @@ CHILD = """
 import json, time
 import torch, timm, segzoo
 from segzoo.nn.layers import SegmentationHead
-from segzoo.models.unet import UnetDecoder
+from segzoo.architectures.unet import UnetDecoder
 torch.set_num_threads(1)
 segzoo.Unet
 

@@ -37,8 +37,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import segzoo
 import segzoo.bench
+from segzoo.architectures.unet import UnetBlock
 from segzoo.encoders import build_on_meta
-from segzoo.models.unet import UnetBlock
 from segzoo.nn.upsample_conv import doubled_kernel
 
 from .common import write_result

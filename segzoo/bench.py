@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checks
+from .architectures.base import SegmentationModel, create_model
 from .convert import from_smp
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
-from .models import ARCHITECTURES, SegmentationModel
-from .models.storage import build
+from .registry import ARCHITECTURES
 from .timing import Measured, largest_difference, side_by_side
 
 #: Classes of the models that are timed.
@@ -82,7 +82,7 @@ def make_pair(encoder: str, arch: str, size: tuple[int, int]) -> Pair:
     # Enough for statistics of the deepest maps, which have 1/1024 of the image's cells.
     count = max(2, ceil_div(_LEAST_CELLS * 1024, size[0] * size[1]))
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
-    ours = build(ARCHITECTURES[arch].config_class(encoder, CLASSES))
+    ours = create_model(arch, encoder, CLASSES)
     reason = f"smp has no architecture {arch}"
     if arch == "unet":
         try:
@@ -186,7 +186,7 @@ def optimized(
     model: SegmentationModel, image: Tensor, dtype: torch.dtype, *, backend: str = "auto"
 ) -> Callable[[], Tensor]:
     """What :func:`segzoo.optimize` makes of the model."""
-    from .inference import optimize
+    from .inference.optimize.optimize import optimize
 
     image = image.to(dtype).contiguous(memory_format=torch.channels_last)
     source = copy.deepcopy(model).to(image.device)

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from torch import nn
 
@@ -154,10 +154,31 @@ class Configured:
         return self.config.in_channels
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name for each class, or None where they have none."""
+        return self.config.class_names
+
+    @property
     def normalization(self) -> Normalization:
         """What the model expects of its pixels; call it on an image."""
         assert self.config.normalization is not None  # filled in when a model is built
         return self.config.normalization
+
+
+class ConfiguredModel(Configured, nn.Module):
+    """A module that its config rebuilds: what the registry, storage and drawings know of a model.
+
+    Attributes:
+        architecture: The name that it is registered by.
+        base_model: The Hub repository whose weights its encoder began with, or None.
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]]
+    base_model: str | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
 
 
 def _side(name: str, value: Any) -> int:

@@ -12,9 +12,9 @@ from PIL import Image
 import segzoo
 from benchmarks import tables
 from benchmarks.fastai_models import Case, fastai_unet
+from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta
-from segzoo.models.diagram import diagram
 
 ROOT = Path(__file__).parents[1]
 PAGES = (

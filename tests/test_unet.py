@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import segzoo
+from segzoo.architectures.unet import UnetDecoder
 from segzoo.encoders import build_on_meta
 from segzoo.errors import ArgumentError, InputError
-from segzoo.models.unet import UnetDecoder
 from segzoo.nn.layers import NORMS
 
 from .helpers import TinyBackbone, reference, tiny_unet

@@ -42,13 +42,11 @@ def info_command(name: str, arch: str | None, as_json: bool) -> None:
 
 
 def _drawing(name: str, arch: str) -> str:
+    from ..architectures.base import create_model
+    from ..architectures.diagram import diagram
     from ..encoders import build_on_meta
-    from ..models import ARCHITECTURES
-    from ..models.diagram import diagram
-    from ..models.storage import build
 
-    config = ARCHITECTURES[arch].config_class(name)
-    return diagram(build_on_meta(lambda: build(config)))
+    return diagram(build_on_meta(lambda: create_model(arch, name)))
 
 
 def _print(info: EncoderInfo) -> None:

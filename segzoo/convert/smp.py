@@ -15,11 +15,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import checks, stored_options
-from ..checkpoints import Checkpoint, open_checkpoint
+from .. import checks
+from ..architectures.unet import Unet
 from ..errors import ArgumentError, ConversionError, nearest
-from ..models import Unet
+from ..files.checkpoint import Checkpoint, open_checkpoint
 from ..nn.layers import INTERPOLATIONS
+from ..storage import allowed_options
 from .keymap import Rule, fill, rename
 from .smp_encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
 
@@ -245,7 +246,7 @@ def _encoder_options(given: Mapping[str, Any], name: str) -> dict[str, Any]:
         if key not in ("decoder_interpolation", "in_channels")
     }
     for key in options:
-        if not name.startswith("tu-") or key not in stored_options.STORED_OPTIONS:
+        if not name.startswith("tu-") or key not in allowed_options.STORED_OPTIONS:
             raise ConversionError(
                 f"The config has {checks.shown(key)}, which is not known here.{nearest(key, _KEYS)}"
             )
