@@ -121,7 +121,7 @@ CHILD = """
 import json, time
 import torch, timm, segzoo
 from segzoo.nn.layers import SegmentationHead
-from segzoo.architectures.unet import UnetDecoder
+from segzoo.architectures.unet import UnetConfig, UnetDecoder
 torch.set_num_threads(1)
 segzoo.Unet
 
@@ -129,7 +129,7 @@ def by_hand():
     backbone = timm.create_model("resnet34", features_only=True)
     info = backbone.feature_info
     features = tuple(map(segzoo.FeatureSpec, info.channels(), info.reduction()))
-    return backbone, UnetDecoder(features), SegmentationHead(16, 3)
+    return backbone, UnetDecoder(features, UnetConfig()), SegmentationHead(16, 3)
 
 def build():
     start = time.perf_counter()

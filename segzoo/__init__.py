@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.heads import Outputs as Outputs
     from .architectures.unet import Unet as Unet
+    from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
     from .encoders import Encoder as Encoder
     from .encoders import EncoderInfo as EncoderInfo
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 #: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
 _HOMES = {
     "ARCHITECTURES": "registry",
+    "Classification": "config",
     "Encoder": "encoders",
     "EncoderInfo": "encoders",
     "FeatureSpec": "features",
@@ -51,6 +54,7 @@ _HOMES = {
     "ModelConfig": "config",
     "Normalization": "preprocessing",
     "OptimizedModel": "inference.optimize.optimized_model",
+    "Outputs": "architectures.heads",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
     "convert": "convert",

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import segzoo
-from segzoo.architectures.unet import UnetDecoder
+from segzoo.architectures.unet import UnetConfig, UnetDecoder
 from segzoo.encoders import build_on_meta
 from segzoo.errors import ArgumentError, InputError
 from segzoo.nn.layers import NORMS
@@ -78,7 +78,7 @@ def test_dropout_drops_whole_planes_in_training_only():
 
 def test_a_decoder_stands_on_its_own():
     features = (segzoo.FeatureSpec(6, 3), segzoo.FeatureSpec(9, 7))
-    decoder = UnetDecoder(features, (8, 4, 2))
+    decoder = UnetDecoder(features, UnetConfig(decoder_channels=(8, 4, 2)))
     assert decoder.strides == (3, 2, 1)
     maps = [torch.rand(1, 6, 7, 8), torch.rand(1, 9, 3, 4)]
     assert decoder(maps, (20, 23)).shape == (1, 2, 20, 23)

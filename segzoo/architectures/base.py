@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from .. import checks
 from ..config import ModelConfig
 from ..encoders import create_encoder
-from ..encoders.pyramid import make_pyramid
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
 from ..prediction.inputs import check_batch, warn_if_resized
 from ..prediction.masks import classes_of
 from ..registry import ARCHITECTURES
 from ..storage.pretrained import StoredModel
-from .diagram import diagram
+from .diagram import diagram, steps_of
+from .heads import (
+    ClassificationHead,
+    FCNHead,
+    Outputs,
+    encoder_map,
+    module_key,
+    outputs_of,
+    to_logits,
+)
+from .statistics import refusal
+from .wants import Wants, make_maps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +47,15 @@ class SegmentationModel(StoredModel, ABC):
         encoder: The :class:`~segzoo.Encoder`.
         pyramid: Turns the encoder's maps into one map at each stride; without weights for most.
         features: What the decoder is given, finest first.
+        align_corners: None where :meth:`decode` gives logits of the image's size; else they are
+            resized to it, bilinearly, with that setting of torch's.
+        auxiliary_heads: What ``deep_supervision`` and ``auxiliary_stride`` ask for, by name.
+        classification_head: What ``classification`` asks for, or None.
     """
+
+    align_corners: bool | None = None
+    auxiliary_heads: nn.ModuleDict
+    classification_head: ClassificationHead | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -49,8 +68,10 @@ class SegmentationModel(StoredModel, ABC):
             options=config.encoder_options,
         )
         self.base_model = self.encoder.base_model
-        self.pyramid = make_pyramid(self.encoder.features)
+        self.pyramid = make_maps(self.encoder.features, self.wants(config))
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
+        self.auxiliary_heads = nn.ModuleDict()
+        self.classification_head = None
         self.config = replace(
             config,
             encoder=self.encoder.name,
@@ -58,9 +79,28 @@ class SegmentationModel(StoredModel, ABC):
             normalization=config.normalization or self.encoder.normalization,
         )
 
+    @classmethod
+    def wants(cls, config: ModelConfig) -> Wants:
+        """What the architecture asks of its encoder, given its options."""
+        return Wants()
+
     @abstractmethod
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Maps of :attr:`features` and the image they came from -> logits of the image's size."""
+        """Maps of :attr:`features` and the image they came from -> logits.
+
+        They have the image's size where :attr:`align_corners` is None, else any.
+        """
+
+    def decode_fully(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """The encoder's maps and its image -> logits of that image's size."""
+        return self.resized(self.decode(self.pyramid(maps), image), image)
+
+    def resized(self, logits: Tensor, image: Tensor) -> Tensor:
+        """The last step: logits of the image's size, wherever the decoder ended."""
+        if self.align_corners is None:
+            return logits
+        size = (image.shape[-2], image.shape[-1])
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
 
     @property
     def threshold(self) -> float:
@@ -81,12 +121,135 @@ class SegmentationModel(StoredModel, ABC):
             InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
         """
         check_batch(image, self.in_channels)
-        if self.training:
-            self._check_statistics(image)
         warn_if_resized(image, self.encoder)
         fitted = self.encoder.size_rule.fit(image)
-        logits = self.decode(self.pyramid(self.encoder(fitted)), fitted)
+        if self.training and image.shape[0] == 1 and not torch.compiler.is_compiling():
+            logits = self._of_one(fitted)
+        else:
+            logits = self.decode_fully(self.encoder(fitted), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
+
+    def _of_one(self, image: Tensor) -> Tensor:
+        """Logits of a batch of one in training mode, which batch normalisation may refuse."""
+        try:
+            return self.decode_fully(self.encoder(image), image)
+        except ValueError as error:
+            reason = refusal(self, image)
+            if reason is None:
+                raise
+            raise reason from error
+
+    def forward_heads(self, image: Tensor) -> Outputs:
+        """Segment a batch of images, with everything else that the model was built to answer.
+
+        For training with ``classification``, ``deep_supervision`` or ``auxiliary_stride``:
+
+        >>> model = segzoo.Unet("resnet18", classes=3, deep_supervision=("blocks.2",))
+        >>> outputs = model.forward_heads(torch.rand(2, 3, 64, 64))
+        >>> outputs.logits.shape, outputs.auxiliary["blocks.2"].shape
+        (torch.Size([2, 3, 64, 64]), torch.Size([2, 3, 64, 64]))
+
+        Args:
+            image: As for :meth:`forward`.
+
+        Returns:
+            Logits, more logits of that shape by name, and image-level logits.
+
+        Raises:
+            InputError: As :meth:`forward`.
+        """
+        check_batch(image, self.in_channels)
+        size = (image.shape[-2], image.shape[-1])
+        rule = self.encoder.size_rule
+        fitted = rule.fit(image)
+        maps = self.encoder(fitted)
+        steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
+        with outputs_of(steps) as found:
+            logits = self.decode_fully(maps, fitted)
+        if self.config.auxiliary_stride is not None:
+            index = encoder_map(self.encoder.features, self.config.auxiliary_stride)
+            assert index is not None  # checked when the head was built
+            found["encoder"] = maps[index]
+        auxiliary = {
+            name: rule.restore(self._up(self.auxiliary_heads[module_key(name)](item), fitted), size)
+            for name, item in found.items()
+        }
+        labels = None if self.classification_head is None else self.classification_head(maps[-1])
+        return Outputs(rule.restore(logits, size), auxiliary, labels)
+
+    @staticmethod
+    def _up(logits: Tensor, image: Tensor) -> Tensor:
+        size = (image.shape[-2], image.shape[-1])
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+    def complete(self) -> None:
+        """Add what the config asks for beside the mask; called once the decoder is there.
+
+        Raises:
+            ArgumentError: The decoder has no such step, or the encoder no map of that stride.
+        """
+        config = self.config
+        heads: dict[str, nn.Module] = {}
+        if config.deep_supervision:
+            channels = {step.name: step.channels for step in steps_of(self)}
+            for name in config.deep_supervision:
+                checks.choice("deep_supervision", name, channels)
+                heads[module_key(name)] = to_logits(channels[name], config.classes)
+        if config.auxiliary_stride is not None:
+            index = encoder_map(self.encoder.features, config.auxiliary_stride)
+            if index is None:
+                raise ArgumentError(
+                    f"auxiliary_stride={config.auxiliary_stride}, but the encoder "
+                    f"{self.encoder.name!r} gives maps of the strides {self.encoder.strides}."
+                )
+            channels_in = self.encoder.features[index].channels
+            heads["encoder"] = FCNHead(channels_in, config.classes)
+        self.auxiliary_heads = nn.ModuleDict(heads)
+        if config.classification is not None:
+            self.classification_head = ClassificationHead(
+                self.encoder.features[-1].channels, config.classification
+            )
+
+    def decoder_step(self, name: str) -> nn.Module:
+        """The module behind a name of :meth:`print_tree`."""
+        inner = f"decoder.{name}"
+        modules: dict[str, nn.Module] = dict(self.named_modules())
+        return modules.get(inner) or modules[name]
+
+    def configure_training(
+        self, *, decoder_impl: str | None = None, checkpoint: bool | int | None = None
+    ) -> Self:
+        """Set how a model computes that is there already; returns the model.
+
+        >>> model = segzoo.Unet("resnet18").configure_training(checkpoint=2)
+        >>> model.config.checkpoint
+        2
+
+        Weights and results stay what they are, and nothing of it is saved with the model: it
+        belongs to the machine that a model is trained on.
+
+        Args:
+            decoder_impl: As in the architecture's config; None leaves it as it is.
+            checkpoint: As in the architecture's config; None leaves it as it is.
+
+        Raises:
+            ArgumentError: The architecture has no such option, or the value cannot work.
+        """
+        given = {"decoder_impl": decoder_impl, "checkpoint": checkpoint}
+        options: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None
+        }
+        known = {item.name for item in fields(self.config)}
+        for name in options:
+            if name not in known:
+                raise ArgumentError(f"{type(self).__name__} has no option {name} to configure.")
+        config = replace(self.config, **options)
+        self.set_computing(config)
+        self.config = config
+        return self
+
+    def set_computing(self, config: ModelConfig) -> None:
+        """Make the decoder compute as the options of ``config`` that are not saved say."""
 
     @torch.inference_mode()
     def predict(self, image: Tensor) -> Tensor:
@@ -165,19 +328,6 @@ class SegmentationModel(StoredModel, ABC):
         late = [backbone[name] for stage in stages[middle:] for name in stage]
         inside = {id(parameter) for parameter in self.encoder.parameters()}
         return early, late, [item for item in self.parameters() if id(item) not in inside]
-
-    def _check_statistics(self, image: Tensor) -> None:
-        """One value for each channel has no variance: say so before batch normalisation does."""
-        stride = self.encoder.stride
-        cells = ceil_div(image.shape[-2], stride) * ceil_div(image.shape[-1], stride)
-        if image.shape[0] * cells == 1 and any(
-            isinstance(module, _BatchNorm) and module.training for module in self.modules()
-        ):
-            raise InputError(
-                f"A batch of one image of {image.shape[-2]}x{image.shape[-1]} leaves one value for "
-                f"each channel at stride {stride}, too few for batch normalisation in training "
-                "mode. Use more images, or larger ones."
-            )
 
 
 def create_model(

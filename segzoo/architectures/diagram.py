@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..encoders.pyramid import DeepestOfEachStride
-
 if TYPE_CHECKING:
     from ..storage.pretrained import StoredModel
 
@@ -91,9 +89,7 @@ def _map_names(model: StoredModel) -> list[str]:
     names = list(info.module_name()) if hasattr(info, "module_name") else []
     if len(names) != count:
         names = [f"map {i}" for i in range(count)]
-    if isinstance(model.pyramid, DeepestOfEachStride):
-        return [names[i] for i in model.pyramid.indices]
-    return [f"{name} resampled" for name in names]
+    return model.pyramid.named(names)
 
 
 def _parts(model: StoredModel) -> Iterator[tuple[str, nn.Module]]:
@@ -103,8 +99,8 @@ def _parts(model: StoredModel) -> Iterator[tuple[str, nn.Module]]:
             continue
         inner = list(child.named_children()) if name == "decoder" else []
         for inner_name, part in inner or [(name, child)]:
-            if isinstance(part, nn.ModuleList):
-                yield from ((f"{inner_name}.{i}", item) for i, item in enumerate(part))
+            if isinstance(part, (nn.ModuleList, nn.ModuleDict)):
+                yield from ((f"{inner_name}.{key}", item) for key, item in part.named_children())
             elif not isinstance(part, nn.Identity):
                 yield inner_name, part
 

@@ -201,26 +201,15 @@ class DynamicUnetDecoder(nn.Module):
 
     Args:
         features: What the maps are, finest first, one at each stride.
-        image_channels: Bands of the image.
+        config: The options.
 
     Attributes:
         out: What the result is.
     """
 
-    def __init__(
-        self,
-        features: Sequence[FeatureSpec],
-        image_channels: int,
-        *,
-        blur: bool,
-        blur_final: bool,
-        self_attention: bool,
-        last_cross: bool,
-        bottle: bool,
-        norm: str,
-        act: str,
-    ) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], config: DynamicUnetConfig) -> None:
         super().__init__()
+        norm, act = config.norm, config.act
         skips = {feature.stride: i for i, feature in enumerate(features[:-1])}
         walk = decoder_strides(features)
         # Without a map of stride 1 the last step is no block, only a way to the image's size.
@@ -228,7 +217,7 @@ class DynamicUnetDecoder(nn.Module):
         #: For each block the index of the encoder's map that is its skip, or None.
         self.skips = tuple(skips.get(stride) for stride in self.strides)
         count = len(self.strides)
-        if self_attention and count < 3:
+        if config.self_attention and count < 3:
             raise ArgumentError(
                 "self_attention goes into the last block but two; this decoder has "
                 f"{count}, for maps of the strides {[item.stride for item in features]}. Use a "
@@ -243,21 +232,22 @@ class DynamicUnetDecoder(nn.Module):
                 width,
                 0 if skip is None else features[skip].channels,
                 halve=last,
-                blur=blur and (blur_final or not last),
-                attention=self_attention and i == count - 3,
+                blur=config.blur and (config.blur_final or not last),
+                attention=config.self_attention and i == count - 3,
                 norm=norm,
                 act=act,
             )
             self.blocks.append(block)
             width = block.out_channels
-        self.last_cross = last_cross
+        self.last_cross = config.last_cross
         self.up: nn.Module | None = None
         if len(walk) > count:
-            late = last_cross and act == "relu"
+            late = config.last_cross and act == "relu"
             self.up = Upsample(width, width, norm=norm, act=act, late_relu=late)
         self.refine: nn.Module = nn.Identity()
-        if last_cross:
-            self.refine = Refine(width + image_channels, bottle=bottle, norm=norm, act=act)
+        if config.last_cross:
+            joined = width + config.in_channels
+            self.refine = Refine(joined, bottle=config.bottle, norm=norm, act=act)
             width = self.refine.out_channels
         self.out = FeatureSpec(width, 1)
 
@@ -311,17 +301,7 @@ class DynamicUnet(SegmentationModel):
     @built_from(DynamicUnetConfig)
     def __init__(self, config: DynamicUnetConfig) -> None:
         super().__init__(config)
-        self.decoder = DynamicUnetDecoder(
-            self.features,
-            config.in_channels,
-            blur=config.blur,
-            blur_final=config.blur_final,
-            self_attention=config.self_attention,
-            last_cross=config.last_cross,
-            bottle=config.bottle,
-            norm=config.norm,
-            act=config.act,
-        )
+        self.decoder = DynamicUnetDecoder(self.features, config)
         self.head = ConvLayer(
             self.decoder.out.channels, config.classes, 1, norm=config.norm, act=None, init=None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -10,7 +11,25 @@ from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div
 
 
-class DeepestOfEachStride(nn.Module):
+class Pyramid(nn.Module, ABC):
+    """What turns an encoder's maps into those that a decoder is given.
+
+    Attributes:
+        features: What it gives, finest first.
+    """
+
+    features: tuple[FeatureSpec, ...]
+
+    @abstractmethod
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """The encoder's maps -> those of :attr:`features`."""
+
+    @abstractmethod
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+
+
+class DeepestOfEachStride(Pyramid):
     """Of several maps at one stride the deepest is taken, as in feature pyramid networks.
 
     Lin et al., "Feature Pyramid Networks for Object Detection", 2017, section 3: "we choose the
@@ -27,8 +46,12 @@ class DeepestOfEachStride(nn.Module):
         """The maps that are kept, finest first."""
         return [maps[i] for i in self.indices]
 
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+        return [names[i] for i in self.indices]
 
-class Reassemble(nn.Module):
+
+class Reassemble(Pyramid):
     """A pyramid from the equal maps of a flat backbone (a plain vision transformer).
 
     Ranftl et al., "Vision Transformers for Dense Prediction", 2021, section 3.1 and figure 1:
@@ -60,6 +83,10 @@ class Reassemble(nn.Module):
         """Maps ``(N, C, h, w)`` -> one map for each of ``features``."""
         return [level(item) for level, item in zip(self.levels, maps, strict=True)]
 
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+        return [f"{name} resampled" for name in names]
+
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
     """Project to ``channels``, then make the map ``2 ** doublings`` times as large."""
@@ -70,6 +97,56 @@ def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
     if doublings < 0:
         return nn.Sequential(project, nn.Conv2d(channels, channels, 3, stride=2, padding=1))
     return nn.Sequential(project)
+
+
+class OwnMaps(Pyramid):
+    """The encoder's maps, as they come."""
+
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+        super().__init__()
+        self.indices = tuple(range(len(features)))
+        self.features = tuple(features)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """The same maps."""
+        return maps
+
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+        return names
+
+
+class Chosen(Pyramid):
+    """Some of a pyramid's maps.
+
+    Args:
+        pyramid: What makes the maps.
+        finest: Maps of a smaller stride are left out, unless there are no others.
+        most: At most that many are taken, counted from the deepest; None for all.
+
+    Attributes:
+        indices: Which of its maps are taken.
+        features: What those are, finest first.
+    """
+
+    def __init__(self, pyramid: Pyramid, *, finest: int, most: int | None) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        features = pyramid.features
+        fitting = [i for i, item in enumerate(features) if item.stride >= finest]
+        fitting = fitting or [len(features) - 1]
+        self.indices = tuple(fitting[-most:] if most else fitting)
+        self.features = tuple(features[i] for i in self.indices)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """The encoder's maps -> those of :attr:`features`."""
+        made = self.pyramid(maps)
+        return [made[i] for i in self.indices]
+
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+        made = self.pyramid.named(names)
+        return [made[i] for i in self.indices]
 
 
 def make_pyramid(features: Sequence[FeatureSpec]) -> DeepestOfEachStride | Reassemble:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..config import ConfiguredModel
 from ..encoders import Encoder, build_on_meta
+from ..encoders.pyramid import Pyramid
 from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
 from ..features import FeatureSpec
 from ..files import hub
@@ -41,7 +42,7 @@ class StoredModel(ConfiguredModel):
     """
 
     encoder: Encoder
-    pyramid: nn.Module
+    pyramid: Pyramid
     features: tuple[FeatureSpec, ...]
 
     def save_pretrained(

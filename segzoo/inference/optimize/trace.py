@@ -39,7 +39,7 @@ class Decode(nn.Module):
     def forward(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of the encoder's ``features``, finest first, and the image they came from."""
         maps = [maps[i] for i in range(self.count)]  # a recorded list cannot be iterated over
-        return self.model.decode(self.model.pyramid(maps), image)
+        return self.model.decode_fully(maps, image)
 
 
 class Body(nn.Module):

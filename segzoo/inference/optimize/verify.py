@@ -83,7 +83,7 @@ class Judge:
 
 def plain(model: SegmentationModel, image: Tensor) -> Tensor:
     """What a model gives for an image that fits its encoder already."""
-    return model.decode(model.pyramid(model.encoder(image)), image)
+    return model.decode_fully(model.encoder(image), image)
 
 
 @contextlib.contextmanager

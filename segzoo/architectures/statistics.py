@@ -1,0 +1,74 @@
+"""Batch normalisation with one value for each channel: found out, and said in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..errors import InputError
+from ..storage.pretrained import StoredModel
+
+
+def refusal(model: StoredModel, image: Tensor) -> InputError | None:
+    """What to say where a batch leaves one value for each channel; None where it does not.
+
+    A single value has no variance, so torch refuses it in training mode, deep inside a model and
+    without saying where. Which layers see how many cells is asked of the model itself, on the meta
+    device: behind a global pool it is one for each image, whatever the image's size.
+    """
+    height, width = image.shape[-2:]
+    name = _lonely(model, image.shape)
+    if name is None:
+        return None
+    larger = _lonely(model, torch.Size((*image.shape[:-2], 4 * height, 4 * width))) is None
+    advice = "Use more images, or larger ones." if larger else "Use at least two images."
+    return InputError(
+        f"A batch of one image of {height}x{width} leaves one value for each channel at {name}, "
+        f"too few for batch normalisation in training mode. {advice}"
+    )
+
+
+@torch.no_grad()
+def _lonely(model: StoredModel, shape: torch.Size) -> str | None:
+    """The name of the first batch normalisation that would see one value for each channel."""
+    found: list[str] = []
+
+    def look(name: str, inputs: tuple[Any, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            found.append(name)
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training
+    ]
+    tensors: dict[str, Tensor] = dict(model.named_parameters()) | dict(model.named_buffers())
+    state = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    image = torch.empty(shape, device="meta", dtype=next(model.parameters()).dtype)
+    fitted = model.encoder.size_rule.fit(image)
+    try:
+        functional_call(
+            _Whole(model), {f"model.{name}": item for name, item in state.items()}, (fitted,)
+        )
+    except ValueError:  # what torch raises there
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
+
+
+class _Whole(nn.Module):
+    """All of a model behind its size rule."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.model.decode_fully(self.model.encoder(image), image)
+        return logits
