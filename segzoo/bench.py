@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from . import checks
 from .architectures.base import SegmentationModel, create_model
 from .convert import from_smp
+from .convert.smp.architecture import rival
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
 from .registry import ARCHITECTURES
@@ -83,10 +84,10 @@ def make_pair(encoder: str, arch: str, size: tuple[int, int]) -> Pair:
     count = max(2, ceil_div(_LEAST_CELLS * 1024, size[0] * size[1]))
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
     ours = create_model(arch, encoder, CLASSES)
-    reason = f"smp has no architecture {arch}"
-    if arch == "unet":
+    kind, reason = rival(arch), f"smp has no architecture {arch}"
+    if kind is not None:
         try:
-            theirs = _smp_unet(encoder, images)
+            theirs = _smp_model(kind, encoder, images)
             return Pair(from_smp(theirs).eval(), theirs)
         except ImportError:
             reason = "not installed: pip install segmentation-models-pytorch"
@@ -100,8 +101,8 @@ class _NotBuiltError(Exception):
     """smp cannot build the encoder, or run it at this size."""
 
 
-def _smp_unet(encoder: str, images: Tensor) -> Any:
-    """smp's Unet with settled weights, by the first of its names for the encoder that works."""
+def _smp_model(kind: str, encoder: str, images: Tensor) -> Any:
+    """smp's model with settled weights, by the first of its names for the encoder that works."""
     import segmentation_models_pytorch as smp
 
     size = (images.shape[-2], images.shape[-1])
@@ -113,7 +114,7 @@ def _smp_unet(encoder: str, images: Tensor) -> Any:
         (f"tu-{name}", {"img_size": size}),  # for backbones that are built for one size
     ]:
         try:
-            model = smp.Unet(candidate, encoder_weights=None, classes=CLASSES, **options)
+            model = getattr(smp, kind)(candidate, encoder_weights=None, classes=CLASSES, **options)
             settle(model, images)
         except Exception as error:
             reason = reason or f"smp cannot: {type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..config import ModelConfig
 from ..encoders import create_encoder
-from ..errors import ArgumentError, InputError
+from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div
 from ..prediction.inputs import check_batch, warn_if_resized
 from ..prediction.masks import classes_of
@@ -29,7 +30,7 @@ from .heads import (
     outputs_of,
     to_logits,
 )
-from .statistics import refusal
+from .statistics import explained
 from .wants import Wants, make_maps
 
 if TYPE_CHECKING:
@@ -123,21 +124,14 @@ class SegmentationModel(StoredModel, ABC):
         check_batch(image, self.in_channels)
         warn_if_resized(image, self.encoder)
         fitted = self.encoder.size_rule.fit(image)
-        if self.training and image.shape[0] == 1 and not torch.compiler.is_compiling():
-            logits = self._of_one(fitted)
-        else:
+        with self._explained(fitted):
             logits = self.decode_fully(self.encoder(fitted), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
 
-    def _of_one(self, image: Tensor) -> Tensor:
-        """Logits of a batch of one in training mode, which batch normalisation may refuse."""
-        try:
-            return self.decode_fully(self.encoder(image), image)
-        except ValueError as error:
-            reason = refusal(self, image)
-            if reason is None:
-                raise
-            raise reason from error
+    def _explained(self, image: Tensor) -> AbstractContextManager[None]:
+        """Where batch normalisation may refuse a batch of one, say so in words."""
+        alone = self.training and image.shape[0] == 1 and not torch.compiler.is_compiling()
+        return explained(self, image) if alone else nullcontext()
 
     def forward_heads(self, image: Tensor) -> Outputs:
         """Segment a batch of images, with everything else that the model was built to answer.
@@ -162,9 +156,9 @@ class SegmentationModel(StoredModel, ABC):
         size = (image.shape[-2], image.shape[-1])
         rule = self.encoder.size_rule
         fitted = rule.fit(image)
-        maps = self.encoder(fitted)
         steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
-        with outputs_of(steps) as found:
+        with self._explained(fitted), outputs_of(steps) as found:
+            maps = self.encoder(fitted)
             logits = self.decode_fully(maps, fitted)
         if self.config.auxiliary_stride is not None:
             index = encoder_map(self.encoder.features, self.config.auxiliary_stride)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -13,23 +15,32 @@ from ..errors import InputError
 from ..storage.pretrained import StoredModel
 
 
-def refusal(model: StoredModel, image: Tensor) -> InputError | None:
-    """What to say where a batch leaves one value for each channel; None where it does not.
+@contextmanager
+def explained(model: StoredModel, image: Tensor) -> Iterator[None]:
+    """Replace torch's refusal of a batch of one by one that says where and what to do.
 
     A single value has no variance, so torch refuses it in training mode, deep inside a model and
     without saying where. Which layers see how many cells is asked of the model itself, on the meta
     device: behind a global pool it is one for each image, whatever the image's size.
+
+    Raises:
+        InputError: A layer sees one value for each channel.
     """
-    height, width = image.shape[-2:]
-    name = _lonely(model, image.shape)
-    if name is None:
-        return None
-    larger = _lonely(model, torch.Size((*image.shape[:-2], 4 * height, 4 * width))) is None
-    advice = "Use more images, or larger ones." if larger else "Use at least two images."
-    return InputError(
-        f"A batch of one image of {height}x{width} leaves one value for each channel at {name}, "
-        f"too few for batch normalisation in training mode. {advice}"
-    )
+    try:
+        yield
+    except ValueError as error:
+        height, width = image.shape[-2:]
+        name = _lonely(model, image.shape)
+        if name is None:
+            raise
+        larger = torch.Size((*image.shape[:-2], 4 * height, 4 * width))
+        advice = "Use at least two images."
+        if _lonely(model, larger) is None:
+            advice = "Use more images, or larger ones."
+        raise InputError(
+            f"A batch of one image of {height}x{width} leaves one value for each channel at "
+            f"{name}, too few for batch normalisation in training mode. {advice}"
+        ) from error
 
 
 @torch.no_grad()
@@ -50,12 +61,10 @@ def _lonely(model: StoredModel, shape: torch.Size) -> str | None:
     state = {name: tensor.to("meta") for name, tensor in tensors.items()}
     image = torch.empty(shape, device="meta", dtype=next(model.parameters()).dtype)
     fitted = model.encoder.size_rule.fit(image)
+    whole = {f"model.{name}": item for name, item in state.items()}
     try:
-        functional_call(
-            _Whole(model), {f"model.{name}": item for name, item in state.items()}, (fitted,)
-        )
-    except ValueError:  # what torch raises there
-        pass
+        with suppress(ValueError):  # what torch raises there
+            functional_call(_Whole(model), whole, (fitted,))
     finally:
         for hook in hooks:
             hook.remove()

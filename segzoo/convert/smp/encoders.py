@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..encoders import timm_meta, timm_source
-from ..errors import ArgumentError, ConversionError, EncoderError, nearest
-from .keymap import Rule, rename
+from ...encoders import timm_meta, timm_source
+from ...errors import ArgumentError, ConversionError, EncoderError, nearest
+from ..keymap import Rule, rename
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def plan_encoder(
     wanted = [stride for stride in strides if 2 <= stride <= 2**depth]
     if wanted not in ([2 << i for i in range(depth)], [4 << i for i in range(depth - 1)]):
         raise ConversionError(
-            f"The encoder {name!r} gives maps of strides {strides}; smp's Unet of depth {depth} "
-            "cannot be built on them."
+            f"The encoder {name!r} gives maps of strides {strides}; a model of smp of depth "
+            f"{depth} cannot be built on them."
         )
     chosen: int | None = len(wanted)
     taps: dict[str, Any] = {}
