@@ -12,7 +12,7 @@ SHARED := tables ceilings throughput_child coverage
 BENCHMARKS := $(filter-out $(SHARED),$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench coverage clean
+.PHONY: help demo check test docs cover bench coverage clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,12 +20,18 @@ help: ## List the targets
 demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen
 	$(BIN)/segzoo demo
 
-test: $(VENV)/.installed-test ## Every check: format, lint, types, documentation, tests
+check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: check ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
 	$(BIN)/python -m pytest -q
+
+cover: $(VENV)/.installed-test ## The tests with branch coverage, which has a floor (slower)
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W docs docs/_build/html

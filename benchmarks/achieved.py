@@ -25,8 +25,8 @@ import segzoo
 from benchmarks import roofline
 from benchmarks.ceilings import ceilings
 from benchmarks.common import randomise, summary, write_result
-from segzoo.inference.timing import synchronise
-from segzoo.inference.tracing import Body, trace
+from segzoo.inference.optimize.trace import Body, trace
+from segzoo.timing import synchronise
 
 ROUNDS, WARMUP, SIDE = 15, 3, 512
 #: Batch and precision: a GPU at its best, a CPU as it is used.

@@ -10,7 +10,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from segzoo.inference.timing import in_turn
+from segzoo.timing import in_turn
 
 #: Bytes that are copied, side of the matrices, number of images: so large that caches and launches
 #: do not matter.

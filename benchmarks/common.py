@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segzoo.inference.timing import Timing
+from segzoo.timing import Timing
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (

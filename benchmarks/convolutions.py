@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.common import summary, write_result
-from segzoo.inference.fused_conv import FusedConv, Geometry
-from segzoo.inference.timing import in_turn, largest_difference
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
+from segzoo.timing import in_turn, largest_difference
 
 #: Channels in and out, and the side of the map.
 SHAPES = ((64, 64, 128), (128, 128, 64), (256, 256, 32), (512, 512, 16), (16, 3, 512))

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from segzoo.inference.timing import in_turn
-from segzoo.layers import ChannelNorm2d
-from segzoo.models.pyramid import Reassemble
+from segzoo.encoders.pyramid import Reassemble
+from segzoo.nn.layers import ChannelNorm2d
+from segzoo.timing import in_turn
 
 from . import camvid
 from .camvid import CLASSES, VOID

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import segzoo
 from benchmarks.common import randomise, summary, write_result
-from segzoo.inference.timing import in_turn
+from segzoo.timing import in_turn
 
 SIZE, CLASSES = 256, 3
 #: Encoder -> what timm must be told so that its plain feature extractor takes the size.
@@ -120,8 +120,8 @@ def forward(name: str, rounds: int) -> dict[str, Any]:
 CHILD = """
 import json, time
 import torch, timm, segzoo
-from segzoo.layers import SegmentationHead
-from segzoo.models.unet import UnetDecoder
+from segzoo.nn.layers import SegmentationHead
+from segzoo.architectures.unet import UnetConfig, UnetDecoder
 torch.set_num_threads(1)
 segzoo.Unet
 
@@ -129,7 +129,7 @@ def by_hand():
     backbone = timm.create_model("resnet34", features_only=True)
     info = backbone.feature_info
     features = tuple(map(segzoo.FeatureSpec, info.channels(), info.reduction()))
-    return backbone, UnetDecoder(features), SegmentationHead(16, 3)
+    return backbone, UnetDecoder(features, UnetConfig()), SegmentationHead(16, 3)
 
 def build():
     start = time.perf_counter()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from benchmarks.common import write_result
-from segzoo.inference.timing import in_turn
+from segzoo.timing import in_turn
 
 
 def run(statement: str) -> None:

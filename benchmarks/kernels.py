@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.common import write_result
 from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel, self_check
 from segzoo.inference.kernels.checking import compared, made, plain, trial
-from segzoo.inference.timing import in_turn
+from segzoo.timing import in_turn
 
 #: Kernel, widths, side of its first map.
 STEPS: tuple[tuple[type[Kernel], tuple[int, ...], int], ...] = (

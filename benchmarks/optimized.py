@@ -25,7 +25,7 @@ import segzoo
 from benchmarks.common import randomise, write_result
 from benchmarks.families import smallest
 from benchmarks.isolated import in_process
-from segzoo.inference.timing import largest_difference
+from segzoo.timing import largest_difference
 
 SHAPE = (1, 3, 96, 128)
 OTHERS = ((2, 3, 65, 97), (1, 3, 128, 96))

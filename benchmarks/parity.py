@@ -18,8 +18,10 @@ from torch import nn
 import segzoo
 from benchmarks.common import randomise, write_result
 from segzoo.convert.keymap import fill, rename
-from segzoo.convert.smp import UNET_RULES
+from segzoo.convert.smp.unet import CONVERTER
 
+#: Every name of smp's Unet in ours.
+RULES = ((r"^encoder\.(?:model\.)?", "encoder.backbone."), *CONVERTER.rules)
 SIZES = ((256, 256), (65, 97), (33, 500))
 #: Our arguments; smp's are derived from them.
 CASES: tuple[dict[str, Any], ...] = (
@@ -48,7 +50,7 @@ def make_pair(arguments: dict[str, Any], encoder: str = "resnet34") -> tuple[nn.
     )
     randomise(theirs)
     ours = segzoo.Unet(encoder, classes=3, **arguments)
-    used = rename(theirs.state_dict(), UNET_RULES)
+    used = rename(theirs.state_dict(), RULES)
     # smp keeps weights that its forward never uses: stages below the depth, and the attention on
     # the concatenation in the last block, which has none.
     expected = ours.state_dict()
@@ -82,7 +84,7 @@ def step_difference(theirs: nn.Module, ours: nn.Module, size: tuple[int, int]) -
     ours_named = dict(ours.named_parameters()) | dict(ours.named_buffers())
     theirs_all = dict(theirs.named_parameters()) | dict(theirs.named_buffers())
     worst = 0.0
-    for name, value in rename(theirs_all, UNET_RULES).items():
+    for name, value in rename(theirs_all, RULES).items():
         if name not in ours_named:
             continue
         other = ours_named[name]

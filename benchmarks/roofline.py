@@ -10,7 +10,7 @@ images are drawn from that:
   in memory and writes what the next convolution reads; upsampling and concatenation are one, too.
 - ``rewritten``: elementwise operations are done by the convolution before them; a decoder block
   convolves the small map and the skip, without upsampling and concatenation
-  (see :mod:`segzoo.upsampled`).
+  (see :mod:`segzoo.nn.upsample_conv`).
 - ``block_fused``: as before, and each decoder block is one kernel that reads its inputs and writes
   its output; the last one includes the head.
 
@@ -37,9 +37,9 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import segzoo
 import segzoo.bench
+from segzoo.architectures.unet import UnetBlock
 from segzoo.encoders import build_on_meta
-from segzoo.models.unet import UnetBlock
-from segzoo.upsampled import doubled_kernel
+from segzoo.nn.upsample_conv import doubled_kernel
 
 from .common import write_result
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import segzoo
 from segzoo.bench import CLASSES, DTYPES, Pair, make_pair, make_reference, settle
-from segzoo.inference.timing import Measured, in_turn, largest_difference, side_by_side
+from segzoo.timing import Measured, in_turn, largest_difference, side_by_side
 
 from .ceilings import ceilings
 from .roofline import work

@@ -9,79 +9,77 @@ torch.Size([1, 3, 250, 317])
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import errors
-from ._version import __version__
+from . import errors as errors
+from ._version import __version__ as __version__
+from .registry import BUILT_IN
 
 if TYPE_CHECKING:
-    from . import convert
-    from .config import ModelConfig
-    from .encoders import (
-        Encoder,
-        EncoderInfo,
-        SizeRule,
-        create_encoder,
-        encoder_info,
-        list_encoders,
-        register_encoder,
-    )
-    from .fastai import fastai_splitter
-    from .features import FeatureSpec
-    from .inference import OptimizedModel, export, optimize
-    from .models import (
-        ARCHITECTURES,
-        DynamicUnet,
-        Metric,
-        ModelCard,
-        SegmentationModel,
-        Unet,
-        from_pretrained,
-        register_architecture,
-    )
-    from .preprocessing import Normalization
+    # For type checkers, which cannot look into tables; a test compares it with them.
+    from . import convert as convert
+    from .architectures.base import SegmentationModel as SegmentationModel
+    from .architectures.base import from_pretrained as from_pretrained
+    from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.heads import Outputs as Outputs
+    from .architectures.unet import Unet as Unet
+    from .config import Classification as Classification
+    from .config import ModelConfig as ModelConfig
+    from .encoders import Encoder as Encoder
+    from .encoders import EncoderInfo as EncoderInfo
+    from .encoders import SizeRule as SizeRule
+    from .encoders import create_encoder as create_encoder
+    from .encoders import encoder_info as encoder_info
+    from .encoders import list_encoders as list_encoders
+    from .encoders import register_encoder as register_encoder
+    from .features import FeatureSpec as FeatureSpec
+    from .inference.export.export import export as export
+    from .inference.optimize.optimize import optimize as optimize
+    from .inference.optimize.optimized_model import OptimizedModel as OptimizedModel
+    from .preprocessing import Normalization as Normalization
+    from .registry import ARCHITECTURES as ARCHITECTURES
+    from .registry import register_architecture as register_architecture
+    from .storage.card import Metric as Metric
+    from .storage.card import ModelCard as ModelCard
+    from .training.fastai import fastai_splitter as fastai_splitter
 
-__all__ = [
-    "ARCHITECTURES",
-    "DynamicUnet",
-    "Encoder",
-    "EncoderInfo",
-    "FeatureSpec",
-    "Metric",
-    "ModelCard",
-    "ModelConfig",
-    "Normalization",
-    "OptimizedModel",
-    "SegmentationModel",
-    "SizeRule",
-    "Unet",
-    "__version__",
-    "convert",
-    "create_encoder",
-    "encoder_info",
-    "errors",
-    "export",
-    "fastai_splitter",
-    "from_pretrained",
-    "list_encoders",
-    "optimize",
-    "register_architecture",
-    "register_encoder",
-]
+#: Public name -> the module that has it. That is imported when the name is first asked for: torch
+#: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
+_HOMES = {
+    "ARCHITECTURES": "registry",
+    "Classification": "config",
+    "Encoder": "encoders",
+    "EncoderInfo": "encoders",
+    "FeatureSpec": "features",
+    "Metric": "storage.card",
+    "ModelCard": "storage.card",
+    "ModelConfig": "config",
+    "Normalization": "preprocessing",
+    "OptimizedModel": "inference.optimize.optimized_model",
+    "Outputs": "architectures.heads",
+    "SegmentationModel": "architectures.base",
+    "SizeRule": "encoders",
+    "convert": "convert",
+    "create_encoder": "encoders",
+    "encoder_info": "encoders",
+    "export": "inference.export.export",
+    "fastai_splitter": "training.fastai",
+    "from_pretrained": "architectures.base",
+    "list_encoders": "encoders",
+    "optimize": "inference.optimize.optimize",
+    "register_architecture": "registry",
+    "register_encoder": "encoders",
+    **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},
+}
 
-#: Where the names above live; imported when the first of them is asked for, because torch takes
-#: seconds and `segzoo --help` should not.
-_HOMES = ("config", "encoders", "fastai", "features", "models", "preprocessing", "inference")
+__all__ = sorted([*_HOMES, "__version__", "errors"])
 
 
 def __getattr__(name: str) -> object:
-    if name == "convert":
-        return import_module(".convert", __name__)
-    if name in __all__:
-        for home in _HOMES:
-            found = vars(import_module(f".{home}", __name__))
-            if name in found:
-                globals()[name] = found[name]
-                return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f".{_HOMES[name]}", __name__)
+    value = home if name == _HOMES[name] else getattr(home, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from . import checks
+from .architectures.base import SegmentationModel, create_model
 from .convert import from_smp
+from .convert.smp.architecture import rival
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
-from .inference.timing import Measured, largest_difference, side_by_side
-from .layers import BatchNorm
-from .models import ARCHITECTURES, SegmentationModel
-from .models.storage import build
+from .nn.layers import BatchNorm
+from .registry import ARCHITECTURES
+from .timing import Measured, largest_difference, side_by_side
 
 #: Classes of the models that are timed.
 CLASSES = 3
@@ -82,11 +83,11 @@ def make_pair(encoder: str, arch: str, size: tuple[int, int]) -> Pair:
     # Enough for statistics of the deepest maps, which have 1/1024 of the image's cells.
     count = max(2, ceil_div(_LEAST_CELLS * 1024, size[0] * size[1]))
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
-    ours = build(ARCHITECTURES[arch].config_class(encoder, CLASSES))
-    reason = f"smp has no architecture {arch}"
-    if arch == "unet":
+    ours = create_model(arch, encoder, CLASSES)
+    kind, reason = rival(arch), f"smp has no architecture {arch}"
+    if kind is not None:
         try:
-            theirs = _smp_unet(encoder, images)
+            theirs = _smp_model(kind, encoder, images)
             return Pair(from_smp(theirs).eval(), theirs)
         except ImportError:
             reason = "not installed: pip install segmentation-models-pytorch"
@@ -100,8 +101,8 @@ class _NotBuiltError(Exception):
     """smp cannot build the encoder, or run it at this size."""
 
 
-def _smp_unet(encoder: str, images: Tensor) -> Any:
-    """smp's Unet with settled weights, by the first of its names for the encoder that works."""
+def _smp_model(kind: str, encoder: str, images: Tensor) -> Any:
+    """smp's model with settled weights, by the first of its names for the encoder that works."""
     import segmentation_models_pytorch as smp
 
     size = (images.shape[-2], images.shape[-1])
@@ -113,7 +114,7 @@ def _smp_unet(encoder: str, images: Tensor) -> Any:
         (f"tu-{name}", {"img_size": size}),  # for backbones that are built for one size
     ]:
         try:
-            model = smp.Unet(candidate, encoder_weights=None, classes=CLASSES, **options)
+            model = getattr(smp, kind)(candidate, encoder_weights=None, classes=CLASSES, **options)
             settle(model, images)
         except Exception as error:
             reason = reason or f"smp cannot: {type(error).__name__}: {error}"
@@ -186,7 +187,7 @@ def optimized(
     model: SegmentationModel, image: Tensor, dtype: torch.dtype, *, backend: str = "auto"
 ) -> Callable[[], Tensor]:
     """What :func:`segzoo.optimize` makes of the model."""
-    from .inference import optimize
+    from .inference.optimize.optimize import optimize
 
     image = image.to(dtype).contiguous(memory_format=torch.channels_last)
     source = copy.deepcopy(model).to(image.device)

@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from torch import nn
 
@@ -26,9 +26,36 @@ ModelT = TypeVar("ModelT")
 MAX_CLASSES = 65536
 MAX_BANDS = 4096
 MAX_SIDE = 16384
+OUTPUT_STRIDES = (8, 16, 32)
 
 #: Metadata of a field that says how a model is begun or computed, not what it is: not saved.
 NOT_SAVED = {"saved": False}
+#: Metadata of a field that is written into a file only where it is set: files of models without it
+#: stay as they were before there was such a field.
+WHEN_SET = {"written": "when set"}
+#: How the image-level head makes one value of each channel.
+POOLINGS = ("avg", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """A second answer, for the whole image: see ``classification`` of :class:`ModelConfig`.
+
+    Args:
+        classes: Number of image-level logits, 1 or more.
+        pooling: ``avg`` or ``max`` over the encoder's deepest map.
+        dropout: Probability of dropping a pooled channel in training, 0 to 1.
+    """
+
+    classes: int
+    pooling: str = "avg"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
+        checks.choice("pooling", self.pooling, POOLINGS)
+        dropout = checks.number("dropout", self.dropout, minimum=0, maximum=1)
+        object.__setattr__(self, "dropout", dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +79,15 @@ class ModelConfig:
         class_names: One name for each class, saved with the model; None for no names.
         encoder_options: Passed on to ``timm.create_model`` (``{"drop_path_rate": 0.1}``), or to
             the encoder that you registered; must be plain values, so that they can be saved.
+        output_stride: 8, 16 or 32: how far the encoder may shrink the image; deeper stages are
+            dilated instead. None for what the architecture and the backbone are made for.
+        classification: Image-level logits beside the mask, from the encoder's deepest map; None
+            for none. Like the next two it is given by ``model.forward_heads`` and left out of
+            everything that only predicts.
+        deep_supervision: Steps of the decoder, as ``model.print_tree()`` names them
+            (``("blocks.1", "blocks.2")``), each of which gets a 1x1 convolution to logits.
+        auxiliary_stride: Stride of an encoder map that gets a small fully convolutional head
+            (16 in PSPNet and UPerNet); None for none.
     """
 
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
@@ -63,6 +99,10 @@ class ModelConfig:
     normalization: Normalization | None = None
     class_names: tuple[str, ...] | None = None
     encoder_options: Mapping[str, Any] = field(default_factory=dict)
+    output_stride: int | None = field(default=None, metadata=WHEN_SET)
+    classification: Classification | None = field(default=None, metadata=WHEN_SET)
+    deep_supervision: tuple[str, ...] = field(default=(), metadata=WHEN_SET)
+    auxiliary_stride: int | None = field(default=None, metadata=WHEN_SET)
 
     def __post_init__(self) -> None:
         if not isinstance(self.encoder, nn.Module):
@@ -104,6 +144,27 @@ class ModelConfig:
                 f"encoder_options must be a mapping, got {checks.shown(self.encoder_options)}."
             )
         self._set(encoder_options=checks.plain("encoder_options", self.encoder_options))
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        if self.output_stride is not None and (
+            type(self.output_stride) is not int or self.output_stride not in OUTPUT_STRIDES
+        ):
+            raise ArgumentError(
+                f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got "
+                f"{checks.shown(self.output_stride)}."
+            )
+        if not isinstance(self.classification, (Classification, type(None))):
+            raise ArgumentError(
+                "classification must be a segzoo.Classification, got "
+                f"{checks.shown(self.classification)}."
+            )
+        names = checks.sequence("deep_supervision", self.deep_supervision, checks.text, longest=64)
+        if len(set(names)) != len(names):
+            raise ArgumentError(f"deep_supervision names a step twice: {', '.join(names)}.")
+        self._set(deep_supervision=names)
+        if self.auxiliary_stride is not None:
+            checks.integer("auxiliary_stride", self.auxiliary_stride, minimum=1, maximum=1024)
 
     def _set(self, **values: Any) -> None:
         """Put checked values in their canonical form; only for ``__post_init__``."""
@@ -117,7 +178,12 @@ class ModelConfig:
         it is.
         """
         values = asdict(self)
-        return {name: values[name] for name in self.saved()}
+        unset = {
+            item.name
+            for item in fields(self)
+            if item.metadata.get("written") and getattr(self, item.name) == item.default
+        }
+        return {name: values[name] for name in self.saved() if name not in unset}
 
     @classmethod
     def saved(cls) -> list[str]:
@@ -135,6 +201,8 @@ class ModelConfig:
         values = dict(arguments)
         if values.get("normalization") is not None:
             values["normalization"] = _normalization(values["normalization"])
+        if values.get("classification") is not None:
+            values["classification"] = _classification(values["classification"])
         return cls(**values)
 
 
@@ -154,10 +222,31 @@ class Configured:
         return self.config.in_channels
 
     @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name for each class, or None where they have none."""
+        return self.config.class_names
+
+    @property
     def normalization(self) -> Normalization:
         """What the model expects of its pixels; call it on an image."""
         assert self.config.normalization is not None  # filled in when a model is built
         return self.config.normalization
+
+
+class ConfiguredModel(Configured, nn.Module):
+    """A module that its config rebuilds: what the registry, storage and drawings know of a model.
+
+    Attributes:
+        architecture: The name that it is registered by.
+        base_model: The Hub repository whose weights its encoder began with, or None.
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type[ModelConfig]]
+    base_model: str | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
 
 
 def _side(name: str, value: Any) -> int:
@@ -170,6 +259,15 @@ def _normalization(value: Any) -> Normalization:
             f"normalization must have exactly mean and std, got {checks.shown(value)}."
         )
     return Normalization(value["mean"], value["std"])
+
+
+def _classification(value: Any) -> Classification:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"classification must be an object, got {checks.shown(value)}.")
+    checks.keywords("classification", value, ("classes", "pooling", "dropout"))
+    if "classes" not in value:
+        raise ArgumentError("classification must have classes.")
+    return Classification(**value)
 
 
 def built_from(
@@ -189,6 +287,9 @@ def built_from(
         def construct(self: ModelT, /, *args: P.args, **kwargs: P.kwargs) -> None:
             checks.keywords(type(self).__name__, kwargs, list(signature.parameters))
             init(self, config(*args, **kwargs))
+            complete = getattr(self, "complete", None)
+            if complete is not None:
+                complete()
 
         this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         # The function's own attribute, which inspect and help() look for first.

@@ -7,8 +7,7 @@ import yaml
 
 import segzoo
 from segzoo.errors import ArgumentError
-from segzoo.models import storage
-from segzoo.models.card import is_untouched
+from segzoo.storage.card import is_untouched, render
 from tests.model_folders import small
 
 CARD = segzoo.ModelCard(
@@ -52,7 +51,7 @@ def test_the_card_is_what_the_hub_reads():
 
     model = small()
     model.base_model = "timm/test_resnet.r160_in1k"
-    text = storage.render(
+    text = render(
         CARD,
         model.config,
         architecture="unet",

@@ -17,7 +17,7 @@ from PIL import Image
 
 import segzoo
 from segzoo.cli import COMMANDS, main
-from segzoo.pictures import read_mask, read_picture
+from segzoo.data.pictures import read_mask, read_picture
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
 RNG = np.random.default_rng(0)

@@ -19,8 +19,8 @@ from torch import nn
 import segzoo
 from segzoo import _compat
 from segzoo.encoders.positions import PositionsHaveValues
-from segzoo.inference.backends import CompiledFor
-from segzoo.upsampled import is_untouched
+from segzoo.inference.optimize.backends import CompiledFor
+from segzoo.nn.upsample_conv import is_untouched
 
 PACKAGE = Path(segzoo.__file__).parent
 COMPAT = Path(_compat.__file__)

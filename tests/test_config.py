@@ -4,8 +4,8 @@ import json
 import pytest
 
 import segzoo
+from segzoo.architectures.unet import UnetConfig
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
-from segzoo.models.unet import UnetConfig
 
 
 def test_a_config_survives_json():

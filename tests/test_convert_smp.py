@@ -276,16 +276,16 @@ def added(name: str, value: Tensor) -> Any:
         (dict, {**NAME, "output_stride": 16}, "dilated"),
         (dict, {**NAME, "encoder_dept": 5}, "Did you mean encoder_depth"),
         (dict, {**NAME, "checkpoint_path": "/etc/passwd"}, "not known here"),
-        (dict, {**NAME, "aux_params": {"classes": 3}}, "classification head"),
+        (dict, {**NAME, "aux_params": {"classes": 3}}, "no tensors classification_head"),
         (dict, {**NAME, "_model_class": "UnetPlusPlus"}, "architecture 'UnetPlusPlus'"),
         (lambda tensors: {}, NAME, "holds no tensors"),
-        (lambda tensors: {"a": torch.zeros(1)}, NAME, "no Unet of segmentation_models_pytorch"),
+        (lambda tensors: {"a": torch.zeros(1)}, NAME, "no model of segmentation_models_pytorch"),
         (lambda tensors: {**tensors, "epoch": 3}, NAME, "'epoch' is int"),
         (without("decoder.blocks.2.conv1.1.bias"), NAME, "lacks 1 tensors"),
         (without("segmentation_head.0.bias"), NAME, "lacks 1 tensors"),
         (without("decoder.blocks.2.conv1.0.weight"), NAME, "no Unet"),
         (added("decoder.blocks.1.extra", torch.zeros(1)), NAME, "1 that have no place"),
-        (added("classification_head.3.weight", torch.zeros(1)), NAME, "classification head"),
+        (added("classification_head.3.weight", torch.zeros(1, 64)), NAME, "lacks 1 tensors"),
         (added("segmentation_head.0.bias", torch.zeros(3)), NAME, "shape"),
         (added("segmentation_head.0.bias", torch.zeros(2).double()), NAME, "mixes the types"),
     ],
@@ -300,8 +300,25 @@ def test_refusals(source, change, config, message):
 def test_another_architecture_is_refused():
     with pytest.raises(ConversionError, match="architecture 'FPN'"):
         from_smp(smp.FPN("resnet18", encoder_weights=None))
-    with pytest.raises(ConversionError, match="no Unet"):
+    with pytest.raises(
+        ConversionError, match="no model of segmentation_models_pytorch that is known"
+    ):
         from_smp(smp.FPN("resnet18", encoder_weights=None).state_dict())
+
+
+def test_a_classification_head_comes_along_to_the_bit():
+    aux = {"classes": 4, "pooling": "max", "dropout": 0.3}
+    source = theirs(aux_params=aux)
+    converted = from_smp(source).eval()
+    assert converted.config.classification == segzoo.Classification(
+        classes=4, pooling="max", dropout=0.3
+    )
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        masks, labels = source.eval()(image)
+        outputs = converted.forward_heads(image)
+    assert torch.equal(outputs.logits, masks)
+    assert torch.equal(outputs.image_logits, labels)
 
 
 def test_an_activation_is_named(caplog):

@@ -10,9 +10,9 @@ from PIL import Image
 
 import segzoo
 from segzoo.cli import main
+from segzoo.data.pictures import read_mask, read_picture
 from segzoo.demo import Scene, coins_scene, read_scene, run_demo, segmentation_loss, train
 from segzoo.errors import ArgumentError, InputError, MissingPackageError
-from segzoo.pictures import read_mask, read_picture
 
 
 @pytest.fixture(scope="module")

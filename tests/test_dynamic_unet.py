@@ -22,8 +22,8 @@ from benchmarks.fastai_models import (
     our_names,
     step_difference,
 )
+from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, NORMS, icnr_
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
-from segzoo.models.dynamic_layers import ACTIVATIONS, NORMS, icnr_
 
 from .helpers import TinyBackbone
 

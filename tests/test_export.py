@@ -14,7 +14,7 @@ import torch
 import segzoo
 from segzoo.cli import main
 from segzoo.errors import ArgumentError, ExportError, MissingPackageError, StorageError
-from segzoo.inference import exporting, formats
+from segzoo.inference.export import export, formats
 
 from .helpers import TinyBackbone, randomise, tiny_unet
 
@@ -125,7 +125,7 @@ def test_names_of_files(tmp_path, monkeypatch):
     written = []
     kind = formats.Format(".xml", (), "openvino", lambda _, path, __: path.write_text("x"), None)
     monkeypatch.setitem(formats.FORMATS, "openvino", kind)
-    monkeypatch.setattr(exporting, "_compare", lambda *_: written.append(1))
+    monkeypatch.setattr(export, "_compare", lambda *_: written.append(1))
     model = tiny_unet()
     assert segzoo.export(model, tmp_path / "a", format="openvino", size=SIZE) == tmp_path / "a.xml"
     assert segzoo.export(model, str(tmp_path / "b.XML"), size=SIZE).read_text() == "x"
@@ -167,14 +167,14 @@ def test_a_file_that_differs_is_not_kept(suffix, tmp_path, monkeypatch):
     old = tmp_path / f"m{suffix}"
     old.write_text("the old one")
     model = tiny_unet().eval()
-    real = exporting._record
+    real = export._record
 
     def wrong(module, *arguments):
         other = copy.deepcopy(model)
         other.head.conv.bias.data += 1
         return real(other, *arguments)
 
-    monkeypatch.setattr(exporting, "_record", wrong)
+    monkeypatch.setattr(export, "_record", wrong)
     with pytest.raises(ExportError, match=r"differ from the model's by .*it was not kept"):
         segzoo.export(model, old, size=SIZE)
     assert [file.name for file in tmp_path.iterdir()] == [old.name]

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import segzoo
-from segzoo.inference.few_outputs import FewOutputs
-from segzoo.inference.fused_conv import FusedConv, Geometry
+from segzoo.inference.optimize.few_outputs import FewOutputs
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 from tests.helpers import randomise
 
 

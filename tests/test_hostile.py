@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import segzoo
-from segzoo import weights_file
 from segzoo.errors import ConfigError, WeightsError
+from segzoo.storage import safetensors_file
 from tests.model_folders import CONFIG, WEIGHTS, read_header, write_header
 
 
@@ -301,7 +301,7 @@ def test_names_that_a_repository_chooses_are_never_written(hub, honest, tmp_path
     files = {name: (honest / name).read_bytes() for name in (CONFIG, WEIGHTS)}
     card = b"![](../../evil.png) example.png ../example.png"
     hub.add("user/name", {**files, "README.md": card, "../evil": b"x", "code.py": b"x"})
-    segzoo.models.storage.pull("user/name", tmp_path / "a" / "b")
+    segzoo.storage.pretrained.pull("user/name", tmp_path / "a" / "b")
     assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == [
         "README.md", "b", CONFIG, WEIGHTS,
     ]  # fmt: skip
@@ -342,7 +342,7 @@ def test_no_folder_takes_more_memory_than_the_honest_one(honest, tmp_path):
     config_text('{"a": [' + "{}," * 340_000 + "{}]}")(folder)
     entry = '"%d":{"dtype":"F32","shape":[],"data_offsets":[0,0]},'
     text = "{" + "".join(entry % i for i in range(65_000)) + '"__metadata__":{}}'
-    assert len(text) < weights_file.MAX_HEADER_BYTES
+    assert len(text) < safetensors_file.MAX_HEADER_BYTES
     write_header(folder / WEIGHTS, text.encode(), b"")
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path)], check=True, capture_output=True, text=True

@@ -11,7 +11,8 @@ import torch
 
 import segzoo
 from segzoo.errors import ConfigError, HubError, StorageError, WeightsError
-from segzoo.models import storage
+from segzoo.files import hub as files_hub
+from segzoo.storage import transfer
 
 from .hub_server import HubServer
 
@@ -73,14 +74,14 @@ def test_nothing_but_the_two_files_is_fetched(hub, model):
 
 def test_config_and_weights_come_from_one_commit(hub, model, monkeypatch):
     model.push_to_hub(REPO)
-    fetch = storage.hub.fetch
+    fetch = files_hub.fetch
 
     def commit_in_between(repo_id, name, access):
         if name == "model.safetensors":
             hub.add(REPO, {"model.safetensors": b"of another commit"})
         return fetch(repo_id, name, access)
 
-    monkeypatch.setattr(storage.hub, "fetch", commit_in_between)
+    monkeypatch.setattr(files_hub, "fetch", commit_in_between)
     assert segzoo.from_pretrained(REPO).config == model.config
 
 
@@ -112,8 +113,8 @@ def test_every_request_carries_the_token(hub, model, tmp_path):
     model.push_to_hub(REPO, private=True, token="secret")
     assert hub.repos[REPO].private
     segzoo.from_pretrained(REPO, token="secret", cache_dir=tmp_path / "mine")
-    storage.pull(REPO, tmp_path / "pulled", token="secret", cache_dir=tmp_path / "mine")
-    storage.push(tmp_path / "pulled", REPO, token="secret")
+    transfer.pull(REPO, tmp_path / "pulled", token="secret", cache_dir=tmp_path / "mine")
+    transfer.push(tmp_path / "pulled", REPO, token="secret")
     ours = [request for request in hub.requests if not request.path.startswith("/lfs-upload")]
     assert len(ours) > 10
     for request in ours:
@@ -282,9 +283,9 @@ def test_a_folder_goes_up_and_comes_down(hub, model, image, tmp_path):
     picture.write_bytes(b"\x89PNG not really")
     model.save_pretrained(tmp_path / "a", card=segzoo.ModelCard(license="mit", picture=picture))
     (tmp_path / "a" / "notes.txt").write_text("private")
-    storage.push(tmp_path / "a", REPO, revision="new", commit_message="from a folder")
+    transfer.push(tmp_path / "a", REPO, revision="new", commit_message="from a folder")
     assert "notes.txt" not in hub.files(REPO, "new")
-    storage.pull(REPO, tmp_path / "b", revision="new")
+    transfer.pull(REPO, tmp_path / "b", revision="new")
     for name in ("config.json", "model.safetensors", "README.md", "example.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert same(segzoo.from_pretrained(tmp_path / "b"), model, image)
@@ -293,41 +294,41 @@ def test_a_folder_goes_up_and_comes_down(hub, model, image, tmp_path):
 def test_a_card_in_a_folder_written_by_hand(hub, model, tmp_path):
     model.save_pretrained(tmp_path / "a")
     hub.add(REPO, {"README.md": b"# On the Hub"})
-    storage.push(tmp_path / "a", REPO)
+    transfer.push(tmp_path / "a", REPO)
     assert readme(hub) == "# On the Hub"
     (tmp_path / "a" / "README.md").write_text("# In the folder")
-    storage.push(tmp_path / "a", REPO)
+    transfer.push(tmp_path / "a", REPO)
     assert readme(hub) == "# In the folder"
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "README.md").write_text("# Mine")
-    storage.pull(REPO, tmp_path / "b")
+    transfer.pull(REPO, tmp_path / "b")
     assert (tmp_path / "b" / "README.md").read_text() == "# Mine"
 
 
 def test_a_folder_that_is_no_model_is_not_pushed(hub, model, tmp_path):
     with pytest.raises(StorageError, match="no folder"):
-        storage.push(tmp_path / "missing", REPO)
+        transfer.push(tmp_path / "missing", REPO)
     with pytest.raises(ConfigError, match="saved by segzoo"):
-        storage.push(tmp_path, REPO)
+        transfer.push(tmp_path, REPO)
     model.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(WeightsError, match="damaged or incomplete"):
-        storage.push(tmp_path, REPO)
+        transfer.push(tmp_path, REPO)
     assert hub.repos == {}
 
 
 def test_a_pull_of_a_damaged_model_leaves_the_folder_alone(hub, model, image, tmp_path):
     model.push_to_hub(REPO)
-    storage.pull(REPO, tmp_path)
+    transfer.pull(REPO, tmp_path)
     data = bytearray(hub.files(REPO)["model.safetensors"])
     data[-100] ^= 1
     hub.add(REPO, {"model.safetensors": bytes(data)})
     with pytest.raises(WeightsError, match="checksum"):
-        storage.pull(REPO, tmp_path)
+        transfer.pull(REPO, tmp_path)
     assert same(segzoo.from_pretrained(tmp_path), model, image)
     with pytest.raises(StorageError, match="no repository id"):
-        storage.pull(str(tmp_path), tmp_path / "b")
+        transfer.pull(str(tmp_path), tmp_path / "b")
 
 
 def test_a_folder_shadows_a_repository_and_says_so(hub, model, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def marked(classes: int) -> segzoo.Unet:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import segzoo.hub, segzoo.weights_file
+import segzoo.storage.model_folder, segzoo.storage.safetensors_file
 from tests.test_interrupted_saves import POINTS, marked
 
 def kill(*args, **keywords):
@@ -47,13 +47,13 @@ def half(path, tensors, metadata):
 
 def save(point):
     if point == "in the middle of the weights":
-        segzoo.weights_file.write = half
+        segzoo.storage.safetensors_file.write = half
     elif point == "before the weights are in place":
         os.replace = kill
     elif point == "before the config":
-        segzoo.hub._write_text = kill
+        segzoo.storage.model_folder.write_text = kill
     else:
-        segzoo.hub._write_card = kill
+        segzoo.storage.model_folder._write_card = kill
     marked(3).save_pretrained(Path(sys.argv[1], point))
 
 for point in POINTS:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from segzoo.layers import NORMS, SCSE, ChannelNorm2d, InstanceNorm2d, norm_layer
+from segzoo.nn.layers import NORMS, SCSE, ChannelNorm2d, InstanceNorm2d, norm_layer
 
 
 @pytest.mark.parametrize("norm", NORMS)

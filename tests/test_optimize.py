@@ -17,13 +17,14 @@ from torch._dynamo.utils import counters
 import segzoo
 from segzoo._compat import hooks_of
 from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
-from segzoo.inference import choosing, optimizing
-from segzoo.inference.epilogues import fuse_epilogues
-from segzoo.inference.folding import fold_batchnorm
-from segzoo.inference.fused_conv import FusedConv
-from segzoo.inference.rewriting import DoubledConv, rewrite_decoder
-from segzoo.inference.timing import largest_difference
-from segzoo.inference.tracing import trace, trace_module
+from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from segzoo.inference.optimize.fold_batchnorm import fold_batchnorm
+from segzoo.inference.optimize.fuse_epilogues import fuse_epilogues
+from segzoo.inference.optimize.fused_conv import FusedConv
+from segzoo.inference.optimize.rewrite_decoder import rewrite_decoder
+from segzoo.inference.optimize.trace import trace, trace_module
+from segzoo.timing import largest_difference
 from tests.helpers import randomise, reference, skip_without_interpreter, tiny_unet
 
 
@@ -237,7 +238,7 @@ def test_epilogues_are_fused_where_they_are_additions_and_known_activations():
     ]
     assert largest_difference(graph(x), wanted) < 1e-6
     with torch.inference_mode():
-        choosing.choose(graph, x, timed=False)
+        autotune.choose(graph, x, timed=False)
         assert largest_difference(graph(x), wanted) < 1e-6
 
 
@@ -283,19 +284,19 @@ def test_triton_kernels_take_part():
     # In a process of its own: Triton looks for its interpreter when it is imported.
     script = """
 import torch, segzoo
-from segzoo.inference import choosing, optimizing
-from segzoo.inference.heads import HeadedConv
-from segzoo.inference.rewriting import DoubledConv
+from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.fuse_head import HeadedConv
+from segzoo.inference.optimize.doubled_conv import DoubledConv
 from tests.helpers import randomise, tiny_unet
 torch.manual_seed(0)
-optimizing._ODD = (5, 7)  # the interpreter is slow
+optimize._ODD = (5, 7)  # the interpreter is slow
 model = tiny_unet()
 randomise(model)
-compare = choosing._Chooser._compare
+compare = autotune._Chooser._compare
 def prefer(self, step, inputs, setters):
     found = compare(self, step, inputs, {n: s for n, s in setters.items() if n in ("plain", "torch", "triton")})
     return found
-choosing._Chooser._compare = prefer
+autotune._Chooser._compare = prefer
 image = torch.randn(1, 3, 8, 4)
 fast = segzoo.optimize(model.eval(), backend="eager", example=image)
 print(fast.report())
@@ -324,7 +325,7 @@ def test_a_pass_that_is_wrong_is_left_out(tiny, monkeypatch):
         body.graphs()[0].fine.get_submodule("0").weight.data.mul_(1.001)
         return "something"
 
-    monkeypatch.setattr(optimizing, "_fold", wrong)
+    monkeypatch.setattr(optimize, "_fold", wrong)
     fast = segzoo.optimize(tiny, example=torch.randn(1, 3, 32, 32))
     (report,) = [item for item in fast.passes if item.name == "fold batch norm"]
     assert not report.applied
@@ -337,7 +338,7 @@ def test_a_kernel_that_is_wrong_is_not_chosen(tiny, monkeypatch):
         return FusedConv(self.weight, self.bias, self.geometry, act="relu")(x)
 
     monkeypatch.setattr(FusedConv, "_onednn", wrong)
-    monkeypatch.setattr(choosing, "_FOUND", {})
+    monkeypatch.setattr(autotune, "_FOUND", {})
     fast = segzoo.optimize(tiny, backend="eager", example=torch.randn(1, 3, 32, 32))
     assert gap(fast, tiny, 32, 32) < 1e-5
 

@@ -5,18 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from segzoo.data.drawing import class_colors, overlay, write_mask, write_overlay
+from segzoo.data.pictures import find_pictures, read_mask, read_picture, to_bands
 from segzoo.errors import InputError, StorageError
-from segzoo.pictures import (
-    class_colors,
-    find_pictures,
-    make_folder,
-    overlay,
-    read_mask,
-    read_picture,
-    to_bands,
-    write_mask,
-    write_overlay,
-)
+from segzoo.files.atomic import make_folder
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)

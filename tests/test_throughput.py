@@ -12,7 +12,7 @@ import segzoo
 from benchmarks import achieved, roofline, throughput, throughput_child, throughput_ways
 from benchmarks.throughput_report import report
 from benchmarks.throughput_settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
-from segzoo.inference.tracing import Body, trace
+from segzoo.inference.optimize.trace import Body, trace
 
 from .helpers import randomise, reference, tiny_unet
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from segzoo.inference.timing import Timing, in_turn, largest_difference, side_by_side
+from segzoo.timing import Timing, in_turn, largest_difference, side_by_side
 
 
 def test_each_call_has_its_turn_in_every_round():

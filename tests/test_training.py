@@ -10,9 +10,9 @@ from torch.export import Dim
 
 import segzoo
 from segzoo.errors import ArgumentError, UnknownNameError
-from segzoo.layers import INTERPOLATIONS
-from segzoo.recomputed import recomputed
-from segzoo.upsampled import DOUBLING, doubles
+from segzoo.nn.activation_checkpoint import recomputed
+from segzoo.nn.layers import INTERPOLATIONS
+from segzoo.nn.upsample_conv import DOUBLING, doubles
 
 from .helpers import randomise, tiny_unet
 

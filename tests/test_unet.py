@@ -2,10 +2,10 @@ import pytest
 import torch
 
 import segzoo
+from segzoo.architectures.unet import UnetConfig, UnetDecoder
 from segzoo.encoders import build_on_meta
 from segzoo.errors import ArgumentError, InputError
-from segzoo.layers import NORMS
-from segzoo.models.unet import UnetDecoder
+from segzoo.nn.layers import NORMS
 
 from .helpers import TinyBackbone, reference, tiny_unet
 
@@ -78,7 +78,7 @@ def test_dropout_drops_whole_planes_in_training_only():
 
 def test_a_decoder_stands_on_its_own():
     features = (segzoo.FeatureSpec(6, 3), segzoo.FeatureSpec(9, 7))
-    decoder = UnetDecoder(features, (8, 4, 2))
+    decoder = UnetDecoder(features, UnetConfig(decoder_channels=(8, 4, 2)))
     assert decoder.strides == (3, 2, 1)
     maps = [torch.rand(1, 6, 7, 8), torch.rand(1, 9, 3, 4)]
     assert decoder(maps, (20, 23)).shape == (1, 2, 20, 23)
@@ -103,7 +103,7 @@ def test_images_that_cannot_be_used_are_refused(image, message):
 
 def test_a_batch_too_small_for_batch_norm_is_explained():
     model = segzoo.Unet("resnet18", classes=2).train()
-    with pytest.raises(InputError, match=r"one image of 32x32.*one value.*stride 32"):
+    with pytest.raises(InputError, match=r"one image of 32x32.*one value.*layer4.*larger ones"):
         model(torch.rand(1, 3, 32, 32))
     assert model(torch.rand(1, 3, 33, 32)).shape == (1, 2, 33, 32)
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 2, 32, 32)

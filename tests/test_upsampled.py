@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segzoo.upsampled import conv_doubled
+from segzoo.nn.upsample_conv import conv_doubled
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4)])

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import segzoo
-from segzoo.inference import winograd
-from segzoo.inference.fused_conv import FusedConv, Geometry
-from segzoo.inference.rewriting import DoubledConv
-from segzoo.inference.toom_cook import transforms
-from segzoo.inference.winograd import Part, Winograd
+from segzoo.inference.optimize import winograd
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
+from segzoo.inference.optimize.toom_cook import transforms
+from segzoo.inference.optimize.winograd import Part, Winograd
 from tests.helpers import randomise
 
 

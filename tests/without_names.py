@@ -35,8 +35,8 @@ def live(*, everything: bool) -> dict[str, object]:
     """What the package is for, on models as small as can be."""
     import segzoo
     from segzoo import bench
-    from segzoo.inference import exporting
-    from segzoo.reparametrized import WeightNormConv
+    from segzoo.inference.export import export
+    from segzoo.nn.weight_norm import WeightNormConv
 
     torch.manual_seed(0)
     image = torch.rand(2, 3, 64, 64)
@@ -57,7 +57,7 @@ def live(*, everything: bool) -> dict[str, object]:
             pass
         else:
             raise AssertionError("an optimised model was moved")
-        static = exporting._Static(model, image, dynamic=False)
+        static = export._Static(model, image, dynamic=False)
         torch.testing.assert_close(static(image), wanted, rtol=1e-4, atol=1e-4)
         assert segzoo.Unet("test_resnet", classes=1)(image).shape == (2, 1, 64, 64)
         assert WeightNormConv(torch.rand(4, 3, 3, 3))(image).shape == (2, 4, 64, 64)

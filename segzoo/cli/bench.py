@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import PartialFailureError, device_option, json_option, print_json
+from .output import ARCHITECTURE_NAMES, PartialFailureError, device_option, json_option, print_json
 
 if TYPE_CHECKING:
     from ..bench import Comparison
@@ -23,7 +23,7 @@ def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[
 
 @click.command("bench")
 @click.argument("encoder")
-@click.option("--arch", default="unet", show_default=True, help="unet or dynamic_unet.")
+@click.option("--arch", default="unet", show_default=True, help=f"{ARCHITECTURE_NAMES}.")
 @click.option(
     "--size",
     callback=_size,

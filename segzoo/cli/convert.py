@@ -10,7 +10,7 @@ import click
 from ..errors import ConversionError
 
 if TYPE_CHECKING:
-    from ..models import SegmentationModel
+    from ..architectures.base import SegmentationModel
 
 
 @click.group("convert", invoke_without_command=True)

@@ -48,8 +48,8 @@ def export_command(
         raise click.UsageError("--batch goes with --fixed; other files take any number of images.")
     if out.exists() and not overwrite:
         raise ArgumentError(f"{out} exists already. Choose another name, or add --overwrite.")
-    from ..inference import export
-    from ..models import from_pretrained
+    from ..architectures.base import from_pretrained
+    from ..inference.export.export import export
 
     segmenter = from_pretrained(model, revision=revision)
     path = export(segmenter, out, dynamic=not fixed, size=size, batch=batch, optimized=not plain)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import json_option, print_facts, print_json
+from .output import ARCHITECTURE_NAMES, json_option, print_facts, print_json
 
 if TYPE_CHECKING:
     from ..encoders import EncoderInfo
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command("info")
 @click.argument("name")
-@click.option("--arch", help="Draw this architecture on the encoder instead: unet, dynamic_unet.")
+@click.option(
+    "--arch", help=f"Draw this architecture on the encoder instead: {ARCHITECTURE_NAMES}."
+)
 @json_option
 def info_command(name: str, arch: str | None, as_json: bool) -> None:
     """Describe the encoder NAME, without downloading it.
@@ -42,13 +44,11 @@ def info_command(name: str, arch: str | None, as_json: bool) -> None:
 
 
 def _drawing(name: str, arch: str) -> str:
+    from ..architectures.base import create_model
+    from ..architectures.diagram import diagram
     from ..encoders import build_on_meta
-    from ..models import ARCHITECTURES
-    from ..models.diagram import diagram
-    from ..models.storage import build
 
-    config = ARCHITECTURES[arch].config_class(name)
-    return diagram(build_on_meta(lambda: build(config)))
+    return diagram(build_on_meta(lambda: create_model(arch, name)))
 
 
 def _print(info: EncoderInfo) -> None:

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
+from ..registry import BUILT_IN
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+#: For help texts.
+ARCHITECTURE_NAMES = ", ".join(BUILT_IN.values())
 
 
 class PartialFailureError(Exception):

@@ -32,7 +32,7 @@ def push_command(
     Example:
       segzoo push my-model user/name
     """
-    from ..models.storage import push
+    from ..storage.transfer import push
 
     address = push(
         folder,
@@ -60,6 +60,6 @@ def pull_command(repo: str, folder: Path, revision: str | None, offline: bool) -
     Example:
       segzoo pull user/name my-model
     """
-    from ..models.storage import pull
+    from ..storage.transfer import pull
 
     click.echo(str(pull(repo, folder, revision=revision, local_files_only=offline)))

@@ -1,6 +1,6 @@
 """Checkpoints of other libraries, brought over exactly or refused with the reason."""
 
 from .fastai import from_fastai
-from .smp import from_smp
+from .smp.convert import from_smp
 
 __all__ = ["from_fastai", "from_smp"]

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..architectures.dynamic_unet import DynamicUnet
 from ..encoders import build_on_meta, create_encoder
 from ..errors import ConversionError
-from ..models import DynamicUnet
 from .keymap import Rule, fill, rename
 
 #: The encoders that ``unet_learner`` gives the layout of keys below: torchvision's ResNets.

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ..data.drawing import class_colors, overlay
 from ..errors import MissingPackageError, StorageError
-from ..hub import replacing
-from ..pictures import class_colors, overlay
+from ..files.atomic import replacing
 from .scene import Scene
 
 if TYPE_CHECKING:

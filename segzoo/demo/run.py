@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from ..architectures.base import from_pretrained
+from ..architectures.unet import Unet
+from ..data.drawing import write_mask
 from ..devices import choose_device
-from ..models import Unet, from_pretrained
-from ..pictures import make_folder, write_mask
+from ..files.atomic import make_folder
 from .figure import draw_result, require_matplotlib
 from .scene import Scene, coins_scene
 from .training import train

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..data.pictures import read_mask, read_picture, to_bands
 from ..errors import InputError, MissingPackageError
-from ..pictures import read_mask, read_picture, to_bands
 
 #: More distinct values than this, and a file is a photograph, not a mask.
 MAX_CLASSES = 32

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from ..models import SegmentationModel
+from ..architectures.base import SegmentationModel
 from .scene import Scene
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..checkpoints import open_checkpoint
 from ..errors import EncoderError, StorageError
+from ..files.checkpoint import open_checkpoint
 from .probe import build_on_meta
 
 #: What stands before a repository id, as in ``timm.create_model``.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
-from ..hub import hub_errors
+from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...upsampled import doubled_kernel
+from ...nn.upsample_conv import doubled_kernel
 
 #: ``tl.dot`` takes no fewer rows and columns than this.
 SMALLEST = 16

@@ -1,0 +1,1 @@
+"""Architectures: one file each, named in the table of :mod:`segzoo.registry`."""

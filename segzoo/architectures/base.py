@@ -1,0 +1,352 @@
+"""What every architecture shares: encoder, pyramid, any image size, training habits, storage."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import checks
+from ..config import ModelConfig
+from ..encoders import create_encoder
+from ..errors import ArgumentError
+from ..features import FeatureSpec, ceil_div
+from ..prediction.inputs import check_batch, warn_if_resized
+from ..prediction.masks import classes_of
+from ..registry import ARCHITECTURES
+from ..storage.pretrained import StoredModel
+from .diagram import diagram, steps_of
+from .heads import (
+    ClassificationHead,
+    FCNHead,
+    Outputs,
+    encoder_map,
+    module_key,
+    outputs_of,
+    to_logits,
+)
+from .statistics import explained
+from .wants import Wants, make_maps
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class SegmentationModel(StoredModel, ABC):
+    """Image of any size in, logits of the same size out.
+
+    An architecture sets ``config_class``, builds its decoder from :attr:`features` in
+    ``__init__`` and says in :meth:`decode` how the maps become logits; everything else is here.
+
+    Attributes:
+        config: All that rebuilds the model, frozen.
+        encoder: The :class:`~segzoo.Encoder`.
+        pyramid: Turns the encoder's maps into one map at each stride; without weights for most.
+        features: What the decoder is given, finest first.
+        align_corners: None where :meth:`decode` gives logits of the image's size; else they are
+            resized to it, bilinearly, with that setting of torch's.
+        auxiliary_heads: What ``deep_supervision`` and ``auxiliary_stride`` ask for, by name.
+        classification_head: What ``classification`` asks for, or None.
+    """
+
+    align_corners: bool | None = None
+    auxiliary_heads: nn.ModuleDict
+    classification_head: ClassificationHead | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.encoder = create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            pretrained=config.pretrained,
+            depth=config.depth,
+            image_size=config.image_size,
+            options=config.encoder_options,
+        )
+        self.base_model = self.encoder.base_model
+        self.pyramid = make_maps(self.encoder.features, self.wants(config))
+        self.features: tuple[FeatureSpec, ...] = self.pyramid.features
+        self.auxiliary_heads = nn.ModuleDict()
+        self.classification_head = None
+        self.config = replace(
+            config,
+            encoder=self.encoder.name,
+            pretrained=False,
+            normalization=config.normalization or self.encoder.normalization,
+        )
+
+    @classmethod
+    def wants(cls, config: ModelConfig) -> Wants:
+        """What the architecture asks of its encoder, given its options."""
+        return Wants()
+
+    @abstractmethod
+    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Maps of :attr:`features` and the image they came from -> logits.
+
+        They have the image's size where :attr:`align_corners` is None, else any.
+        """
+
+    def decode_fully(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """The encoder's maps and its image -> logits of that image's size."""
+        return self.resized(self.decode(self.pyramid(maps), image), image)
+
+    def resized(self, logits: Tensor, image: Tensor) -> Tensor:
+        """The last step: logits of the image's size, wherever the decoder ended."""
+        if self.align_corners is None:
+            return logits
+        size = (image.shape[-2], image.shape[-1])
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+
+    @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it (probability one half)."""
+        return 0.0
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment a batch of images.
+
+        Args:
+            image: ``(N, in_channels, H, W)``, floating point, normalised
+                (``model.normalization(image)``); any height and width.
+
+        Returns:
+            Logits ``(N, classes, H, W)``.
+
+        Raises:
+            InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
+        """
+        check_batch(image, self.in_channels)
+        warn_if_resized(image, self.encoder)
+        fitted = self.encoder.size_rule.fit(image)
+        with self._explained(fitted):
+            logits = self.decode_fully(self.encoder(fitted), fitted)
+        return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
+
+    def _explained(self, image: Tensor) -> AbstractContextManager[None]:
+        """Where batch normalisation may refuse a batch of one, say so in words."""
+        alone = self.training and image.shape[0] == 1 and not torch.compiler.is_compiling()
+        return explained(self, image) if alone else nullcontext()
+
+    def forward_heads(self, image: Tensor) -> Outputs:
+        """Segment a batch of images, with everything else that the model was built to answer.
+
+        For training with ``classification``, ``deep_supervision`` or ``auxiliary_stride``:
+
+        >>> model = segzoo.Unet("resnet18", classes=3, deep_supervision=("blocks.2",))
+        >>> outputs = model.forward_heads(torch.rand(2, 3, 64, 64))
+        >>> outputs.logits.shape, outputs.auxiliary["blocks.2"].shape
+        (torch.Size([2, 3, 64, 64]), torch.Size([2, 3, 64, 64]))
+
+        Args:
+            image: As for :meth:`forward`.
+
+        Returns:
+            Logits, more logits of that shape by name, and image-level logits.
+
+        Raises:
+            InputError: As :meth:`forward`.
+        """
+        check_batch(image, self.in_channels)
+        size = (image.shape[-2], image.shape[-1])
+        rule = self.encoder.size_rule
+        fitted = rule.fit(image)
+        steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
+        with self._explained(fitted), outputs_of(steps) as found:
+            maps = self.encoder(fitted)
+            logits = self.decode_fully(maps, fitted)
+        if self.config.auxiliary_stride is not None:
+            index = encoder_map(self.encoder.features, self.config.auxiliary_stride)
+            assert index is not None  # checked when the head was built
+            found["encoder"] = maps[index]
+        auxiliary = {
+            name: rule.restore(self._up(self.auxiliary_heads[module_key(name)](item), fitted), size)
+            for name, item in found.items()
+        }
+        labels = None if self.classification_head is None else self.classification_head(maps[-1])
+        return Outputs(rule.restore(logits, size), auxiliary, labels)
+
+    @staticmethod
+    def _up(logits: Tensor, image: Tensor) -> Tensor:
+        size = (image.shape[-2], image.shape[-1])
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+    def complete(self) -> None:
+        """Add what the config asks for beside the mask; called once the decoder is there.
+
+        Raises:
+            ArgumentError: The decoder has no such step, or the encoder no map of that stride.
+        """
+        config = self.config
+        heads: dict[str, nn.Module] = {}
+        if config.deep_supervision:
+            channels = {step.name: step.channels for step in steps_of(self)}
+            for name in config.deep_supervision:
+                checks.choice("deep_supervision", name, channels)
+                heads[module_key(name)] = to_logits(channels[name], config.classes)
+        if config.auxiliary_stride is not None:
+            index = encoder_map(self.encoder.features, config.auxiliary_stride)
+            if index is None:
+                raise ArgumentError(
+                    f"auxiliary_stride={config.auxiliary_stride}, but the encoder "
+                    f"{self.encoder.name!r} gives maps of the strides {self.encoder.strides}."
+                )
+            channels_in = self.encoder.features[index].channels
+            heads["encoder"] = FCNHead(channels_in, config.classes)
+        self.auxiliary_heads = nn.ModuleDict(heads)
+        if config.classification is not None:
+            self.classification_head = ClassificationHead(
+                self.encoder.features[-1].channels, config.classification
+            )
+
+    def decoder_step(self, name: str) -> nn.Module:
+        """The module behind a name of :meth:`print_tree`."""
+        inner = f"decoder.{name}"
+        modules: dict[str, nn.Module] = dict(self.named_modules())
+        return modules.get(inner) or modules[name]
+
+    def configure_training(
+        self, *, decoder_impl: str | None = None, checkpoint: bool | int | None = None
+    ) -> Self:
+        """Set how a model computes that is there already; returns the model.
+
+        >>> model = segzoo.Unet("resnet18").configure_training(checkpoint=2)
+        >>> model.config.checkpoint
+        2
+
+        Weights and results stay what they are, and nothing of it is saved with the model: it
+        belongs to the machine that a model is trained on.
+
+        Args:
+            decoder_impl: As in the architecture's config; None leaves it as it is.
+            checkpoint: As in the architecture's config; None leaves it as it is.
+
+        Raises:
+            ArgumentError: The architecture has no such option, or the value cannot work.
+        """
+        given = {"decoder_impl": decoder_impl, "checkpoint": checkpoint}
+        options: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None
+        }
+        known = {item.name for item in fields(self.config)}
+        for name in options:
+            if name not in known:
+                raise ArgumentError(f"{type(self).__name__} has no option {name} to configure.")
+        config = replace(self.config, **options)
+        self.set_computing(config)
+        self.config = config
+        return self
+
+    def set_computing(self, config: ModelConfig) -> None:
+        """Make the decoder compute as the options of ``config`` that are not saved say."""
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """The class of each pixel of a picture, in eval mode whatever mode the model is in.
+
+        Args:
+            image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
+                the model's own normalisation is applied here.
+
+        Returns:
+            ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
+            class 1 where its probability is above one half.
+        """
+        training = self.training
+        self.eval()
+        try:
+            return classes_of(self, image, next(self.parameters()))
+        finally:
+            self.train(training)
+
+    def print_tree(self) -> None:
+        """Print the encoder's maps, the decoder's steps and the skip connections between them.
+
+        One row for each stride, the image on top; see :func:`segzoo.architectures.diagram.diagram`.
+        """
+        print(diagram(self))
+
+    def freeze_encoder(self, stages: int | None = None) -> Self:
+        """Stop training the encoder's first ``stages`` stages, or all of it; returns the model.
+
+        Frozen parameters get no gradient; frozen modules stay in eval mode through
+        :meth:`train`, so that running statistics stand still and drop-path is off.
+
+        Raises:
+            EncoderError: The encoder has not that many stages.
+        """
+        self.encoder.freeze(stages)
+        return self
+
+    def unfreeze_encoder(self) -> Self:
+        """Train again what :meth:`freeze_encoder` had stopped; returns the model."""
+        self.encoder.unfreeze()
+        return self
+
+    def parameter_groups(self, lr: float, *, encoder_scale: float = 0.1) -> list[dict[str, Any]]:
+        """Three groups for an optimiser, with learning rates that fall towards the image.
+
+        Discriminative learning rates as in fastai (Howard and Ruder, 2018, section 3.1): the stem
+        and the early half of the stages get ``lr * encoder_scale ** 2``, the late stages
+        ``lr * encoder_scale``, decoder and head ``lr``. Frozen parameters are in their groups
+        too: an optimiser skips them until they are unfrozen.
+
+        Args:
+            lr: Learning rate of decoder and head.
+            encoder_scale: Ratio between a group and the next one, above 0.
+
+        Returns:
+            ``[{"name": ..., "params": [...], "lr": ...}, ...]`` for ``torch.optim``.
+        """
+        for name, value in (("lr", lr), ("encoder_scale", encoder_scale)):
+            if not value > 0:
+                raise ArgumentError(f"{name} must be above 0, got {value}.")
+        early, late, rest = self.parameter_split()
+        return [
+            {"name": "encoder.early", "params": early, "lr": lr * encoder_scale**2},
+            {"name": "encoder.late", "params": late, "lr": lr * encoder_scale},
+            {"name": "decoder", "params": rest, "lr": lr},
+        ]
+
+    def parameter_split(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters of stem and early stages, of late stages, and of all that is not encoder."""
+        stages = self.encoder.stages()
+        middle = ceil_div(len(stages), 2)
+        backbone = dict(self.encoder.backbone.named_parameters())
+        early = [backbone[name] for stage in stages[:middle] for name in stage]
+        late = [backbone[name] for stage in stages[middle:] for name in stage]
+        inside = {id(parameter) for parameter in self.encoder.parameters()}
+        return early, late, [item for item in self.parameters() if id(item) not in inside]
+
+
+def create_model(
+    architecture: str, encoder: str | nn.Module = "resnet34", classes: int = 1, **arguments: Any
+) -> SegmentationModel:
+    """A model of an architecture that is known by its name only, with fresh weights.
+
+    Args:
+        architecture: One of :data:`segzoo.ARCHITECTURES`.
+        encoder: See :class:`~segzoo.ModelConfig`.
+        classes: Number of logits for each pixel.
+        **arguments: Of the architecture; an unknown one is refused by its config.
+
+    Raises:
+        UnknownNameError: There is no such architecture.
+        ArgumentError: An argument that cannot work.
+    """
+    kind: Any = ARCHITECTURES[architecture]  # each has the signature of its own config
+    model = kind(encoder, classes, **arguments)
+    if not isinstance(model, SegmentationModel):
+        raise ArgumentError(
+            f"The architecture {architecture!r} is registered as {type(model).__name__}, which is "
+            "no segzoo.SegmentationModel."
+        )
+    return model
+
+
+from_pretrained = SegmentationModel.from_pretrained

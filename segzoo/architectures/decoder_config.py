@@ -1,0 +1,102 @@
+"""Options that decoders share, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .. import checks
+from ..config import NOT_SAVED, ModelConfig
+from ..errors import ArgumentError
+from ..features import FeatureSpec, decoder_strides
+from ..nn.layers import ATTENTIONS, INTERPOLATIONS, NORMS
+
+#: No decoder is wider than this; it keeps a config from asking for the memory of a data centre.
+MAX_CHANNELS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(ModelConfig):
+    """What every decoder of convolutions can be told.
+
+    Args:
+        norm: ``batch``, ``group``, ``instance``, ``layer`` or ``none``.
+        dropout: Probability of dropping a plane of the decoder's last map, 0 to 1.
+    """
+
+    norm: str = "batch"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice("norm", self.norm, NORMS)
+        self._set(dropout=checks.number("dropout", self.dropout, minimum=0, maximum=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlocksConfig(DecoderConfig):
+    """What a decoder can be told that climbs from the deepest map block by block.
+
+    Args:
+        decoder_channels: Width of each decoder block, deepest first; None for 256, 128, 64, 32,
+            16, continued upwards with 256 where the encoder is deeper, and cut where it is not.
+        attention: ``none`` or ``scse``, before and after the convolutions of each block (before
+            only where the block joins maps or is not the last).
+        interpolation: How a block resizes its input: ``nearest``, ``bilinear``, ``bicubic``,
+            ``area`` or ``nearest-exact``.
+        checkpoint: How many of the last blocks keep only their inputs for the backward pass, and
+            compute the rest again: less memory for more time. True for two.
+    """
+
+    decoder_channels: tuple[int, ...] | None = None
+    attention: str = "none"
+    interpolation: str = "nearest"
+    checkpoint: bool | int = field(default=False, metadata=NOT_SAVED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decoder_channels is not None:
+            self._set(
+                decoder_channels=checks.sequence("decoder_channels", self.decoder_channels, width)
+            )
+        checks.choice("attention", self.attention, ATTENTIONS)
+        checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if not isinstance(self.checkpoint, bool):
+            checks.integer("checkpoint", self.checkpoint, minimum=0, maximum=1024)
+
+
+def width(name: str, value: int) -> int:
+    """A number of channels that a decoder may have."""
+    return checks.integer(name, value, minimum=1, maximum=MAX_CHANNELS)
+
+
+def block_widths(config: BlocksConfig, features: Sequence[FeatureSpec]) -> tuple[int, ...]:
+    """The width of each block of the walk from the deepest map to the image.
+
+    Raises:
+        ArgumentError: There is not one width for each block.
+    """
+    strides = decoder_strides(features)
+    if config.decoder_channels is None:
+        return tuple(min(16 << i, 256) for i in reversed(range(len(strides))))
+    if len(config.decoder_channels) != len(strides):
+        raise ArgumentError(
+            f"decoder_channels must have {len(strides)} values, one for each of the strides "
+            f"{strides} from stride {features[-1].stride} to the image; got "
+            f"{len(config.decoder_channels)}: {config.decoder_channels}."
+        )
+    return config.decoder_channels
+
+
+def checkpointed_blocks(config: BlocksConfig, count: int) -> int:
+    """How many of a decoder's ``count`` blocks, counted from the last, keep only their inputs.
+
+    Raises:
+        ArgumentError: There are not that many blocks.
+    """
+    if config.checkpoint > count:
+        raise ArgumentError(
+            f"checkpoint must be between 0 and {count}, the number of the decoder's blocks; got "
+            f"{config.checkpoint}."
+        )
+    return min(2, count) if config.checkpoint is True else int(config.checkpoint)

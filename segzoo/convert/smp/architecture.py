@@ -1,0 +1,156 @@
+"""What is said of each architecture of smp: one file each, named as ours is in ``architectures/``.
+
+A file defines ``CONVERTER``, an :class:`SmpArchitecture`. Nothing else has to know of it:
+converting and ``segzoo bench`` look for the file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ... import checks
+from ...errors import ArgumentError, ConversionError
+from ...nn.layers import INTERPOLATIONS
+from ...registry import ARCHITECTURES
+from ..keymap import Rule
+
+#: smp's names for its normalisation layers -> ours. Its layernorm crashes on every image.
+_NORMS = {"batchnorm": "batch", "instancenorm": "instance", "identity": "none"}
+
+
+class SmpArchitecture(ABC):
+    """How a model of one of smp's architectures becomes one of ours.
+
+    Attributes:
+        name: smp's class.
+        options: smp's names of the arguments that only this architecture has.
+        rules: smp's names of the decoder's and the head's tensors -> ours.
+        depth: smp's default ``encoder_depth``.
+        typical: A tensor that tells the architecture from all others.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+    rules: ClassVar[tuple[Rule, ...]]
+    depth: ClassVar[int] = 5
+    typical: ClassVar[str]
+
+    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether a checkpoint without a config is of this architecture."""
+        return self.typical in tensors
+
+    @abstractmethod
+    def arguments(
+        self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
+    ) -> dict[str, Any]:
+        """Arguments of our architecture, from the tensors and from smp's config.
+
+        Args:
+            tensors: Of the checkpoint, in smp's names.
+            given: smp's config; what is used, or contradicts the tensors and is refused, is
+                taken out of it. ``encoder_depth`` stays, and is filled in where tensors tell it.
+            where: The checkpoint, for messages.
+
+        Raises:
+            ConversionError: Something that cannot be brought over exactly.
+        """
+
+    def is_unused(self, name: str, model: nn.Module) -> bool:
+        """Whether smp has a tensor (in our names) that it never uses in this architecture."""
+        return False
+
+
+def converters() -> dict[str, SmpArchitecture]:
+    """Our architecture -> its converter, for all that have one."""
+    found = {}
+    for name in ARCHITECTURES:
+        module = f"{__package__}.{name}"
+        if name.isidentifier() and find_spec(module) is not None:
+            found[name] = import_module(module).CONVERTER
+    return found
+
+
+def rival(architecture: str) -> str | None:
+    """smp's class that is the same as one of our architectures, or None."""
+    converter = converters().get(architecture)
+    return None if converter is None else converter.name
+
+
+def told(given: dict[str, Any], found: Mapping[str, Any], where: str) -> None:
+    """Take from ``given`` what tensors tell as well, and refuse what contradicts them.
+
+    Raises:
+        ConversionError: The config says something else.
+    """
+    for name, expected in found.items():
+        value = given.pop(name, expected)
+        plain = list(value) if isinstance(value, (list, tuple)) else value
+        if plain != (list(expected) if isinstance(expected, (list, tuple)) else expected):
+            raise ConversionError(
+                f"{where}: the config says {name}={checks.shown(value)}, its tensors say "
+                f"{expected}."
+            )
+
+
+def norm_of_tensors(tensors: Mapping[str, Tensor], unit: str) -> str:
+    """Our name of the norm in one of smp's conv-norm-ReLU units."""
+    if f"{unit}.0.bias" in tensors:
+        return "none"
+    return "batch" if f"{unit}.1.running_mean" in tensors else "instance"
+
+
+def told_norm(given: dict[str, Any], norm: str, where: str) -> None:
+    """Take smp's ``decoder_use_norm`` from ``given``, and refuse what contradicts the tensors.
+
+    Raises:
+        ConversionError: The config says something else, or a norm that cannot be brought over.
+    """
+    said = _norm_of(given.pop("decoder_use_norm", None), where)
+    if said is not None and said != norm:
+        raise ConversionError(
+            f"{where}: the config says decoder_use_norm={said!r}, its tensors say {norm!r} (in "
+            "segzoo's names)."
+        )
+
+
+def _norm_of(value: Any, where: str) -> str | None:
+    """Our name of what smp's ``decoder_use_norm`` says, or None where it says nothing."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "batch" if value else "none"
+    options = dict(value) if isinstance(value, Mapping) else {"type": value}
+    kind = str(options.pop("type", None)).lower()
+    if kind not in _NORMS:
+        raise ConversionError(
+            f"{where}: decoder_use_norm={checks.shown(value)} cannot be brought over exactly; "
+            f"what can: {', '.join(_NORMS)}."
+        )
+    batch = kind == "batchnorm"
+    defaults = {"eps": 1e-5, "momentum": 0.1, "track_running_stats": batch, "affine": True}
+    for name, setting in options.items():
+        if name not in defaults or setting != defaults[name]:
+            raise ConversionError(
+                f"{where}: decoder_use_norm has {name}={checks.shown(setting)}, which segzoo's "
+                "layer has not."
+            )
+    return _NORMS[kind]
+
+
+def interpolation(given: dict[str, Any], default: str) -> str:
+    """How smp's decoder resizes, taken from ``given``.
+
+    Raises:
+        ConversionError: There is no such way.
+    """
+    value = given.pop("decoder_interpolation", default)
+    try:
+        return checks.choice("decoder_interpolation", value, INTERPOLATIONS)
+    except ArgumentError as error:
+        raise ConversionError(str(error)) from error

@@ -1,0 +1,222 @@
+"""From segmentation_models_pytorch, with the logits unchanged to the last bit.
+
+What the checkpoint holds is deduced from its tensors; what it cannot tell (the name of a ``tu-``
+encoder, how the decoder interpolates) comes from its config. Encoders are brought over where smp
+builds the same layers as timm and takes their outputs at the same places; all others are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ... import checks
+from ...architectures.base import SegmentationModel, create_model
+from ...config import Classification
+from ...errors import ConversionError, nearest
+from ...files.checkpoint import Checkpoint, open_checkpoint
+from ...storage import allowed_options
+from ..keymap import Rule, fill, rename
+from .architecture import SmpArchitecture, converters, told
+from .encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
+
+_log = logging.getLogger(__name__)
+
+#: Names that mean the same in every architecture; ``tu-`` encoders have a ``model.`` of their own.
+_RULES: tuple[Rule, ...] = (
+    (r"^encoder\.(?:model\.)?", "encoder.backbone."),
+    (r"^classification_head\.3\.", "classification_head.linear."),
+)
+#: What smp 0.6 writes into the config of any model, and what older versions wrote.
+_KEYS = (
+    *("encoder_name", "encoder_depth", "encoder_weights", "in_channels", "classes", "activation"),
+    *("aux_params", "decoder_use_batchnorm", "upscale_mode", "output_stride", "_model_class"),
+)
+#: What smp's classification head does where its ``aux_params`` do not say.
+_POOLING, _DROPOUT = "avg", 0.2
+
+
+def from_smp(
+    source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> SegmentationModel:
+    """A model of segmentation_models_pytorch as one of ours with the same logits.
+
+    >>> import segmentation_models_pytorch as smp
+    >>> theirs = smp.Unet("resnet18", encoder_weights=None, classes=3).eval()
+    >>> from segzoo.convert import from_smp
+    >>> ours = from_smp(theirs).eval()
+    >>> image = torch.rand(1, 3, 64, 64)
+    >>> bool((ours(image) == theirs(image)).all())
+    True
+
+    Args:
+        source: A checkpoint file (``.safetensors``, or ``.pth``, ``.pt``, ``.ckpt``, which are
+            opened with ``weights_only=True``), a folder or ``"user/name"`` on the Hub that smp's
+            ``save_pretrained`` wrote, a state dict, or the model itself.
+        config: Arguments of smp's class, in its own names; they go before those that the source
+            brings with it. Needed are only those that tensors do not show: ``encoder_name`` for
+            ``tu-`` encoders, and ``decoder_interpolation`` where it is not ``nearest``.
+        revision: Branch, tag or commit of a repository.
+        token: Access token for a private repository.
+        cache_dir: Where downloads are kept; None for the Hub's own cache.
+        local_files_only: Do not touch the network.
+
+    Raises:
+        ConversionError: It is no model of smp, or cannot be brought over exactly; the message says
+            why.
+        StorageError: The source cannot be found or read.
+    """
+    checkpoint = open_checkpoint(
+        source,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    tensors, where = checkpoint.tensors, checkpoint.where
+    given = _given({**checkpoint.config, **(config or {})}, where)
+    architecture, converter = _converter(given.pop("_model_class", None), checkpoint)
+    arguments = converter.arguments(tensors, given, where)
+    depth = given.pop("encoder_depth", converter.depth)
+    arguments["classes"] = _classes(tensors, given, where)
+    arguments["classification"] = _classification(tensors, given, where)
+    name = given.pop("encoder_name", None) or recognise_encoder(tensors, where)
+    options = _encoder_options(given, name, converter)
+    plan = plan_encoder(name, tensors, depth, options)
+    model = create_model(
+        architecture,
+        plan.encoder,
+        in_channels=plan.in_channels,
+        depth=plan.depth,
+        encoder_options=plan.options,
+        **arguments,
+    )
+    fill(model, _renamed(model, tensors, plan, converter, where), source=where)
+    return model
+
+
+def _converter(kind: str | None, checkpoint: Checkpoint) -> tuple[str, SmpArchitecture]:
+    """Our architecture and its converter: by smp's name of the class, else by the tensors."""
+    known = converters()
+    if kind is None:
+        fitting = [name for name in known if known[name].recognises(checkpoint.tensors)]
+        if len(fitting) == 1:
+            return fitting[0], known[fitting[0]]
+        raise ConversionError(
+            f"{checkpoint.where} is no model of segmentation_models_pytorch that is known by its "
+            f"tensors ({', '.join(fitting) or 'none fits'}). Give the name of its class, as smp "
+            "has it: config={'_model_class': 'Unet'}. It has: "
+            f"{checks.shown(sorted(checkpoint.tensors))}."
+        )
+    for name, converter in known.items():
+        if converter.name == kind:
+            return name, converter
+    names = [converter.name for converter in known.values()]
+    raise ConversionError(
+        f"{checkpoint.where} is a model of smp's architecture {kind!r}, which cannot be brought "
+        f"over.{nearest(str(kind), names)} What can be: {', '.join(names)}."
+    )
+
+
+def _given(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """smp's arguments under their present names, without those that say nothing of the model."""
+    given = {name: value for name, value in config.items() if value is not None}
+    given.pop("encoder_weights", None)
+    for old, new in (
+        ("decoder_use_batchnorm", "decoder_use_norm"),
+        ("upscale_mode", "decoder_interpolation"),
+    ):
+        if old in given:
+            given.setdefault(new, given.pop(old))
+    if given.pop("output_stride", 32) != 32:
+        raise ConversionError(f"{where} has a dilated encoder (output_stride).")
+    activation = given.pop("activation", "identity")
+    if activation != "identity":
+        _log.warning(
+            "The converted model gives logits, without the activation %r of %s.",
+            activation,
+            where,
+        )
+    return given
+
+
+def _classes(tensors: Mapping[str, Tensor], given: dict[str, Any], where: str) -> int:
+    """The number of classes, which the last tensor of smp's segmentation head tells."""
+    heads = [
+        name
+        for name, value in tensors.items()
+        if name.startswith("segmentation_head.") and name.endswith(".weight") and value.ndim == 4
+    ]
+    if not heads:
+        raise ConversionError(f"{where} has no segmentation head: no tensor segmentation_head.*.")
+    classes = tensors[heads[-1]].shape[0]
+    told(given, {"classes": classes}, where)
+    return classes
+
+
+def _classification(
+    tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
+) -> Classification | None:
+    """smp's ``aux_params``: image-level logits beside the mask."""
+    options = dict(given.pop("aux_params", None) or {})
+    weight = tensors.get("classification_head.3.weight")
+    if weight is None:
+        if options:
+            raise ConversionError(
+                f"{where}: the config says aux_params, but it has no tensors classification_head.*."
+            )
+        return None
+    if options.pop("activation", None) is not None:
+        _log.warning("The converted model gives image-level logits, without the activation.")
+    told(options, {"classes": weight.shape[0]}, where)
+    pooling, dropout = options.pop("pooling", _POOLING), options.pop("dropout", _DROPOUT)
+    if options:
+        raise ConversionError(f"{where}: aux_params has {sorted(options)}, not known here.")
+    return Classification(classes=weight.shape[0], pooling=pooling, dropout=dropout)
+
+
+def _encoder_options(
+    given: Mapping[str, Any], name: str, converter: SmpArchitecture
+) -> dict[str, Any]:
+    """What else the config holds: options of timm, for ``tu-`` encoders only."""
+    options = {key: value for key, value in given.items() if key != "in_channels"}
+    for key in options:
+        if not name.startswith("tu-") or key not in allowed_options.STORED_OPTIONS:
+            known = (*_KEYS, *converter.options)
+            raise ConversionError(
+                f"The config has {checks.shown(key)}, which is not known here.{nearest(key, known)}"
+            )
+    return options
+
+
+def _renamed(
+    model: SegmentationModel,
+    tensors: Mapping[str, Tensor],
+    plan: EncoderPlan,
+    converter: SmpArchitecture,
+    where: str,
+) -> dict[str, Tensor]:
+    """The tensors under our names, without those that smp has but never uses."""
+    renamed = rename(tensors, (*_RULES, *converter.rules, *plan.rules))
+    expected = model.state_dict()
+    # smp builds stages below the encoder's depth and does not use them.
+    beyond = whole_shapes(plan)
+    unused = [
+        name
+        for name in renamed.keys() - expected.keys()
+        if converter.is_unused(name, model) or beyond.get(name) == tuple(renamed[name].shape)
+    ]
+    for name in unused:
+        del renamed[name]
+    _log.info("%s: %d tensors that smp never uses were left out.", where, len(unused))
+    return renamed

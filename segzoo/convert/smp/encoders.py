@@ -1,0 +1,238 @@
+"""smp's encoders in timm: which ones are the same network, and under what names."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ...encoders import timm_meta, timm_source
+from ...errors import ArgumentError, ConversionError, EncoderError, nearest
+from ..keymap import Rule, rename
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of smp's own encoders that timm has layer by layer, taps included.
+
+    Args:
+        pattern: smp's names, as a whole.
+        name: timm's name, as a replacement for the pattern.
+        rules: What becomes of the names of tensors, after ``encoder.``.
+    """
+
+    pattern: str
+    name: str
+    rules: tuple[Rule, ...] = ()
+
+
+#: Not here are smp's own encoders that differ from timm's in a layer, in padding, or in where a
+#: map is taken (densenet, dpn, efficientnet, inception, mit, mobilenet_v2, mobileone, skresnet,
+#: xception): renaming would load their weights, but the logits would not be the same.
+FAMILIES = (
+    Family(r"(resnet\d+|resnext\d+_\w+)", r"\1"),
+    Family(
+        r"se_(resnet\d+|resnext\d+_\w+)", r"legacy_se\1", ((r"^layer0_pool\.", "layer0.pool."),)
+    ),
+    Family(r"(senet\d+)", r"legacy_\1"),
+    Family(r"(vgg\d+(?:_bn)?)", r"\1", ((r"^features\.", "features_"),)),
+)
+#: smp's older names for encoders that it builds with timm itself.
+_OLD_TIMM = re.compile(r"timm-(regnet|res2|resnest|mobilenetv3|gernet)(.*)")
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """How to build an encoder in segzoo, and to name its tensors.
+
+    Attributes:
+        encoder: timm's name.
+        in_channels: Bands of the image.
+        depth: How many of its maps to use, or None for all.
+        options: For ``encoder_options``.
+        rules: For names of tensors that have ``encoder.backbone.`` in front.
+    """
+
+    encoder: str
+    in_channels: int
+    depth: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+
+
+def plan_encoder(
+    name: str, tensors: Mapping[str, Tensor], depth: int, options: Mapping[str, Any]
+) -> EncoderPlan:
+    """How to build smp's encoder of that name and depth.
+
+    Args:
+        name: smp's name: ``resnet34``, ``tu-convnext_tiny``.
+        tensors: Of the checkpoint, in smp's names.
+        depth: smp's ``encoder_depth``.
+        options: For ``timm.create_model``.
+
+    Raises:
+        ConversionError: It cannot be brought over exactly.
+    """
+    encoder, rules = timm_name(name)
+    try:
+        strides = [
+            feature.stride
+            for feature in timm_source.plan_backbone(encoder, options=options).features
+        ]
+    except (ArgumentError, EncoderError) as error:
+        raise ConversionError(f"timm cannot build the encoder {name!r}: {error}") from error
+    wanted = [stride for stride in strides if 2 <= stride <= 2**depth]
+    if wanted not in ([2 << i for i in range(depth)], [4 << i for i in range(depth - 1)]):
+        raise ConversionError(
+            f"The encoder {name!r} gives maps of strides {strides}; a model of smp of depth "
+            f"{depth} cannot be built on them."
+        )
+    chosen: int | None = len(wanted)
+    taps: dict[str, Any] = {}
+    if strides[0] == 1:  # smp throws away the map at the image's own size
+        first = _meta(encoder).feature_info.out_indices
+        chosen, taps = None, {"out_indices": tuple(first[1 : depth + 1])}
+    elif wanted == strides:
+        chosen = None
+    return EncoderPlan(
+        encoder=encoder,
+        in_channels=_bands(encoder, _encoder_tensors(tensors, rules), name),
+        depth=chosen,
+        options={**options, **taps},
+        rules=_prefixed(rules),
+    )
+
+
+def timm_name(name: str) -> tuple[str, tuple[Rule, ...]]:
+    """timm's name for smp's encoder, and rules for its tensors (without ``encoder.``).
+
+    Raises:
+        ConversionError: timm has not the same network.
+    """
+    old = _OLD_TIMM.fullmatch(name)
+    if old:
+        name = f"tu-{'tf_' if old[1] == 'mobilenetv3' else ''}{old[1]}{old[2]}"
+    if name.startswith("tu-"):
+        return _known(name[3:], name), ((r"^stages\.(\d)", r"stages_\1"),) if old else ()
+    for family in FAMILIES:
+        if re.fullmatch(family.pattern, name):
+            return _known(re.sub(family.pattern, family.name, name), name), family.rules
+    raise ConversionError(
+        f"smp's encoder {name!r} cannot be brought over exactly: timm has no network with the same "
+        "layers whose maps are taken at the same places. What can be: encoders whose name begins "
+        "with tu-, and resnet, resnext, se_resnet, se_resnext, senet and vgg."
+    )
+
+
+def recognise_encoder(tensors: Mapping[str, Tensor], where: str) -> str:
+    """smp's name of the encoder that has exactly these tensors.
+
+    Raises:
+        ConversionError: None has, or more than one.
+    """
+    hint = (
+        "Give its name, as smp has it: config={'encoder_name': 'tu-convnext_tiny'}, or on the "
+        "command line a config.json beside the checkpoint."
+    )
+    if any(name.startswith("encoder.model.") for name in tensors):
+        raise ConversionError(
+            f"{where} has an encoder of timm, and tensors do not tell which: several differ only "
+            f"in what has no weights. {hint}"
+        )
+    fitting = [name for name in candidates() if _fits(name, tensors)]
+    if len(fitting) != 1:
+        raise ConversionError(
+            f"The encoder of {where} is not one that is known by its tensors "
+            f"({', '.join(fitting) or 'none fits'}). {hint}"
+        )
+    return fitting[0]
+
+
+@functools.lru_cache(maxsize=1)
+def candidates() -> tuple[str, ...]:
+    """smp's own encoders that timm may have, found by turning timm's names into smp's."""
+    import timm
+
+    names = []
+    for name in timm.list_models():
+        smp_name = re.sub(r"^legacy_se(?=res)", "se_", re.sub(r"^legacy_(?=senet)", "", name))
+        for family in FAMILIES:
+            if (
+                re.fullmatch(family.pattern, smp_name)
+                and re.sub(family.pattern, family.name, smp_name) == name
+            ):
+                names.append(smp_name)
+    return tuple(names)
+
+
+def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the encoder's tensors are exactly those of timm's network, but for the bands."""
+    encoder, rules = timm_name(name)
+    found = _encoder_tensors(tensors, rules)
+    whole = _meta(encoder).state_dict()
+    return found.keys() == whole.keys() and all(
+        found[key].shape == value.shape or _is_other_bands(found[key], value)
+        for key, value in whole.items()
+    )
+
+
+def _bands(encoder: str, tensors: Mapping[str, Tensor], name: str) -> int:
+    """The number of bands: the only thing in which a first convolution differs from timm's."""
+    found = {
+        tensors[key].shape[1]
+        for key, value in _meta(encoder).state_dict().items()
+        if key in tensors and _is_other_bands(tensors[key], value)
+    }
+    if len(found) > 1:
+        raise ConversionError(f"The tensors are not those of the encoder {name!r}.")
+    return found.pop() if found else 3
+
+
+def _is_other_bands(found: Tensor, value: Tensor) -> bool:
+    return (
+        found.ndim == value.ndim == 4
+        and value.shape[1] == 3
+        and found.shape != value.shape
+        and found.shape[0] == value.shape[0]
+        and found.shape[2:] == value.shape[2:]
+    )
+
+
+def _encoder_tensors(tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> dict[str, Tensor]:
+    inside = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
+    return rename(inside, ((r"^encoder\.(?:model\.)?", ""), *rules))
+
+
+def _prefixed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The same rules for names that have ``encoder.backbone.`` in front."""
+    return tuple(
+        (pattern.replace("^", r"^encoder\.backbone\.", 1), f"encoder.backbone.{new}")
+        for pattern, new in rules
+    )
+
+
+def whole_shapes(plan: EncoderPlan) -> dict[str, tuple[int, ...]]:
+    """Names (as in a model) and shapes of all tensors of an encoder, whatever its depth."""
+    tensors = timm_meta.meta_backbone(plan.encoder, {"in_chans": plan.in_channels}).state_dict()
+    return {f"encoder.backbone.{name}": tuple(value.shape) for name, value in tensors.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _meta(encoder: str) -> Any:
+    return timm_meta.meta_backbone(encoder, {})
+
+
+def _known(name: str, smp_name: str) -> str:
+    if not timm_source.is_timm_name(name):
+        import timm
+
+        raise ConversionError(
+            f"smp's encoder {smp_name!r} is not in this version of timm, which has no {name!r}."
+            f"{nearest(name, timm.list_models())}"
+        )
+    return name

@@ -1,0 +1,73 @@
+"""smp's Unet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ... import checks
+from ...architectures.unet import Unet
+from ...errors import ConversionError
+from .architecture import SmpArchitecture, interpolation, norm_of_tensors, told, told_norm
+
+
+class _Unet(SmpArchitecture):
+    name = "Unet"
+    options = (
+        *("decoder_use_norm", "decoder_channels", "decoder_attention_type"),
+        "decoder_interpolation",
+    )
+    typical = "decoder.blocks.0.conv1.0.weight"
+    rules = (
+        (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.0\.", r"\1.conv."),
+        (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.1\.", r"\1.norm."),
+        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.cSE\.1\.", r"\1.squeeze."),
+        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.cSE\.3\.", r"\1.excite."),
+        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.sSE\.0\.", r"\1.spatial."),
+        (r"^segmentation_head\.0\.", "head.conv."),
+    )
+
+    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
+        # MAnet's blocks have these convolutions, and more.
+        return super().recognises(tensors) and "decoder.blocks.0.hl_conv.0.0.weight" not in tensors
+
+    def arguments(
+        self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
+    ) -> dict[str, Any]:
+        pattern = re.compile(r"decoder\.blocks\.(\d+)\.conv1\.0\.weight")
+        blocks = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
+        if not blocks or blocks != list(range(len(blocks))):
+            raise ConversionError(
+                f"{where} is no Unet of segmentation_models_pytorch: it has not the tensors "
+                f"decoder.blocks.0.conv1.0.weight ... It has: {checks.shown(sorted(tensors))}."
+            )
+        widths = [tensors[f"decoder.blocks.{i}.conv1.0.weight"].shape[0] for i in blocks]
+        attends = "decoder.blocks.0.attention2.attention.cSE.1.weight" in tensors
+        norm = norm_of_tensors(tensors, "decoder.blocks.0.conv1")
+        found = {
+            "encoder_depth": len(blocks),
+            "decoder_channels": widths,
+            "decoder_attention_type": "scse" if attends else "none",
+        }
+        told(given, found, where)
+        told_norm(given, norm, where)
+        given["encoder_depth"] = len(blocks)
+        return {
+            "decoder_channels": tuple(widths),
+            "norm": norm,
+            "attention": "scse" if attends else "none",
+            "center": "decoder.center.0.0.weight" in tensors,
+            "interpolation": interpolation(given, "nearest"),
+            "rounding": "down",  # matters only where the encoder begins at stride 4, at odd sizes
+        }
+
+    def is_unused(self, name: str, model: nn.Module) -> bool:
+        # smp builds attention before the last block, and does not use it.
+        assert isinstance(model, Unet)
+        return name.startswith(f"decoder.blocks.{len(model.decoder.blocks) - 1}.attention1.")
+
+
+CONVERTER = _Unet()

@@ -1,0 +1,1 @@
+"""Pictures and masks: what the files hold, and how results are drawn."""

@@ -1,0 +1,113 @@
+"""Masks and overlays as PNG files that people can look at; nothing half written is left."""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import StorageError
+from ..files.atomic import replacing
+from .pictures import to_bands
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Okabe and Ito, "Color Universal Design", 2008: told apart with every kind of colour vision.
+_OKABE_ITO = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
+
+
+def class_colors(classes: int) -> NDArray[np.uint8]:
+    """A colour for each class, ``(classes, 3)``: black, seven of Okabe and Ito, then any number.
+
+    >>> class_colors(3).tolist()
+    [[0, 0, 0], [230, 159, 0], [86, 180, 233]]
+    """
+    colors = [(0, 0, 0), *(tuple(bytes.fromhex(code)) for code in _OKABE_ITO)]
+    for index in range(len(colors), classes):
+        # Steps of the golden angle never fall together, in three shades.
+        hue, shade = index * 0.618034 % 1.0, (0.95, 0.75, 0.55)[index % 3]
+        colors.append(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, shade)))
+    return np.array(colors[:classes], dtype=np.uint8)
+
+
+def write_mask(path: str | os.PathLike[str], mask: Tensor, *, classes: int) -> Path:
+    """Write a mask as a PNG whose pixel values are the classes.
+
+    Up to 256 classes the file has a palette (:func:`class_colors`), so that it is legible as it
+    is; above that it has 16 bit grey values.
+
+    Args:
+        path: Of the PNG; its folder must exist.
+        mask: ``(H, W)`` of integers below ``classes``.
+        classes: How many there are, 2 to 65536.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    values = mask.cpu().numpy()
+    if classes > 256:
+        return _write(path, Image.fromarray(values.astype(np.uint16)))
+    image = Image.fromarray(values.astype(np.uint8))
+    image.putpalette(class_colors(classes).tobytes())
+    return _write(path, image)
+
+
+def write_overlay(
+    path: str | os.PathLike[str], picture: Tensor, mask: Tensor, *, opacity: float = 0.4
+) -> Path:
+    """Write a picture with its mask laid over it: classes tinted, their borders drawn in full.
+
+    Class 0 is left as it is: in most sets of classes it is the background.
+
+    Args:
+        path: Of the PNG; its folder must exist.
+        picture: ``(C, H, W)`` as :func:`read_picture` gives it.
+        mask: ``(H, W)`` of integers.
+        opacity: Of the tint, 0 to 1.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    return _write(path, Image.fromarray(overlay(picture, mask, opacity=opacity)))
+
+
+def overlay(picture: Tensor, mask: Tensor, *, opacity: float = 0.4) -> NDArray[np.uint8]:
+    """The pixels ``(H, W, 3)`` of :func:`write_overlay`."""
+    rgb = to_bands(picture, 3).permute(1, 2, 0).cpu().numpy().astype(np.float32)
+    if picture.dtype == torch.uint16:
+        rgb *= 255 / max(float(rgb.max()), 1.0)  # sensors rarely use all 16 bits
+    labels = mask.cpu().numpy()
+    tint = class_colors(int(labels.max()) + 1)[labels]
+    weight = np.where(_borders(labels), 1.0, opacity) * (labels > 0)
+    mixed = rgb + weight[..., None].astype(np.float32) * (tint - rgb)
+    return np.asarray(mixed.round().astype(np.uint8))
+
+
+def _borders(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Pixels with a neighbour of another class to the left, right, above or below."""
+    border = np.zeros(labels.shape, dtype=bool)
+    below, beside = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    border[1:] |= below
+    border[:-1] |= below
+    border[:, 1:] |= beside
+    border[:, :-1] |= beside
+    return border
+
+
+def _write(path: str | os.PathLike[str], image: Image.Image) -> Path:
+    target = Path(path)
+    try:
+        with replacing(target) as temporary:
+            image.save(temporary, format="PNG")
+    except OSError as error:
+        raise StorageError(
+            f"{target} could not be written: {error}. Nothing half written is left."
+        ) from error
+    return target

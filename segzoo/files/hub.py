@@ -1,0 +1,192 @@
+"""The Hugging Face Hub: what is fetched from it, and what it says when it does not work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._version import __version__
+from ..errors import HubError, StorageError
+
+#: What a model is kept in, on the Hub as in a folder.
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The two files that a model is loaded from."""
+
+    config: Path
+    weights: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How a repository is reached; every request is made with all of it.
+
+    Args:
+        revision: Branch, tag or commit; None for the main branch.
+        token: Access token; True for the one that was logged in with, None for that one where
+            there is one.
+        cache_dir: Where downloads are kept; None for the Hub's own cache.
+        local_files_only: Do not touch the network.
+    """
+
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+
+
+def find(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelFiles:
+    """The files of a folder, or of a repository on the Hub after downloading them.
+
+    A folder that exists goes before a repository of the same name.
+
+    Raises:
+        StorageError: It is neither a folder nor a repository id.
+        HubError: The repository or the network could not be reached.
+    """
+    folder = Path(folder_or_repo)
+    if folder.is_dir():
+        if access.revision is not None:
+            raise StorageError(
+                f"{os.fspath(folder)!r} is a folder here, which goes before a repository of that "
+                f"name, and a folder has no revision {access.revision!r}. Drop the revision, or "
+                "work in another directory to reach the repository."
+            )
+        return ModelFiles(folder / CONFIG, folder / WEIGHTS)
+    if not is_repo_id(folder_or_repo):
+        raise StorageError(
+            f"There is no folder {os.fspath(folder_or_repo)!r}, and it is no repository id "
+            "(user/name) either."
+        )
+    return find_remote(str(folder_or_repo), access)
+
+
+def find_remote(repo_id: str, access: Access) -> ModelFiles:
+    """The files of a repository on the Hub, downloaded into the cache, from one commit.
+
+    Raises:
+        HubError: The repository or the network could not be reached.
+    """
+    with hub_errors(f"load {repo_id!r}"):
+        config = fetch(repo_id, CONFIG, access)
+        return ModelFiles(config, fetch(repo_id, WEIGHTS, pinned(config, access)))
+
+
+def fetch(repo_id: str, name: str, access: Access) -> Path:
+    """One file of a repository, in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(
+        hf_hub_download(
+            repo_id,
+            name,
+            revision=access.revision,
+            token=access.token,
+            cache_dir=None if access.cache_dir is None else os.fspath(access.cache_dir),
+            local_files_only=access.local_files_only,
+            library_name="segzoo",
+            library_version=__version__,
+        )
+    )
+
+
+def pinned(file: Path, access: Access) -> Access:
+    """The same access, to the commit that a file in the cache is from."""
+    # The cache keeps a file under its commit, so that all files come from the same one.
+    return Access(
+        revision=file.parent.name,
+        token=access.token,
+        cache_dir=access.cache_dir,
+        local_files_only=access.local_files_only,
+    )
+
+
+def is_repo_id(name: str | os.PathLike[str]) -> bool:
+    """Whether a name has the form ``user/name`` that the Hub allows."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not isinstance(name, str) or name.count("/") != 1:
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def optional(repo_id: str, name: str, access: Access) -> Path | None:
+    """A file of a repository, or None where it has no such file."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return fetch(repo_id, name, access)
+    except LocalEntryNotFoundError:
+        if access.local_files_only:
+            return None
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+@contextmanager
+def hub_errors(action: str) -> Iterator[None]:
+    """Turn what the Hub client raises into :class:`HubError`, with what to do about it."""
+    # HTTPError is that of the httpx that the client is built on, whichever version it is.
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        yield
+    except (
+        *(HfHubHTTPError, OfflineModeIsEnabled, HTTPError),
+        *(OSError, ValueError, RuntimeError),
+    ) as raised:
+        if isinstance(raised, StorageError):
+            raise
+        error: Exception = raised
+        if isinstance(raised, RuntimeError):
+            # The client wraps what goes wrong in an upload into one; others are not the Hub's.
+            if not isinstance(raised.__cause__, Exception):
+                raise
+            error = raised.__cause__
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HubError(f"Could not {action}: {_advice(error)} ({first})") from raised
+
+
+def _advice(error: Exception) -> str:
+    """What went wrong and what to do, by the kind of error."""
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner asks for conditions to be accepted on its page first, and for a token."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private: check the name, or pass token=."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision: check the branch, tag or commit."
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "the Hub cannot be reached and the cache does not have all of it. Connect to the "
+            "network and call this again; what was downloaded is kept."
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"it has no {CONFIG} or no {WEIGHTS}, so it is no model saved by segzoo."
+    if isinstance(error, errors.HFValidationError):
+        return "this is no name that the Hub allows (user/name)."
+    if status in (401, 403):
+        return "the Hub refused: the token is missing, wrong, or may not write there."
+    if status is not None:
+        return f"the Hub answered with status {status}; nothing was changed, try again."
+    return (
+        "the connection failed. Nothing was published or replaced: call this again, and it goes on."
+    )

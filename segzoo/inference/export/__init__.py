@@ -1,0 +1,1 @@
+"""A model as a file for runtimes that need neither torch nor segzoo."""

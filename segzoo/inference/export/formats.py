@@ -1,0 +1,112 @@
+"""Files that other runtimes run: how a recorded graph is written as one, and how one is run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from ..._version import __version__
+from ...errors import MissingPackageError
+
+#: Names of the file's one input and one output, and of the axes that may be free.
+INPUT, OUTPUT = "image", "logits"
+AXES = {0: "batch", 2: "height", 3: "width"}
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        suffix: Of the file.
+        needs: Packages that write it.
+        runtime: The package that runs it.
+        write: Writes a program, and facts about it, to a path.
+        open: Gives a function that runs the file in float32.
+    """
+
+    suffix: str
+    needs: tuple[str, ...]
+    runtime: str
+    write: Callable[[ExportedProgram, Path, Mapping[str, str]], None]
+    open: Callable[[Path], Run]
+
+
+def load_package(name: str) -> ModuleType:
+    """Import a package of the extra ``export``.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(name, extra="export") from error
+
+
+def _write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
+    graph: Any = torch.onnx.export(
+        program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
+    )
+    graph.model.producer_name, graph.model.producer_version = "segzoo", __version__
+    graph.model.metadata_props.update(facts)
+    graph.save(path)
+    _name_axes(path)
+
+
+def _name_axes(path: Path) -> None:
+    """torch's names of free sizes (s77) become batch, height and width."""
+    onnx = load_package("onnx")
+    proto = onnx.load(path, load_external_data=False)
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    names = {dims[axis].dim_param: name for axis, name in AXES.items() if dims[axis].dim_param}
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda m: names.get(m[0], m[0]), dim.dim_param)
+    onnx.save(proto, path)
+
+
+def _open_onnx(path: Path) -> Run:
+    session = load_package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
+
+
+def _write_openvino(program: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
+    openvino = load_package("openvino")
+    graph = openvino.convert_model(program)
+    name = program.graph_signature.user_inputs[0]
+    image = next(node for node in program.graph.nodes if node.name == name)
+    # The converter leaves every size free, those that the graph was recorded for too.
+    graph.reshape([side if isinstance(side, int) else -1 for side in image.meta["val"].shape])
+    graph.inputs[0].get_tensor().set_names({INPUT})
+    graph.outputs[0].get_tensor().set_names({OUTPUT})
+    for key, value in facts.items():
+        graph.set_rt_info(value, ["segzoo", key])
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+def _open_openvino(path: Path) -> Run:
+    # Without the hint a processor that has bfloat16 computes in it.
+    compiled = load_package("openvino").compile_model(
+        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
+
+
+#: By the name that :func:`segzoo.export` takes.
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript"), "onnxruntime", _write_onnx, _open_onnx),
+    "openvino": Format(".xml", ("openvino",), "openvino", _write_openvino, _open_openvino),
+}

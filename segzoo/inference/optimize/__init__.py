@@ -1,0 +1,1 @@
+"""A model made fast for inference: traced, rewritten by exact algebra, autotuned, verified."""

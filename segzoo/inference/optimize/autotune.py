@@ -1,0 +1,130 @@
+"""The fastest of equal ways to compute each step, found by a short timing on its real inputs.
+
+Which way wins depends on the device, the shape and the precision, and no table knows them all. A
+way that fails, or whose output differs, is not taken. What was found is remembered for the process.
+Without timing the last way that works is taken: of convolutions the one that does most in one step,
+of decoder blocks the one that moves the fewest bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ...nn.upsample_conv import doubles
+from ...timing import largest_difference, side_by_side
+from .doubled_conv import DoubledConv
+from .fuse_head import HeadedConv
+from .fused_conv import FusedConv
+
+#: What has several ways to compute the same.
+Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
+#: How far two ways may be apart, relative to the largest value: a few roundings of a long sum.
+ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
+_ROUNDS = 5
+#: What was found before, by everything that it may depend on.
+_FOUND: dict[tuple[Any, ...], str] = {}
+
+
+def choose(body: nn.Module, image: Tensor, *, timed: bool, compiled: bool = False) -> None:
+    """Set the way of every step of ``body`` that has several, in place.
+
+    Args:
+        body: What holds the steps; run once on ``image``.
+        image: ``(N, C, H, W)`` of the shape that matters most.
+        timed: Compare by the clock.
+        compiled: A compiler will see the steps; on CPUs it fuses convolutions itself.
+    """
+    _Chooser(timed, compiled).run(body, image)
+
+
+class _Chooser:
+    """Stops before the first run of each step, compares its ways on the inputs, and goes on."""
+
+    def __init__(self, timed: bool, compiled: bool) -> None:
+        self.timed = timed
+        self.compiled = compiled
+        self.handles: dict[nn.Module, RemovableHandle] = {}
+
+    def run(self, body: nn.Module, image: Tensor) -> None:
+        kinds = (FusedConv, DoubledConv, HeadedConv)
+        steps = [item for item in body.modules() if isinstance(item, kinds)]
+        for step in steps:
+            self.handles[step] = step.register_forward_pre_hook(self._before)
+        body(image)
+        for handle in self.handles.values():  # of steps that did not run
+            handle.remove()
+        for step in steps:
+            if isinstance(step, DoubledConv):
+                step.keep()
+
+    def _before(self, step: Step, inputs: tuple[Any, ...]) -> None:
+        self.handles.pop(step).remove()
+        x = inputs[0]
+        if isinstance(step, DoubledConv):
+            if not doubles(x, inputs[2], step.mode):
+                return
+            step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
+            step(*inputs)
+        names = step.choices(x)
+        if self.compiled and x.device.type == "cpu":
+            names = [name for name in names if name != "onednn"]
+        best = self._best(step, inputs, {name: _using(name, x) for name in names})
+        step.use(best, x)
+        if isinstance(step, DoubledConv) and best != "plain":
+            step.plain.release()  # what it was tuned for goes another way
+
+    def _best(
+        self,
+        step: Step,
+        inputs: tuple[Any, ...],
+        setters: Mapping[str, Callable[[Step], None]],
+    ) -> str:
+        """The name of the fastest way, or untimed the last, among those that agree."""
+        if len(setters) == 1:
+            return next(iter(setters))
+        key = (*self._circumstances(inputs), *setters, *step.signature())
+        if key not in _FOUND:
+            _FOUND[key] = self._compare(step, inputs, setters)
+        return _FOUND[key]
+
+    def _compare(
+        self, step: Step, inputs: tuple[Any, ...], setters: Mapping[str, Callable[[Step], None]]
+    ) -> str:
+        plain, device = next(iter(setters)), inputs[0].device
+
+        def build(set_way: Callable[[Step], None]) -> Callable[[], Tensor]:
+            own = copy.copy(step)  # the same weights, another way
+            set_way(own)
+            return functools.partial(own, *inputs)
+
+        reference = build(setters[plain])()
+        results = side_by_side(
+            {name: functools.partial(build, set_way) for name, set_way in setters.items()},
+            difference=lambda output: largest_difference(output, reference),
+            allowed=ROUNDING[reference.dtype],
+            device=device,
+            rounds=_ROUNDS if self.timed else 1,
+        )
+        medians = {name: item.timing.median for name, item in results.items() if item.timing}
+        if not medians:
+            return plain
+        return min(medians, key=lambda name: medians[name]) if self.timed else list(medians)[-1]
+
+    def _circumstances(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Where and on what: device, threads, and the shapes, types and layouts of the inputs."""
+        device = inputs[0].device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        tensors = [item for item in inputs if isinstance(item, Tensor)]
+        layouts = [(tuple(item.shape), item.stride(), item.dtype) for item in tensors]
+        return (name, torch.get_num_threads(), self.timed, self.compiled, *layouts)
+
+
+def _using(name: str, x: Tensor) -> Callable[[Step], None]:
+    return lambda step: step.use(name, x)

@@ -1,0 +1,106 @@
+"""Convolutions and what follows them become one step of the graph."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from .fused_conv import FusedConv, Geometry
+from .trace import simplify
+
+#: What an activation is called in a graph -> its name in FusedConv.
+_MODULES: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.SiLU: "swish",
+    nn.Hardswish: "hardswish",
+}
+_FUNCTIONS: dict[Any, str] = {
+    **dict.fromkeys((torch.relu, torch.relu_, F.relu, "relu", "relu_"), "relu"),
+    F.silu: "swish",
+    F.hardswish: "hardswish",
+}
+_ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
+
+
+def fuse_epilogues(graph: fx.GraphModule) -> int:
+    """Replace each convolution and the addition and activation after it, in place.
+
+    Returns:
+        How many convolutions took something in.
+    """
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
+    fused = 0
+    for node in list(graph.graph.nodes):
+        conv = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+        geometry = Geometry.of(conv) if isinstance(conv, nn.Conv2d) else None
+        if not isinstance(conv, nn.Conv2d) or geometry is None:
+            continue
+        last, other = node, None
+        following = only_user(last)
+        if following is not None and is_addition(following):
+            left, right = following.args[:2]
+            beside = right if left is node else left
+            # An addend that is computed later, or a number, is not there when this one runs.
+            if isinstance(beside, fx.Node) and order[beside] < order[node] and beside is not node:
+                last, other = following, beside
+                following = only_user(last)
+        act = activation(graph, following)
+        if act is not None and following is not None:
+            last = following
+        module = FusedConv(
+            conv.weight, conv.bias, geometry, act=act or "none", adds=other is not None
+        )
+        fused += last is not node
+        inputs = (node.args[0],) if other is None else (node.args[0], other)
+        order[replace_step(graph, node, last, module, inputs)] = order[last]
+    simplify(graph)
+    return fused
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one step that uses a result, or None where it is used more often."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def is_addition(node: fx.Node) -> bool:
+    """Whether a step adds two things, without scaling one of them."""
+    return (
+        node.op in ("call_function", "call_method")
+        and node.target in _ADDITIONS
+        and len(node.args) == 2
+        and not node.kwargs
+    )
+
+
+def activation(graph: fx.GraphModule, node: fx.Node | None) -> str | None:
+    """The name of the activation that a step is, or None."""
+    if node is None:
+        return None
+    if node.op == "call_module":
+        return _MODULES.get(type(graph.get_submodule(str(node.target))))
+    if node.op in ("call_function", "call_method") and len(node.args) == 1:
+        return _FUNCTIONS.get(node.target)
+    return None
+
+
+def replace_step(
+    graph: fx.GraphModule,
+    first: fx.Node,
+    last: fx.Node,
+    module: nn.Module,
+    arguments: tuple[Any, ...],
+) -> fx.Node:
+    """Put one module where the steps from ``first`` to ``last`` were; ``first`` is a module."""
+    name = f"fused_{str(first.target).replace('.', '_')}"
+    while hasattr(graph, name):  # a module that is called twice
+        name += "_"
+    graph.add_submodule(name, module)
+    with graph.graph.inserting_after(last):
+        step = graph.graph.call_module(name, arguments)
+    last.replace_all_uses_with(step)
+    graph.graph.erase_node(last)  # the steps before it have no user now: simplify removes them
+    return step

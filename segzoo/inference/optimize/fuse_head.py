@@ -1,0 +1,103 @@
+"""A decoder's last convolution and the head in one step.
+
+Both work at the image's own resolution, where writing the map between them and reading it again
+costs more than computing it. A Triton kernel keeps its tiles in the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..kernels import ConvReluHead, usable
+from ..kernels.modules import MAX_FUSED_CHANNELS
+from .fuse_epilogues import only_user, replace_step
+from .fused_conv import FusedConv, Geometry, checked, run_kernel
+from .trace import simplify
+
+
+class HeadedConv(nn.Module):
+    """``head(conv(x))``.
+
+    Args:
+        conv: 3x3, with a ReLU.
+        head: 3x3, on what ``conv`` gives.
+
+    Attributes:
+        way: ``plain``: one after the other; ``triton``: both in one kernel.
+    """
+
+    def __init__(self, conv: FusedConv, head: FusedConv) -> None:
+        super().__init__()
+        self.conv = conv
+        self.head = head
+        self.way = "plain"
+        #: The Triton kernel; in a tuple, so that copies with other ways do not share it.
+        self._triton: tuple[ConvReluHead, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""
+        if self.way == "triton":
+            return run_kernel(self._triton[0], x)
+        logits: Tensor = self.head(self.conv(x))
+        return logits
+
+    def signature(self) -> tuple[object, ...]:
+        """What its speed may depend on, besides its input."""
+        return ("head", *self.conv.signature(), *self.head.signature())
+
+    def choices(self, x: Tensor) -> list[str]:
+        """The ways there are for an input, the plain one first."""
+        return ["plain", *(["triton"] if usable(x.device, x.dtype) is None else [])]
+
+    def use(self, way: str, x: Tensor) -> None:
+        """Compute in that way from now on.
+
+        Raises:
+            OptimizationError: The Triton kernel does not work where ``x`` is.
+        """
+        self._triton = ()
+        if way == "triton":
+            conv, head = self.conv, self.head
+            kernel = ConvReluHead(conv.weight, conv.bias, head.weight, head.bias)
+            self._triton = (checked(kernel, x),)
+        self.way = way
+
+    def used(self) -> list[FusedConv]:
+        """The convolutions that its way runs."""
+        return [self.conv, self.head] if self.way == "plain" else []
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of it."""
+        return self.way
+
+
+def join_head(graph: fx.GraphModule) -> int:
+    """Replace a convolution and the head after it by :class:`HeadedConv`, in place.
+
+    Args:
+        graph: The decoder, its epilogues fused.
+
+    Returns:
+        How many were replaced.
+    """
+    joined = 0
+    for node in list(graph.graph.nodes):
+        conv, following = _conv(graph, node), only_user(node)
+        head = _conv(graph, following)
+        if conv is None or head is None or following is None:
+            continue
+        if conv.act == "relu" and head.act == "none":
+            replace_step(graph, node, following, HeadedConv(conv, head), (node.args[0],))
+            joined += 1
+    simplify(graph)
+    return joined
+
+
+def _conv(graph: fx.GraphModule, node: fx.Node | None) -> FusedConv | None:
+    """The convolution that a step is, if the kernel takes such a one."""
+    step = graph.get_submodule(str(node.target)) if node and node.op == "call_module" else None
+    if not isinstance(step, FusedConv) or step.geometry != Geometry() or step.adds:
+        return None
+    small = step.weight.shape[2:] == torch.Size((3, 3)) and len(step.weight) <= MAX_FUSED_CHANNELS
+    return step if small else None

@@ -1,0 +1,230 @@
+"""A convolution with what follows it: bias, an addition, an activation, in one step where possible.
+
+Six ways to compute the same values. ``torch`` calls the operations one after the other.
+``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
+the map to memory once instead of up to four times; ``triton`` does so in a kernel of our own, for
+3x3 convolutions; ``winograd`` (CPU) multiplies less, for 3x3 convolutions of many channels, and
+``squares`` (CPU) wastes less, for those with few outputs. Which of them helps depends on the shape:
+see :mod:`~segzoo.inference.optimize.autotune`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..._compat import (
+    convolve,
+    convolve_and_add,
+    convolve_transposed,
+    fuses_on_cpu,
+    packed_transposed,
+)
+from ...errors import OptimizationError
+from ..kernels import ConvRelu, Kernel, self_check, usable
+from .few_outputs import FewOutputs
+from .winograd import Winograd, pays
+
+AnyKernel = TypeVar("AnyKernel", bound=Kernel)
+
+#: Activations by the name that oneDNN gives them.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu_,
+    "swish": lambda x: F.silu(x, inplace=True),
+    "hardswish": lambda x: F.hardswish(x, inplace=True),
+}
+#: Activations that the Triton kernels know.
+TRITON_ACTIVATIONS = ("none", "relu")
+#: Outputs up to which squares are tried.
+_FEW = 4
+
+
+def checked(kernel: AnyKernel, x: Tensor) -> AnyKernel:
+    """A Triton kernel where its maps are, once it has shown there that it is right.
+
+    Raises:
+        OptimizationError: It is not, or cannot be compiled.
+    """
+    kernel = kernel.to(x.device, x.dtype)
+    reason = self_check(kernel)
+    if reason is not None:
+        raise OptimizationError(reason)
+    return kernel
+
+
+def run_kernel(kernel: Kernel, *maps: Tensor | None) -> Tensor:
+    """What a Triton kernel gives."""
+    out: Tensor = kernel(*maps)
+    return out
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution walks over its input."""
+
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (1, 1)
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Geometry | None:
+        """That of a module; None where it does more than a plain convolution with zero padding."""
+        plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
+        if not plain or isinstance(conv.padding, str):
+            return None
+        return cls(conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class FusedConv(nn.Module):
+    """``act(conv(x) + bias [+ other])``.
+
+    Args:
+        weight: As the convolution of that geometry takes it.
+        bias: One value for each output, or None.
+        geometry: How it walks.
+        act: A name of :data:`ACTIVATIONS`.
+        adds: Whether there is an ``other`` to add.
+
+    Attributes:
+        kernel: What computes it: ``torch``, ``triton``, ``onednn``, ``cudnn``, ``winograd`` or
+            ``squares``.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        *,
+        act: str = "none",
+        adds: bool = False,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.geometry = geometry
+        self.act = act
+        self.adds = adds
+        self.kernel = "torch"
+        self._packed: Tensor | None = None
+        #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
+        self._triton: tuple[ConvRelu, ...] = ()
+        #: Where the kernel is one of these; it does not take every map.
+        self._other_way: Winograd | FewOutputs | None = None
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
+        # That of torch 2.6 adds no map of a single cell.
+        if self.kernel == "onednn" and (other is None or other.shape[-2:] != (1, 1)):
+            return self._onednn(x, other)
+        if self.kernel == "cudnn":
+            return self._cudnn(x, other)
+        if self.kernel == "triton":
+            return run_kernel(self._triton[0], x)
+        if self._other_way is not None and self._other_way.takes(x):
+            return ACTIVATIONS[self.act](self._other_way(x, other=other))
+        g = self.geometry
+        if g.transposed:
+            out = F.conv_transpose2d(
+                x, self.weight, self.bias, g.stride, g.padding, 0, g.groups, g.dilation
+            )
+        else:
+            out = F.conv2d(x, self.weight, self.bias, g.stride, g.padding, g.dilation, g.groups)
+        if other is not None:
+            out = out.add_(other)
+        return ACTIVATIONS[self.act](out)
+
+    def use(self, kernel: str, x: Tensor) -> None:
+        """Compute with that kernel from now on; ``x`` is an input of the shape that matters most.
+
+        Raises:
+            Exception: Whatever the library raises for a shape or a type that it does not take.
+        """
+        self._packed = self._pack(x) if kernel == "onednn" else None
+        self._triton = ()
+        if kernel == "triton":
+            self._triton = (checked(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),)
+        self._other_way = None
+        if kernel == "winograd":
+            self._other_way = Winograd(self.weight, self.bias, x.shape)
+        if kernel == "squares":
+            self._other_way = FewOutputs(self.weight, self.bias)
+        self.kernel = kernel
+
+    def release(self) -> None:
+        """Back to the plain way, and without what another one needs."""
+        self.kernel, self._packed, self._triton, self._other_way = "torch", None, (), None
+
+    def choices(self, x: Tensor) -> list[str]:
+        """Those to be tried on an input; whether one works for its shape is seen by trying."""
+        g, names = self.geometry, ["torch"]
+        plain = g == Geometry() and self.weight.shape[2:] == (3, 3)
+        if plain and not self.adds and self.act in TRITON_ACTIVATIONS:
+            names += ["triton"] if usable(x.device, x.dtype) is None else []
+        onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        if onednn and not (g.transposed and self.adds):
+            names += ["onednn"] if fuses_on_cpu() else []
+            if plain and pays(self.weight, x):
+                names.append("winograd")
+            if plain and len(self.weight) <= _FEW:
+                names.append("squares")
+        if x.device.type == "cuda" and torch.backends.cudnn.is_available():
+            names += ["cudnn"] if self.act == "relu" and not g.transposed else []
+        return names
+
+    def signature(self) -> tuple[object, ...]:
+        """What its speed may depend on, besides its inputs."""
+        return (self.geometry, self.act, self.adds, tuple(self.weight.shape))
+
+    def _pack(self, x: Tensor) -> Tensor:
+        """The weight in the order that oneDNN wants for inputs like ``x``."""
+        g, size = self.geometry, list(x.shape)
+        if g.transposed:
+            return packed_transposed(
+                self.weight.contiguous(), g.padding, (0, 0), g.stride, g.dilation, g.groups, size
+            )
+        reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
+        packed: Tensor = reorder(
+            self.weight.to_mkldnn(), g.padding, g.stride, g.dilation, g.groups, size
+        )
+        return packed
+
+    def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        g = self.geometry
+        place = (g.stride, g.dilation, g.groups)
+        if g.transposed:
+            return convolve_transposed(
+                x, self._packed, self.bias, g.padding, (0, 0), *place, self.act, [], ""
+            )
+        if other is None:
+            return convolve(x, self._packed, self.bias, g.padding, *place, self.act, [], "")
+        act = None if self.act == "none" else self.act
+        return convolve_and_add(
+            x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], ""
+        )
+
+    def _cudnn(self, x: Tensor, other: Tensor | None) -> Tensor:
+        g, aten = self.geometry, torch.ops.aten
+        place = (g.stride, g.padding, g.dilation, g.groups)
+        out: Tensor
+        if other is None:
+            out = aten.cudnn_convolution_relu(x, self.weight, self.bias, *place)
+        else:
+            out = aten.cudnn_convolution_add_relu(x, self.weight, other, 1.0, self.bias, *place)
+        return out
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of it."""
+        adds = " + other" if self.adds else ""
+        return f"{tuple(self.weight.shape)}, {self.act}(conv{adds}) by {self.kernel}"

@@ -1,0 +1,280 @@
+"""A model made fast for inference, with the same outputs.
+
+The passes are exact algebra; each is tried on a copy, compared with the source model on two images
+(the example and a small odd one), and left out where the outputs differ by more than roundings.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from timm.utils.model import reparameterize_model
+from torch import Tensor, fx, nn
+
+from ... import checks
+from ..._compat import hooks_of
+from ...architectures.base import SegmentationModel
+from ...errors import ArgumentError, InputError, OptimizationError
+from ...prediction.inputs import check_batch
+from ...timing import in_turn
+from ..kernels import usable
+from .autotune import choose
+from .backends import BACKENDS, make_backend
+from .doubled_conv import DoubledConv
+from .fold_batchnorm import fold_batchnorm
+from .fuse_epilogues import fuse_epilogues
+from .fuse_head import HeadedConv, join_head
+from .fused_conv import FusedConv
+from .optimized_model import OptimizedModel, PassReport
+from .rewrite_decoder import rewrite_decoder
+from .trace import Body, collects_maps, is_opaque, trace
+from .verify import Judge, Run
+
+#: What an optimised model is tuned for where no example is given.
+_SIDE = 512
+#: The other image that passes are checked on: odd sides, where no map is twice another.
+_ODD = (65, 97)
+
+
+def optimize(
+    model: SegmentationModel,
+    *,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+    backend: str = "auto",
+    example: Tensor | None = None,
+    tolerance: float | None = None,
+) -> OptimizedModel:
+    """A copy of a model that only does inference, and that as fast as it can; yours stays as it is.
+
+    >>> model = segzoo.Unet("resnet18", classes=3).eval()
+    >>> fast = segzoo.optimize(model, example=torch.rand(1, 3, 64, 96))
+    >>> fast(torch.rand(1, 3, 64, 96)).shape
+    torch.Size([1, 3, 64, 96])
+
+    Args:
+        model: In eval mode, on the device where it is to run.
+        dtype: The precision to compute in, such as ``torch.bfloat16``; None for the model's own.
+        channels_last: Keep maps in memory cell by cell rather than plane by plane.
+        backend: ``eager``, ``compile`` (torch.compile) or ``cudagraph``; ``auto`` takes the
+            fastest of those that need no compiler, and chooses the way to compute each step by a
+            short timing. With a named backend nothing is timed, and two runs make the same model.
+        example: A batch ``(N, C, H, W)`` of the shape that matters most: ways are compared on it,
+            and a compiled or recorded backend is made for it. None for one image of 512x512.
+            Other shapes work too.
+        tolerance: Largest difference to the source model, relative to its largest logit; None for
+            1e-5 in float32, and in a lower precision for an error no larger than that of the model
+            merely cast.
+
+    Raises:
+        ArgumentError: No segzoo model, one in training mode or with hooks, or a precision or a
+            backend that the device does not have.
+        InputError: An example that the model does not take.
+        OptimizationError: The outputs differ by more than ``tolerance``.
+    """
+    _check_model(model)
+    source = next(model.parameters())
+    device = source.device
+    checks.choice("backend", backend, ("auto", *BACKENDS))
+    checks.flag("channels_last", channels_last)
+    if backend == "cudagraph" and device.type != "cuda":
+        raise ArgumentError(f"backend='cudagraph' needs a CUDA device; the model is on {device}.")
+    if tolerance is not None:
+        tolerance = checks.number("tolerance", tolerance, minimum=0, maximum=1)
+    dtype = _usable(source.dtype if dtype is None else dtype, device)
+    if example is None:
+        example = torch.rand(1, model.in_channels, _SIDE, _SIDE, device=device)
+    check_batch(example, model.in_channels)
+    if example.device != device:
+        raise InputError(f"The example is on {example.device}, the model on {device}.")
+    with torch.inference_mode():
+        return _Optimizer(model, example, dtype, channels_last).run(backend, tolerance)
+
+
+class _Optimizer:
+    """One run of :func:`optimize`: the body so far, and what was reported."""
+
+    def __init__(
+        self, model: SegmentationModel, example: Tensor, dtype: torch.dtype, channels_last: bool
+    ) -> None:
+        self.model = model
+        self.channels_last = channels_last
+        self.dtype = dtype
+        rule, source = model.encoder.size_rule, next(model.parameters())
+        seeded = torch.Generator().manual_seed(0)
+        small = torch.rand(1, model.in_channels, *_ODD, generator=seeded).to(source.device)
+        self.images = [rule.fit(image.to(source.dtype)) for image in (example, small)]
+        self.judge = Judge(model, self.images)
+        self.reports: list[PassReport] = []
+
+    def run(self, backend: str, tolerance: float | None) -> OptimizedModel:
+        body = self._traced()
+        body = self._tried(body, "fold batch norm", _fold)
+        body = self._tried(body, "rewrite decoder", self._rewrite)
+        body = self._tried(body, "fuse epilogues", _fuse)
+        unusable = usable(self.images[0].device, self.dtype)
+        if unusable is None:
+            body = self._tried(body, "join head", _join)
+        else:
+            self._note("join head", False, unusable)
+        body = body.to(self.dtype)
+        image = self._laid_out(self.images[0].to(self.dtype))
+        if self.channels_last:
+            body = body.to(memory_format=torch.channels_last)
+        order = "cell by cell" if self.channels_last else "plane by plane, as was asked for"
+        self._note("channels last", self.channels_last, f"maps are kept {order}")
+        choose(body, image, timed=backend == "auto", compiled=backend == "compile")
+        self._note_choices(body)
+        run = self._backend(body, backend, image)
+        # In the layout that it is made for: another one would be compiled once more.
+        self._check_outputs(lambda image: run(self._laid_out(image)), tolerance)
+        reports = tuple(self.reports)
+        return OptimizedModel(self.model, body, run, reports, image, self.channels_last)
+
+    def _traced(self) -> Body:
+        """The model as graphs, its branches merged where the backbone can do that itself."""
+        merged = copy.deepcopy(self.model)
+        count = len(list(merged.encoder.backbone.modules()))
+        # In double precision, so that merging rounds once.
+        backbone = reparameterize_model(merged.encoder.backbone.double())
+        merged.encoder.backbone = backbone.to(next(self.model.parameters()).dtype)
+        fewer = count - len(list(merged.encoder.backbone.modules()))
+        body = trace(merged, self.images[1])
+        if fewer:
+            good, detail = self._verdict(body)
+            self._note("merge branches", good, f"{fewer} modules fewer; {detail}")
+            body = body if good else trace(self.model, self.images[1])
+        traced = sum(isinstance(part, fx.GraphModule) for part in body.parts())
+        kept = sum(
+            1
+            for graph in body.graphs()
+            for node in graph.graph.nodes
+            if node.op == "call_module" and is_opaque(graph.get_submodule(str(node.target)))
+        )
+        detail = f"{traced} of 2 parts are graphs; {kept} of their modules are kept whole"
+        self._note("trace", traced > 0, detail)
+        return body
+
+    def _rewrite(self, body: Body) -> str:
+        if not isinstance(body.decode, fx.GraphModule):
+            return ""
+        small = self.images[1]
+        count = rewrite_decoder(body.decode, body.encoder(small), small)
+        return f"{count} blocks without doubled maps and concatenations" if count else ""
+
+    def _tried(self, body: Body, name: str, change: Callable[[Body], str]) -> Body:
+        """The body with a pass, if its outputs stay what they were; else the body."""
+        changed = copy.deepcopy(body)
+        try:
+            detail = change(changed)
+            good, outcome = self._verdict(changed) if detail else (False, "no such steps")
+        except Exception as error:  # a pass is a convenience: it must not cost the model
+            lines = str(error).splitlines()
+            good, outcome = False, f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+            detail = ""
+        self._note(name, good, "; ".join(filter(None, (detail, outcome))))
+        return changed if good else body
+
+    def _verdict(self, body: Body) -> tuple[bool, str]:
+        return self.judge.verdict(body, self.images[0].dtype, None)
+
+    def _note_choices(self, body: Body) -> None:
+        blocks = [item for item in body.modules() if isinstance(item, (DoubledConv, HeadedConv))]
+        inside = {conv for block in blocks for conv in block.modules()}
+        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
+        steps += [conv for block in blocks for conv in block.used()]
+        ways = [block.way for block in blocks] + [conv.kernel for conv in steps]
+        counts = {way: ways.count(way) for way in sorted(set(ways))}
+        detail = ", ".join(f"{count} {way}" for way, count in counts.items())
+        self._note("choose ways", bool(ways), detail or "nothing to choose")
+
+    def _backend(self, body: Body, backend: str, image: Tensor) -> nn.Module:
+        """The backend of that name, or the fastest of those that are quick to make."""
+        names = [backend]
+        if backend == "auto":
+            names = ["eager", "cudagraph"] if image.device.type == "cuda" else ["eager"]
+        candidates: dict[str, nn.Module] = {}
+        for name in names:
+            try:
+                candidates[name] = make_backend(name, body, image)
+            except Exception as error:
+                if name == backend:
+                    raise OptimizationError(f"backend={name!r} failed: {error}") from error
+                self._note(f"backend {name}", False, str(error).splitlines()[0][:160])
+        best = names[0]
+        if len(candidates) > 1:
+            calls = {name: _call(run, image) for name, run in candidates.items()}
+            timings = in_turn(calls, device=image.device, rounds=7)
+            best = min(timings, key=lambda name: timings[name].median)
+        self._note(f"backend {best}", True, "runs it")
+        return candidates[best]
+
+    def _laid_out(self, image: Tensor) -> Tensor:
+        form = torch.channels_last if self.channels_last else torch.contiguous_format
+        return image.contiguous(memory_format=form)
+
+    def _check_outputs(self, run: Run, tolerance: float | None) -> None:
+        """Raise unless the outputs are as near to the source's as was asked for."""
+        good, detail = self.judge.verdict(run, self.dtype, tolerance)
+        if not good:
+            raise OptimizationError(
+                f"The optimised model is too far from its source: {detail}. Allow more with "
+                "tolerance=, or use another dtype."
+            )
+        self._note("outputs", True, f"{detail} ({self.dtype})")
+
+    def _note(self, name: str, applied: bool, detail: str) -> None:
+        self.reports.append(PassReport(name, applied, detail))
+
+
+def _fold(body: Body) -> str:
+    count = sum(fold_batchnorm(graph) for graph in body.graphs())
+    return f"{count} folded in float64" if count else ""
+
+
+def _fuse(body: Body) -> str:
+    count = sum(fuse_epilogues(graph) for graph in body.graphs())
+    return f"{count} convolutions with what follows them" if count else ""
+
+
+def _join(body: Body) -> str:
+    count = sum(join_head(graph) for graph in body.graphs())
+    return "the head with the convolution before it" if count else ""
+
+
+def _call(run: nn.Module, image: Tensor) -> Callable[[], object]:
+    return lambda: run(image)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, SegmentationModel):
+        raise ArgumentError(
+            f"optimize takes a segzoo model, got {type(model).__name__}. "
+            "segzoo.convert brings over models of other libraries."
+        )
+    if model.training:
+        raise ArgumentError("The model is in training mode; call model.eval() first.")
+    for name, module in model.named_modules():
+        if not all(collects_maps(hook) for hooks in hooks_of(module) for hook in hooks.values()):
+            raise ArgumentError(
+                f"{name or 'The model'} has hooks, which would be lost. Remove them first."
+            )
+
+
+def _usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype, if it is a floating point type that the device can convolve."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ArgumentError(f"dtype must be a floating point torch.dtype, got {dtype!r}.")
+    lacking = ArgumentError(f"The device {device} cannot compute in {dtype}; try torch.float32.")
+    if device.type == "cuda" and dtype is torch.bfloat16:
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise lacking
+        return dtype
+    try:
+        x = torch.zeros(1, 1, 3, 3, dtype=dtype, device=device)
+        torch.nn.functional.conv2d(x, x)
+    except Exception as error:
+        raise lacking from error
+    return dtype

@@ -1,0 +1,124 @@
+"""What :func:`segzoo.optimize` gives: a model for inference only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ..._compat import refuse_moves
+from ...architectures.base import SegmentationModel
+from ...config import Configured
+from ...errors import ArgumentError, InputError
+from ...prediction.inputs import check_batch, warn_if_resized
+from ...prediction.masks import classes_of
+from .trace import Body
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What became of one pass.
+
+    Attributes:
+        name: The pass.
+        applied: Whether the optimised model has it.
+        detail: What it did, or why it was left out.
+    """
+
+    name: str
+    applied: bool
+    detail: str
+
+
+class OptimizedModel(Configured, nn.Module):
+    """A model for inference, made by :func:`segzoo.optimize`: images in, logits out.
+
+    It takes images of any size on its device, computes in its own precision whatever floating
+    point type comes, and cannot be trained, moved, copied or saved: those are for the model that
+    it was made from.
+
+    Attributes:
+        passes: What was done to it, a tuple of :class:`PassReport`.
+        device: Where it computes.
+        dtype: Its precision, and that of its logits.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        body: Body,
+        run: nn.Module,
+        passes: tuple[PassReport, ...],
+        example: Tensor,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        self.config = model.config
+        self.threshold = model.threshold
+        self.passes = passes
+        self.device, self.dtype = example.device, example.dtype
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._encoder = body.encoder
+        self._run = run
+        super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
+
+        Raises:
+            InputError: Another shape, integers, or an image on another device.
+        """
+        check_batch(image, self.in_channels)
+        if image.device != self.device:
+            raise InputError(
+                f"The image is on {image.device}, the optimised model on {self.device}."
+            )
+        warn_if_resized(image, self._encoder)
+        rule = self._encoder.size_rule
+        fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
+        return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
+
+    @torch.inference_mode()
+    def predict(self, image: Tensor) -> Tensor:
+        """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
+        return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))
+
+    def report(self) -> str:
+        """What each pass did, or why it was left out, one line each."""
+        width = max(len(item.name) for item in self.passes)
+        return "\n".join(
+            f"{'x' if item.applied else ' '} {item.name:{width}}  {item.detail}"
+            for item in self.passes
+        )
+
+    def train(self, mode: bool = True) -> OptimizedModel:
+        """Refused for True: batch norms are folded, so there is nothing left to train.
+
+        Raises:
+            ArgumentError: ``mode`` is True.
+        """
+        if mode:
+            raise ArgumentError(
+                "An optimised model cannot be trained. Train the model that it was made from, and "
+                "optimise it again."
+            )
+        return self
+
+    def _refuse_to_move(self, *_: object, **__: object) -> NoReturn:
+        raise ArgumentError(
+            f"An optimised model is made for its device and precision ({self.device}, "
+            f"{self.dtype}). Move or cast the model that it was made from, and optimise it again."
+        )
+
+    def __reduce_ex__(self, protocol: object) -> str | tuple[object, ...]:
+        raise ArgumentError(
+            "An optimised model cannot be copied or saved: its weights are packed for this "
+            "machine. Save the model that it was made from (model.save_pretrained), or export it "
+            "(segzoo.export)."
+        )
+
+
+refuse_moves(OptimizedModel, OptimizedModel._refuse_to_move)

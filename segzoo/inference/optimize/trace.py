@@ -1,0 +1,177 @@
+"""A model as a graph of its operations, so that passes can see what follows what.
+
+``torch.fx`` records a forward by running it on stand-ins for tensors. A module whose forward cannot
+be recorded (it asks for values or branches on sizes) is kept whole, as one step of the graph of the
+module around it; so every model can be traced, and what is kept whole is merely not looked into.
+Sizes are recorded as operations too: a graph takes images of any size that its module takes.
+
+Some of timm's backbones collect their maps by hooks on the modules inside. While such a backbone is
+recorded its hooks collect stand-ins, which are the outputs of the graph; the graph has no hooks.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..._compat import collect_in, collector, hooks_of
+from ...architectures.base import SegmentationModel
+from ...encoders import Encoder
+from ...nn.layers import BatchNorm
+
+#: Of these a pass wants the module, not what it calls.
+_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, BatchNorm)
+
+
+class Decode(nn.Module):
+    """From the encoder's maps and the image to the logits: pyramid, decoder and head."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+        self.count = len(model.encoder.features)
+
+    def forward(self, maps: list[Tensor], image: Tensor) -> Tensor:
+        """Maps of the encoder's ``features``, finest first, and the image they came from."""
+        maps = [maps[i] for i in range(self.count)]  # a recorded list cannot be iterated over
+        return self.model.decode_fully(maps, image)
+
+
+class Body(nn.Module):
+    """What a model does to an image that fits its encoder: two graphs, encoder and the rest."""
+
+    def __init__(self, encoder: Encoder, decode: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decode = decode
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(N, C, H, W)`` of a size that the encoder takes -> logits ``(N, classes, H, W)``."""
+        logits: Tensor = self.decode(self.encoder(image), image)
+        return logits
+
+    def parts(self) -> list[nn.Module]:
+        """Both halves: the backbone, and all that follows the encoder."""
+        return [self.encoder.backbone, self.decode]
+
+    def graphs(self) -> list[fx.GraphModule]:
+        """The parts that could be traced."""
+        return [part for part in self.parts() if isinstance(part, fx.GraphModule)]
+
+
+def trace(model: SegmentationModel, image: Tensor) -> Body:
+    """A copy of a model in eval mode, as graphs; the model itself is not touched.
+
+    Args:
+        model: Any.
+        image: A small one that fits its encoder. A half whose graph gives something else for it
+            stays as it is.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    encoder, decode = model.encoder, Decode(model)
+    maps = encoder(image)
+    # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
+    traced = trace_module(copy.deepcopy(encoder.backbone))
+    if _agree(traced, encoder.backbone, image):
+        encoder.backbone = traced
+    graph = trace_module(decode)
+    return Body(encoder, graph if _agree(graph, decode, maps, image) else decode)
+
+
+def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
+    """Whether a graph gives what its module gives, to the last bit."""
+    try:
+        torch.testing.assert_close(traced(*inputs), module(*inputs), rtol=0, atol=0)
+    except Exception:  # a graph that is wrong may fail in any way
+        return False
+    return True
+
+
+def trace_module(module: nn.Module) -> nn.Module:
+    """The module as a graph of its own submodules, or itself where its forward cannot be traced."""
+    tracer = _Tracer()
+    for part in module.modules():
+        for owner in [collector(hook) for hooks in hooks_of(part) for hook in hooks.values()]:
+            if owner is not None:
+                collect_in(owner, _OnePlace())
+    try:
+        graph = tracer.trace(module)
+    except Exception:  # a forward may fail in any way on stand-ins for tensors
+        return module
+    traced = fx.GraphModule(tracer.root, graph)
+    for part in traced.modules():
+        for hooks in hooks_of(part):
+            for key in [key for key, hook in hooks.items() if collects_maps(hook)]:
+                del hooks[key]
+    simplify(traced)
+    return traced.eval()
+
+
+def collects_maps(hook: Any) -> bool:
+    """Whether one of timm's backbones collects its maps by that hook."""
+    return collector(hook) is not None
+
+
+class _OnePlace(collections.defaultdict[Any, Any]):
+    """Where hooks put maps by the device that they are on, which stand-ins do not know."""
+
+    def __init__(self) -> None:
+        super().__init__(collections.OrderedDict)
+
+    def __getitem__(self, device: object) -> Any:
+        return super().__getitem__(None)
+
+    def __setitem__(self, device: object, maps: Any) -> None:
+        super().__setitem__(None, maps)
+
+
+def simplify(graph: fx.GraphModule) -> None:
+    """Take out what does nothing in eval mode; to be called after each change of a graph."""
+    nothing = (nn.Identity, nn.Dropout, nn.Dropout2d)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and type(graph.get_submodule(node.target)) in nothing:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+def is_opaque(step: nn.Module) -> bool:
+    """Whether a step of a graph holds others that passes cannot see."""
+    return next(step.children(), None) is not None and not isinstance(step, _WHOLE)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every module that lets it; convolutions and batch norms of any kind stay whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        name = self.path_of_module(m)
+        if not self.is_leaf_module(m, name):
+            known = set(self.graph.nodes)
+            try:
+                return forward(*args, **kwargs)
+            except Exception:
+                for node in [node for node in reversed(self.graph.nodes) if node not in known]:
+                    self.graph.erase_node(node)
+        before, after, *_ = hooks_of(m)
+        for hook in filter(collects_maps, before.values()):
+            hook(m, args)
+        made = self.create_proxy("call_module", name, args, kwargs)
+        for hook in filter(collects_maps, after.values()):
+            hook(m, args, made)
+        return made

@@ -1,0 +1,1 @@
+"""Pictures in, masks out, for any model that keeps a small protocol."""

@@ -1,0 +1,53 @@
+"""What goes into a model, checked before it fails with a riddle further down."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..encoders import Encoder
+from ..errors import InputError
+
+
+def check_batch(image: Tensor, in_channels: int) -> None:
+    """Raise for what is no batch of normalised images with that many bands."""
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        raise InputError(
+            f"Expected a batch of images (N, {in_channels}, H, W), got {describe(image)}. "
+            "A single image needs a batch dimension: image[None]."
+        )
+    if image.shape[1] != in_channels:
+        raise InputError(
+            f"The model takes {in_channels} channels, the image has {image.shape[1]} "
+            f"(shape {tuple(image.shape)}). Build the model with in_channels={image.shape[1]}, "
+            "or choose the bands."
+        )
+    if not image.is_floating_point():
+        raise InputError(
+            f"Expected a normalised floating point image, got {image.dtype}. Call "
+            "model.normalization(image) first, or model.predict(image), which does it for you."
+        )
+    if 0 in image.shape:
+        raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
+
+
+def warn_if_resized(image: Tensor, encoder: Encoder) -> None:
+    """One warning where an encoder takes only one size, and this image has another."""
+    rule = encoder.size_rule
+    if rule.fixed and not torch.compiler.is_compiling() and not rule.pads(image):
+        warnings.warn(
+            f"{encoder.name} takes {rule.fixed[0]}x{rule.fixed[1]} images only, so others "
+            "are resized on the way in and the logits on the way out. For full resolution "
+            "build the model with image_size=(height, width), or choose another encoder.",
+            stacklevel=5,
+        )
+
+
+def describe(value: Any) -> str:
+    """A value in the words of an error message."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__}"

@@ -1,0 +1,66 @@
+"""From a model's logits to the class of each pixel."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..preprocessing import Normalization
+from .inputs import describe
+
+
+class Segments(Protocol):
+    """What :func:`classes_of` needs of a model."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+
+    @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the model expects of its pixels."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Normalised images -> logits."""
+
+
+class Segmenter(Protocol):
+    """What gives a mask for a picture: a model, an optimised one, or anything like them."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the picture."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name for each class, or None where they have none."""
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Pictures -> the class of each pixel."""
+
+
+def classes_of(model: Segments, image: Tensor, weight: Tensor) -> Tensor:
+    """The class of each pixel of pictures; see :meth:`segzoo.SegmentationModel.predict`.
+
+    Args:
+        model: In eval mode.
+        image: ``(C, H, W)`` or ``(N, C, H, W)``, before normalisation.
+        weight: On the model's device, of its precision.
+    """
+    if not isinstance(image, Tensor) or image.ndim not in (3, 4):
+        raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
+    batch = image if image.ndim == 4 else image[None]
+    logits = model(model.normalization(batch.to(weight.device)).to(weight.dtype))
+    one = model.classes == 1
+    mask: Tensor = (logits[:, 0] > model.threshold).long() if one else logits.argmax(dim=1)
+    return mask if image.ndim == 4 else mask[0]

@@ -1,0 +1,306 @@
+"""Models in folders and on the Hub: what a config says is built, what a file holds is put in."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..config import ConfiguredModel
+from ..encoders import Encoder, build_on_meta
+from ..encoders.pyramid import Pyramid
+from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
+from ..features import FeatureSpec
+from ..files import hub
+from ..registry import build
+from . import config_json, model_folder, safetensors_file
+from .adapt import adapted
+from .card import ModelCard, is_untouched, render
+from .config_json import Description
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Buffers that are computed, not saved, may take this part of the weights' size, and this much.
+_BUFFER_SHARE, _BUFFER_BYTES = 0.25, 64 * 2**20
+#: How often a model is read again when another process saves into its folder meanwhile.
+_ATTEMPTS = 50
+
+
+class StoredModel(ConfiguredModel):
+    """The part of a model that knows how to leave and enter a folder or a repository.
+
+    Attributes:
+        encoder: What turns an image into maps.
+        pyramid: What turns the encoder's maps into those that the decoder is given.
+        features: The maps that the decoder is given, finest first.
+    """
+
+    encoder: Encoder
+    pyramid: Pyramid
+    features: tuple[FeatureSpec, ...]
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: ModelCard | None = None
+    ) -> Path:
+        """Write the model into a folder, which is made where it is missing.
+
+        A save that fails or is killed leaves the model that was there before.
+
+        Args:
+            folder: Gets ``config.json``, ``model.safetensors`` and ``README.md``.
+            card: What to say on the card, ``README.md``. With None a card that is there already
+                is kept; a card that a person wrote or edited is always kept.
+
+        Raises:
+            StorageError: The folder cannot be written, or the model could not be loaded again
+                (its encoder has no name to be found by, or its layers were changed by hand).
+        """
+        return self._save(folder, card, None)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: ModelCard | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Save the model and upload it to ``repo_id`` (``"user/name"``), made where it is missing.
+
+        All files go up in one commit; where that fails nothing is changed, and the same call can
+        be made again.
+
+        Args:
+            repo_id: ``"user/name"``.
+            card: What to say on the card. With None a card that the repository has already is
+                kept; a card that a person wrote or edited is always kept.
+            private: Whether a repository that has to be made is private; None for your default.
+            token: Access token with the right to write; None for the one you logged in with.
+            revision: Branch to commit to, made where it is missing; None for the main branch.
+            commit_message: First line of the commit.
+            create_pr: Open a pull request instead of committing.
+
+        Returns:
+            The address of the commit or pull request.
+
+        Raises:
+            HubError: The Hub refused, or could not be reached.
+            StorageError: The model could not be loaded again.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(folder, card, repo_id)
+            return model_folder.upload(
+                folder,
+                repo_id,
+                may_replace=_keeper(card, repo_id),
+                private=private,
+                token=token,
+                revision=revision,
+                commit_message=commit_message,
+                create_pr=create_pr,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_repo: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        classes: int | None = None,
+        in_channels: int | None = None,
+        check_finite: bool = True,
+    ) -> Self:
+        """Load a model, in eval mode, from a folder or from the Hugging Face Hub.
+
+        ``segzoo.from_pretrained`` loads any architecture, ``segzoo.Unet.from_pretrained`` a Unet.
+        Nothing but the model's own two files is read; timm's weights are never fetched. Config and
+        weights are of one commit. The weights are mapped from the file, not copied.
+
+        Args:
+            folder_or_repo: A folder made by :meth:`save_pretrained`, or ``"user/name"`` on the
+                Hub. A folder that exists goes first.
+            revision: Branch, tag or commit of the repository.
+            token: Access token for a private repository; True for the one that was logged in with.
+            cache_dir: Where downloads are kept; None for the Hub's own cache.
+            local_files_only: Do not touch the network, use what the cache has.
+            classes: Another number of classes. What fits is kept, the rest begins anew, and one
+                line in the log says what that is.
+            in_channels: Another number of bands; the first convolution is adapted as timm does.
+            check_finite: Refuse weights that are NaN or infinite.
+
+        Raises:
+            ConfigError: ``config.json`` is missing, not one of segzoo's, or of another
+                architecture.
+            WeightsError: ``model.safetensors`` is missing, damaged or of another model.
+            HubError: The repository or the network could not be reached.
+        """
+        access = hub.Access(
+            revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        model = _load(hub.find(folder_or_repo, access), check_finite)
+        if not isinstance(model, cls):
+            raise ConfigError(
+                f"{os.fspath(folder_or_repo)} holds a model of the architecture "
+                f"{model.architecture!r}, not a {cls.__name__}; segzoo.from_pretrained loads any."
+            )
+        return adapted(model, classes=classes, in_channels=in_channels)
+
+    def _save(
+        self, folder: str | os.PathLike[str], card: ModelCard | None, repo_id: str | None
+    ) -> Path:
+        description = Description(self.architecture, self.config, self.base_model)
+        text, tensors = description.to_json(), _tensors(self)
+        _check_rebuilds(description, tensors)
+        said = card or ModelCard()
+        readme = render(
+            said,
+            self.config,
+            architecture=self.architecture,
+            title=f"{type(self).__name__} with {self.config.encoder}",
+            base_model=self.base_model,
+            repo_id=repo_id,
+        )
+        return model_folder.write_folder(
+            folder,
+            text,
+            tensors,
+            readme,
+            picture=None if said.picture is None else Path(said.picture),
+            may_replace=_keeper(card, os.fspath(folder)),
+        )
+
+
+def check(files: hub.ModelFiles) -> Description:
+    """Whether two files make a whole model, without building it.
+
+    Raises:
+        ConfigError: The config is not valid.
+        WeightsError: The weights are damaged or of another model.
+    """
+    header, description = _read(files)
+    meta = _on_meta(description)
+    safetensors_file.check_fits(header, meta.state_dict(), str(files.weights))
+    safetensors_file.read_tensors(files.weights, header, check_finite=False)
+    return description
+
+
+def _load(files: hub.ModelFiles, check_finite: bool) -> ConfiguredModel:
+    """Build the model that a config describes and put the weights of a file into it."""
+    for _ in range(_ATTEMPTS):
+        header, description = _read(files)
+        model = _on_meta(description)
+        expected = model.state_dict()
+        safetensors_file.check_fits(header, expected, str(files.weights))
+        try:
+            tensors = safetensors_file.read_tensors(
+                files.weights, header, check_finite=check_finite
+            )
+        except safetensors_file.ReplacedError as error:
+            replaced = error
+            continue
+        if _computed_buffers(model, expected, files.weights, header.size):
+            model = build(description.architecture, description.config)
+        model.load_state_dict(tensors, assign=True)
+        model.base_model = description.base_model
+        return model.eval()
+    raise replaced
+
+
+def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, Description]:
+    """The header of the weights, and the config: whichever of its two copies counts."""
+    if not files.weights.exists():
+        config_json.find(files.config, {}, str(files.weights))  # a better message where it fails
+    header = safetensors_file.read_header(files.weights)
+    return header, config_json.find(files.config, header.metadata, str(files.weights))
+
+
+def _on_meta(description: Description) -> ConfiguredModel:
+    """The model with shapes but without values, which costs no memory however large it is."""
+    try:
+        return build_on_meta(lambda: build(description.architecture, description.config))
+    except (ArgumentError, EncoderError) as error:
+        raise ConfigError(f"The config describes a model that cannot be built: {error}") from error
+
+
+def _computed_buffers(
+    model: nn.Module, expected: Mapping[str, Tensor], path: Path, size: int
+) -> bool:
+    """Whether the model has buffers that are not saved: only a real build gives their values.
+
+    Args:
+        expected: What is saved.
+        path: The weights file, for the message.
+        size: Its size in bytes.
+
+    Raises:
+        WeightsError: They would take more memory than such buffers do.
+    """
+    sizes = [
+        buffer.numel() * buffer.itemsize
+        for name, buffer in model.named_buffers()
+        if name not in expected
+    ]
+    limit = _BUFFER_BYTES + _BUFFER_SHARE * size
+    if sum(sizes) > limit:
+        raise WeightsError(
+            f"{path}: the model would compute {sum(sizes)} bytes of tables on top of its weights, "
+            "more than any model of that size needs. Its image_size or window_size is too large."
+        )
+    return bool(sizes)
+
+
+def _check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse to save what could not be loaded: a model whose layers were changed by hand."""
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in _on_meta(description).state_dict().items()
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    different = sorted(dict(expected.items() ^ found.items()))
+    if different:
+        raise StorageError(
+            f"The model's layers are not those that its config describes ({different[0]}, "
+            f"{len(different)} in all), so a saved model could not be loaded again. Build it with "
+            "the arguments that give these layers, or keep the change in an architecture of your "
+            "own (segzoo.register_architecture)."
+        )
+
+
+def _tensors(model: StoredModel) -> dict[str, Tensor]:
+    """The state dict as safetensors wants it: dense, and no two names for one storage."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().contiguous()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return tensors
+
+
+def _keeper(card: ModelCard | None, where: str) -> Any:
+    """Whether a card that is there may be replaced: not without a new one, and not a person's."""
+
+    def may_replace(existing: str) -> bool:
+        if card is None:
+            return False
+        if not is_untouched(existing):
+            warnings.warn(
+                f"The model card of {where} was written or edited by hand and is kept; the card "
+                "given was not used.",
+                stacklevel=2,
+            )
+            return False
+        return True
+
+    return may_replace

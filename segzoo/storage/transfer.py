@@ -1,0 +1,80 @@
+"""Folders of models on their way to and from the Hub, checked before anything is changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import StorageError
+from ..files import hub
+from . import model_folder
+from .card import is_untouched
+from .pretrained import check
+
+
+def push(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a folder that :meth:`StoredModel.save_pretrained` wrote, after checking it.
+
+    Its ``README.md`` goes along, unless segzoo wrote it and the repository's is a person's.
+
+    Returns:
+        The address of the commit or pull request.
+
+    Raises:
+        StorageError: The folder holds no whole model.
+        HubError: The Hub refused, or could not be reached.
+    """
+    if not Path(folder).is_dir():
+        raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
+    check(hub.find(folder, hub.Access()))
+    card = Path(folder) / model_folder.CARD
+    written = card.is_file() and not is_untouched(card.read_text("utf-8", errors="replace"))
+    return model_folder.upload(
+        folder,
+        repo_id,
+        may_replace=lambda existing: written or is_untouched(existing),
+        private=private,
+        token=token,
+        revision=revision,
+        commit_message=commit_message,
+        create_pr=create_pr,
+    )
+
+
+def pull(
+    repo_id: str,
+    folder: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Download a model into a folder, which is changed only when the model was found to be whole.
+
+    A ``README.md`` that a person wrote or edited there is kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: What was downloaded is no whole model, or the folder cannot be written.
+        HubError: The repository or the network could not be reached.
+    """
+    if not hub.is_repo_id(repo_id):
+        raise StorageError(f"{repo_id!r} is no repository id (user/name).")
+    access = hub.Access(
+        revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    files = hub.find_remote(repo_id, access)
+    check(files)
+    return model_folder.download(files, repo_id, folder, access, may_replace=is_untouched)

@@ -1,0 +1,1 @@
+"""Training: what a loop of any library needs of a model."""
