@@ -8,8 +8,9 @@ PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
 # Run on their own are those that can be, but for these; coverage has its own target.
-SHARED := tables ceilings throughput_child coverage
-BENCHMARKS := $(filter-out $(SHARED),$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
+SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
+  benchmarks.encoders.coverage
+BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test docs cover bench coverage clean
@@ -37,11 +38,11 @@ docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W docs docs/_build/html
 
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
-	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m $$name; done
 
 coverage: $(VENV)/.installed-bench ## Try every architecture of timm, resuming where it stopped (hours)
-	$(BIN)/python -m benchmarks.coverage
-	$(BIN)/python -m benchmarks.coverage --real
+	$(BIN)/python -m benchmarks.encoders.coverage
+	$(BIN)/python -m benchmarks.encoders.coverage --real
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist *.egg-info docs/_build docs/generated demo-output

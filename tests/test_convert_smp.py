@@ -1,6 +1,6 @@
 """From segmentation_models_pytorch: the same logits to the last bit, or a refusal with the reason.
 
-benchmarks/smp_conversion.py does the same for every encoder, and keeps the record.
+benchmarks/parity/smp_encoders.py does the same for every encoder, and keeps the record.
 """
 
 from __future__ import annotations

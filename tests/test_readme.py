@@ -11,7 +11,7 @@ from PIL import Image
 
 import segzoo
 from benchmarks import tables
-from benchmarks.fastai_models import Case, fastai_unet
+from benchmarks.parity.fastai_models import Case, fastai_unet
 from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta

@@ -20,11 +20,7 @@ from .. import checks
 from ..config import NOT_SAVED, ModelConfig, built_from
 from ..features import FeatureSpec, ceil_div, decoder_strides
 from ..nn.activation_checkpoint import recomputed
-from ..nn.layers import (
-    ConvNormAct,
-    SegmentationHead,
-    attention_layer,
-)
+from ..nn.layers import ConvNormAct, SegmentationHead, attention_layer
 from ..nn.upsample_conv import conv_joined, doubles, is_untouched
 from ..registry import register_architecture
 from .base import SegmentationModel

@@ -1,6 +1,6 @@
 """Which encoders of segmentation_models_pytorch come over, and whether the logits are the same.
 
-    python -m benchmarks.smp_conversion
+    python -m benchmarks.parity.smp_encoders
 
 Every encoder of smp's own, and the smallest architecture of every timm module on which smp can
 build a Unet. Weights and statistics are random; logits are compared in float32, bit for bit, and in
