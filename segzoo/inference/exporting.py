@@ -25,7 +25,14 @@ from .. import checks
 from .._version import __version__
 from ..config import MAX_SIDE
 from ..encoders import SizeRule
-from ..errors import ArgumentError, ExportError, MissingPackageError, SegzooError, StorageError
+from ..errors import (
+    ArgumentError,
+    ExportError,
+    MissingPackageError,
+    SegzooError,
+    StorageError,
+    warn,
+)
 from ..models import SegmentationModel
 from .folding import fold_batchnorm
 from .formats import AXES, FORMATS, INPUT, Format, load_package
@@ -223,7 +230,7 @@ def _compare(
     try:
         load_package(kind.runtime)
     except MissingPackageError as error:
-        warnings.warn(f"The file was not compared with the model: {error}", stacklevel=3)
+        warn(f"The file was not compared with the model: {error}")
         return
     images = [example]
     if dynamic:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..encoders import Encoder
-from ..errors import InputError
+from ..errors import InputError, warn
 from ..preprocessing import Normalization
 
 
@@ -75,11 +74,10 @@ def warn_if_resized(image: Tensor, encoder: Encoder) -> None:
     """One warning where an encoder takes only one size, and this image has another."""
     rule = encoder.size_rule
     if rule.fixed and not torch.compiler.is_compiling() and not rule.pads(image):
-        warnings.warn(
+        warn(
             f"{encoder.name} takes {rule.fixed[0]}x{rule.fixed[1]} images only, so others "
             "are resized on the way in and the logits on the way out. For full resolution "
-            "build the model with image_size=(height, width), or choose another encoder.",
-            stacklevel=5,
+            "build the model with image_size=(height, width), or choose another encoder."
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from abc import ABC
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from .. import hub, weights_file
 from ..config import ModelConfig
 from ..encoders import Encoder, build_on_meta
-from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
+from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError, warn
 from . import config_file
 from .adapt import adapted
 from .architectures import ARCHITECTURES
@@ -360,10 +359,9 @@ def _keeper(card: ModelCard | None, where: str) -> Any:
         if card is None:
             return False
         if not is_untouched(existing):
-            warnings.warn(
+            warn(
                 f"The model card of {where} was written or edited by hand and is kept; the card "
-                "given was not used.",
-                stacklevel=2,
+                "given was not used."
             )
             return False
         return True
