@@ -14,7 +14,7 @@ PACKAGE = Path(segzoo.__file__).parent
 #: The layers, lowest first. A module may import from lower layers, and from its own package.
 LAYERS = (
     ("errors", "_version", "strict_json"),
-    ("features", "registry", "checks", "recording"),
+    ("features", "registry", "checks", "recording", "sharing"),
     ("weights_file", "stored_options"),
     ("layers", "preprocessing", "hub", "reparametrized", "upsampled", "recomputed"),
     ("config", "checkpoints"),

@@ -14,6 +14,7 @@ from ..config import Configured, ModelConfig
 from ..encoders import create_encoder
 from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
+from ..sharing import in_eval_mode
 from .diagram import diagram
 from .inputs import check_batch, classes_of, warn_if_resized
 from .pyramid import make_pyramid
@@ -88,9 +89,13 @@ class SegmentationModel(Configured, StoredModel):
         logits = self.decode(self.pyramid(self.encoder(fitted)), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
         """The class of each pixel of a picture, in eval mode whatever mode the model is in.
+
+        The model itself stays in its mode, so that other threads may train or use it meanwhile. In
+        training mode each call makes a copy of its modules, on the same weights, which takes some
+        hundredths of a second: for many pictures call ``eval()`` first.
 
         Args:
             image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
@@ -100,12 +105,8 @@ class SegmentationModel(Configured, StoredModel):
             ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
             class 1 where its probability is above one half.
         """
-        training = self.training
-        self.eval()
-        try:
-            return classes_of(self, image, next(self.parameters()))
-        finally:
-            self.train(training)
+        with in_eval_mode(self) as model:
+            return classes_of(model, image, next(model.parameters()))
 
     def print_tree(self) -> None:
         """Print the encoder's maps, the decoder's steps and the skip connections between them.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..sharing import copied_modules
 from .pyramid import DeepestOfEachStride
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _parts(model: SegmentationModel) -> Iterator[tuple[str, nn.Module]]:
 
 def steps_of(model: SegmentationModel) -> tuple[Step, ...]:
     """The parts of a model after the encoder, in the order in which they run."""
+    model = copied_modules(model) or model  # the hooks below are not for who runs it meanwhile
     side = 16 * model.features[-1].stride
     dtype = next(model.parameters()).dtype
     image = torch.empty(2, model.in_channels, side, side, device="meta", dtype=dtype)
