@@ -37,7 +37,7 @@ from ..models import SegmentationModel
 from .folding import fold_batchnorm
 from .formats import AXES, FORMATS, INPUT, Format, load_package
 from .rewriting import DoubledConv, rewrite_decoder
-from .tracing import Body, trace
+from .tracing import RECORDING, Body, trace
 
 #: Largest difference of a file's logits from the model's, as a part of the largest logit.
 TOLERANCE = 1e-4
@@ -100,11 +100,11 @@ def export(
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
-    with _explained("record the model's graph"):
+    with RECORDING, _explained("record the model's graph"):
         graph = _Static(plain, example, dynamic) if optimized else plain
         program = _record(graph, example, dynamic)
     with _in_place(target) as temporary:
-        with _explained(f"write the graph as {target.suffix}"):
+        with RECORDING, _explained(f"write the graph as {target.suffix}"):
             kind.write(program, temporary, describe(plain, None if dynamic else example))
         _compare(plain, temporary, kind, example, dynamic)
     return target

@@ -19,7 +19,7 @@ from ..config import Configured
 from ..errors import ArgumentError, InputError, OptimizationError
 from ..models import SegmentationModel
 from ..models.inputs import check_batch, classes_of, warn_if_resized
-from .backends import BACKENDS, make_backend
+from .backends import BACKENDS, make_backend, ordinary
 from .choosing import choose
 from .epilogues import fuse_epilogues
 from .folding import fold_batchnorm
@@ -103,8 +103,9 @@ def optimize(
     check_batch(example, model.in_channels)
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
-    with torch.inference_mode():
-        return _Optimizer(model, example, dtype, channels_last).run(backend, tolerance)
+    # Tensors of inference mode could be used in no training, not even as constants.
+    with torch.inference_mode(False), torch.no_grad():
+        return _Optimizer(model, ordinary(example), dtype, channels_last).run(backend, tolerance)
 
 
 class OptimizedModel(Configured, nn.Module):
@@ -139,7 +140,7 @@ class OptimizedModel(Configured, nn.Module):
         self._run = run
         super().train(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
@@ -156,7 +157,7 @@ class OptimizedModel(Configured, nn.Module):
         fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
         return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
         return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))
@@ -357,7 +358,7 @@ def _check_model(model: object) -> None:
             f"optimize takes a segzoo model, got {type(model).__name__}. "
             "segzoo.convert brings over models of other libraries."
         )
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ArgumentError("The model is in training mode; call model.eval() first.")
     for name, module in model.named_modules():
         if not all(collects_maps(hook) for hooks in hooks_of(module) for hook in hooks.values()):
