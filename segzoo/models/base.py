@@ -16,7 +16,7 @@ from ..errors import ArgumentError, InputError
 from ..features import FeatureSpec, ceil_div
 from ..sharing import in_eval_mode
 from .diagram import diagram
-from .inputs import check_batch, classes_of, warn_if_resized
+from .inputs import check_batch, classes_of, explain_precision, warn_if_resized
 from .pyramid import make_pyramid
 from .storage import StoredModel
 
@@ -79,12 +79,22 @@ class SegmentationModel(Configured, StoredModel):
             Logits ``(N, classes, H, W)``.
 
         Raises:
-            InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
+            InputError: Another shape or dtype, a precision that is not the model's (outside
+                autocast), or a batch that batch normalisation cannot use.
         """
         check_batch(image, self.in_channels)
         if self.training:
             self._check_statistics(image)
         warn_if_resized(image, self.encoder)
+        if torch.compiler.is_dynamo_compiling():  # it could not break a graph inside of try
+            return self._segment(image)
+        try:
+            return self._segment(image)
+        except RuntimeError as error:
+            explain_precision(error, image, self)
+            raise
+
+    def _segment(self, image: Tensor) -> Tensor:
         fitted = self.encoder.size_rule.fit(image)
         logits = self.decode(self.pyramid(self.encoder(fitted)), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders import Encoder
 from ..errors import InputError, warn
@@ -68,6 +68,21 @@ def check_batch(image: Tensor, in_channels: int) -> None:
         )
     if 0 in image.shape:
         raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
+
+
+def explain_precision(error: RuntimeError, image: Tensor, model: nn.Module) -> None:
+    """Raise for an image whose precision torch could not compute with, if that is what failed.
+
+    Only afterwards: an encoder may well convert its images, autocast does, and of a model that is
+    sharded the parameters do not tell what it computes in.
+    """
+    weights = [item.dtype for item in model.parameters() if item.is_floating_point()]
+    if weights and image.dtype not in weights and "type" in str(error):
+        raise InputError(
+            f"The image is {image.dtype}, the model's weights are {weights[0]}, and torch does not "
+            f"compute with both. Convert one of them: image.to({weights[0]}), or "
+            f"model.to({image.dtype})."
+        ) from error
 
 
 def warn_if_resized(image: Tensor, encoder: Encoder) -> None:
