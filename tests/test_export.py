@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_a_file_gives_the_model_s_logits_and_says_how_to_use_it(model, tmp_path,
         "size": None if dynamic else list(SIZE),
         "smallest_side": 1 if dynamic else None,
     }
+
+
+def test_threads_export_at_once(tmp_path):
+    def export(i):
+        return segzoo.export(tiny_unet(), tmp_path / f"{i}.onnx", dynamic=False, size=(16, 16))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(path.is_file() for path in pool.map(export, range(3)))
 
 
 def operations(path):

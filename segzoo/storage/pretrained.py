@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..config import ConfiguredModel
 from ..encoders import Encoder, build_on_meta
 from ..encoders.pyramid import Pyramid
-from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
+from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError, warn
 from ..features import FeatureSpec
 from ..files import hub
 from ..registry import build
@@ -295,10 +294,9 @@ def _keeper(card: ModelCard | None, where: str) -> Any:
         if card is None:
             return False
         if not is_untouched(existing):
-            warnings.warn(
+            warn(
                 f"The model card of {where} was written or edited by hand and is kept; the card "
-                "given was not used.",
-                stacklevel=2,
+                "given was not used."
             )
             return False
         return True

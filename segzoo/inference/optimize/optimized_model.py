@@ -64,7 +64,7 @@ class OptimizedModel(Configured, nn.Module):
         self._run = run
         super().train(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
@@ -81,7 +81,7 @@ class OptimizedModel(Configured, nn.Module):
         fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
         return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
         return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,10 @@ from ..._compat import collect_in, collector, hooks_of
 from ...architectures.base import SegmentationModel
 from ...encoders import Encoder
 from ...nn.layers import BatchNorm
+from ...nn.sharing import collects_by_hooks
 
+#: While torch.fx records, it changes how every module of the process is called: one at a time.
+RECORDING = threading.RLock()
 #: Of these a pass wants the module, not what it calls.
 _WHOLE = (nn.Conv2d, nn.ConvTranspose2d, BatchNorm)
 
@@ -79,6 +83,8 @@ def trace(model: SegmentationModel, image: Tensor) -> Body:
     traced = trace_module(copy.deepcopy(encoder.backbone))
     if _agree(traced, encoder.backbone, image):
         encoder.backbone = traced
+        if not collects_by_hooks(traced):
+            encoder.one_at_a_time = None
     graph = trace_module(decode)
     return Body(encoder, graph if _agree(graph, decode, maps, image) else decode)
 
@@ -100,7 +106,8 @@ def trace_module(module: nn.Module) -> nn.Module:
             if owner is not None:
                 collect_in(owner, _OnePlace())
     try:
-        graph = tracer.trace(module)
+        with RECORDING:
+            graph = tracer.trace(module)
     except Exception:  # a forward may fail in any way on stand-ins for tensors
         return module
     traced = fx.GraphModule(tracer.root, graph)
@@ -148,7 +155,22 @@ def is_opaque(step: nn.Module) -> bool:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module that lets it; convolutions and batch norms of any kind stay whole."""
+    """Looks into every module that lets it; convolutions and batch norms of any kind stay whole.
+
+    Modules that other threads call meanwhile come here as well, and run as ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def _is_ours(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if not self._is_ours():
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
@@ -160,6 +182,8 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        if not self._is_ours():
+            return forward(*args, **kwargs)
         name = self.path_of_module(m)
         if not self.is_leaf_module(m, name):
             known = set(self.graph.nodes)
