@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from ..layers import resize
 from ..upsampled import DOUBLING, doubled_kernel, doubles
 from .epilogues import activation, only_user, replace_step
 from .fused_conv import ACTIVATIONS, TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
@@ -61,7 +62,7 @@ class DoubledConv(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
         if self.way == "plain" or not doubles(x, size, self.mode):
-            x = F.interpolate(x, size, mode=self.mode)
+            x = resize(x, size, mode=self.mode)
             return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
         if self.way == "triton":
             return run_kernel(self._triton[0], x, skip)
@@ -69,7 +70,7 @@ class DoubledConv(nn.Module):
             out = self._winograd(x) if skip is None else self._winograd(x, skip)
             return ACTIVATIONS[self.plain.act](out)
         if self.way == "split":
-            x = F.interpolate(x, size, mode=self.mode)
+            x = resize(x, size, mode=self.mode)
         x = self._run("split" if self.way == "split" else "transposed", x)
         return x if skip is None else self._run("beside", skip, x)
 
@@ -157,14 +158,14 @@ def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) ->
         found = _match(graph, node)
         if found is None:
             continue
-        resize, skip, conv = found
+        resized, skip, conv = found
         following = only_user(node)
         act = activation(graph, following)
         last = following if act is not None and following is not None else node
-        x, size = resize.args[0], resize.kwargs["size"]
-        channels = resize.meta["tensor_meta"].shape[1]
+        x, size = resized.args[0], _target(resized)
+        channels = resized.meta["tensor_meta"].shape[1]
         fused = FusedConv(conv.weight, conv.bias, Geometry(), act=act or "none")
-        module = DoubledConv(fused, channels, mode=str(resize.kwargs["mode"]))
+        module = DoubledConv(fused, channels, mode=str(resized.kwargs["mode"]))
         replace_step(graph, node, last, module, (x, skip, size))
         replaced += 1
     simplify(graph)
@@ -191,8 +192,11 @@ def _match(
         source, skip = parts
         if len(source.users) > 1:
             return None
-    if source.target is not F.interpolate or source.kwargs.get("mode") not in DOUBLING:
+    if source.target not in (resize, F.interpolate) or source.kwargs.get("mode") not in DOUBLING:
         return None
-    if not source.kwargs.get("size"):
-        return None
-    return source, skip, conv
+    return (source, skip, conv) if _target(source) else None
+
+
+def _target(resized: fx.Node) -> Any:
+    """The size that a step resizes to, if that is what it was given."""
+    return resized.args[1] if resized.target is resize else resized.kwargs.get("size")

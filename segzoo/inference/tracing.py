@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..encoders import Encoder
+from ..layers import resize
 from ..models import SegmentationModel
 
 #: Of these a pass wants the module, not what it calls.
@@ -94,7 +95,7 @@ def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
 
 def trace_module(module: nn.Module) -> nn.Module:
     """The module as a graph of its own submodules, or itself where its forward cannot be traced."""
-    tracer = _Tracer()
+    tracer = _Tracer(autowrap_functions=(resize,))  # one step: what it does depends on sizes
     for value in [value for part in module.modules() for value in vars(part).values()]:
         if isinstance(value, FeatureHooks):
             value._feature_outputs = _OnePlace()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import InstanceNorm2d, zero_bias
+from ..layers import InstanceNorm2d, resize, zero_bias
 from ..recording import in_graph
 from ..reparametrized import SpectralNormConv, WeightNormConv
 
@@ -45,7 +45,7 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The map ``(N, C, h, w)`` at ``size`` = (height, width)."""
     if not in_graph() and x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size, mode="nearest")
+    return resize(x, size, mode="nearest")
 
 
 def pixel_shuffle(x: Tensor) -> Tensor:

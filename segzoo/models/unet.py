@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
@@ -27,6 +26,7 @@ from ..layers import (
     ConvNormAct,
     SegmentationHead,
     attention_layer,
+    resize,
 )
 from ..recomputed import recomputed
 from ..upsampled import conv_joined, doubles, is_untouched
@@ -138,7 +138,7 @@ class UnetBlock(nn.Module):
             conv = self.conv1.conv
             x = self.conv1.finish(conv_joined(x, skip, conv.weight, conv.bias))
         else:
-            x = F.interpolate(x, size, mode=self.interpolation)
+            x = resize(x, size, mode=self.interpolation)
             if skip is not None:
                 x = torch.cat([x, skip], dim=1)
             x = self.conv1(self.attention1(x))
