@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from .recording import in_graph, serves_other_sizes
 
@@ -45,6 +45,31 @@ def resize(x: Tensor, size: tuple[int, int], *, mode: str) -> Tensor:
         return F.interpolate(x, whole, mode=mode)[..., : size[0], : size[1]]
     out: Tensor = torch.ops.aten.upsample_nearest2d(x, size, *factors)
     return out
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    """Whether a module's weights lie as ``.to(memory_format=torch.channels_last)`` puts them.
+
+    The first that can tell decides: a 1x1 kernel lies in both ways at once.
+    """
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            last = weight.is_contiguous(memory_format=torch.channels_last)
+            if last != weight.is_contiguous():
+                return last
+    return False
+
+
+def as_weights_lie(x: Tensor, module: nn.Module) -> Tensor:
+    """The map, copied to lie plane by plane in memory where the module's weights do.
+
+    A convolution with plain weights computes in the layout of its map, and each layout adds up in
+    its own order. With weights in channels last it computes in that, whatever the map's layout is:
+    there a copy would be for nothing.
+    """
+    if isinstance(x, fx.Proxy) or is_channels_last(module):
+        return x
+    return x.contiguous()
 
 
 class InstanceNorm2d(nn.Module):

@@ -12,6 +12,8 @@ from segzoo.layers import (
     SCSE,
     ChannelNorm2d,
     InstanceNorm2d,
+    as_weights_lie,
+    is_channels_last,
     norm_layer,
     resize,
 )
@@ -108,3 +110,14 @@ def test_decoders_take_the_right_cells_on_long_sides():
     assert torch.equal(shuffle(x, size), repeated(x, size))
     fused = DoubledConv(FusedConv(block.conv1.conv.weight, None, Geometry()), 1)
     assert torch.equal(fused(x, None, size), repeated(x, size))
+
+
+def test_weights_say_how_maps_are_to_lie():
+    x = torch.randn(1, 4, 3, 5).contiguous(memory_format=torch.channels_last)
+    pointwise = nn.Conv2d(4, 4, 1)  # lies in both ways at once
+    for layout in LAYOUTS:
+        block = nn.Sequential(pointwise, nn.Conv2d(4, 4, 3)).to(memory_format=layout)
+        assert is_channels_last(block) == (layout is torch.channels_last)
+        assert as_weights_lie(x, block).is_contiguous(memory_format=layout)
+    assert not is_channels_last(pointwise)
+    assert not is_channels_last(nn.Identity())

@@ -75,7 +75,9 @@ def trace(model: SegmentationModel, image: Tensor) -> Body:
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     encoder, decode = model.encoder, Decode(model)
-    maps = encoder(image)
+    encoder.lays_out = False
+    # A graph leaves the layout of maps to who runs it; a decoder does not change this one either.
+    maps = [item.contiguous() for item in encoder(image)]
     # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
     traced = trace_module(copy.deepcopy(encoder.backbone))
     if _agree(traced, encoder.backbone, image):

@@ -25,6 +25,7 @@ from ..layers import (
     NORMS,
     ConvNormAct,
     SegmentationHead,
+    as_weights_lie,
     attention_layer,
     resize,
 )
@@ -127,6 +128,8 @@ class UnetBlock(nn.Module):
         self.out_channels = out_channels
         self.interpolation = interpolation
         self.impl = impl
+        #: Whether smp joins an empty map here, which makes the result lie plane by plane.
+        self.joins_nothing = attend_input and not skip_channels
         self.attention1 = attention_layer(attention if attend_input else "none", joined)
         self.conv1 = ConvNormAct(joined, out_channels, norm=norm)
         self.conv2 = ConvNormAct(out_channels, out_channels, norm=norm)
@@ -141,6 +144,8 @@ class UnetBlock(nn.Module):
             x = resize(x, size, mode=self.interpolation)
             if skip is not None:
                 x = torch.cat([x, skip], dim=1)
+            elif self.joins_nothing:
+                x = as_weights_lie(x, self.conv1)
             x = self.conv1(self.attention1(x))
         out: Tensor = self.attention2(self.conv2(x))
         return out
