@@ -5,6 +5,7 @@ benchmarks/smp_conversion.py does the same for every encoder, and keeps the reco
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -84,6 +85,19 @@ def test_maps_lie_in_memory_as_smp_s_do(encoder, attention):
     source = theirs(encoder, decoder_channels=widths, decoder_attention_type=attention)
     # smp rounds the missing stride 2 down, so the sizes are even.
     assert_same(source, from_smp(source), (128, 128), (192, 256))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-test_convnext2", "tu-test_mambaout"])
+def test_logits_in_training_mode(encoder):
+    source = theirs(encoder, decoder_channels=(256, 128, 64, 32, 16)).train()
+    converted = from_smp(source)
+    image = torch.randn(2, 3, 128, 96)
+    expected = source(image)
+    for impl in ("plain", "auto"):
+        logits = copy.deepcopy(converted).configure_training(decoder_impl=impl).train()(image)
+        if impl == "plain":
+            assert torch.equal(logits, expected)
+        assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
