@@ -281,6 +281,16 @@ def test_every_way_of_a_rewritten_block_is_equal(interpolation):
             assert largest_difference(body(image), wanted) < 1e-13
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["test_convnext", "test_mambaout"])
+def test_a_graph_does_not_copy_maps_that_lie_channels_last(encoder):
+    model, image = ready(segzoo.Unet(encoder, classes=2)), torch.randn(1, 3, 64, 64)
+    body = trace(model, image)
+    maps = body.encoder(image)
+    assert not any(item.is_contiguous() for item in maps)
+    assert rewrite_decoder(body.decode, maps, image) == len(model.decoder.blocks)
+
+
 @pytest.mark.parametrize("options", [{"interpolation": "bilinear"}, {"attention": "scse"}])
 def test_a_decoder_for_which_the_algebra_does_not_hold_stays(options):
     model, body, image = decoder_of(**options)

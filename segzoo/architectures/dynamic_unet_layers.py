@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.graph_capture import in_graph
-from ..nn.layers import InstanceNorm2d, zero_bias
+from ..nn.layers import InstanceNorm2d, resize, zero_bias
 from ..nn.weight_norm import SpectralNormConv, WeightNormConv
 
 #: Activations by name.
@@ -45,7 +45,7 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The map ``(N, C, h, w)`` at ``size`` = (height, width)."""
     if not in_graph() and x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size, mode="nearest")
+    return resize(x, size, mode="nearest")
 
 
 def pixel_shuffle(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import EncoderError
 from ..features import FeatureSpec, check_pyramid
+from ..nn.layers import is_channels_last
 from ..nn.sharing import Lock, collects_by_hooks
 from ..preprocessing import IDENTITY, Normalization
 from .sizes import ANY_SIZE, SizeRule
@@ -59,6 +60,9 @@ class Encoder(nn.Module):
         self.normalization = normalization.for_bands(in_channels)
         self.size_rule = size_rule
         self.channels_last = channels_last
+        #: Whether such maps are copied to lie as the weights do; a traced model leaves the layout
+        #: to who runs it.
+        self.lays_out = True
         self.base_model = base_model
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
@@ -88,9 +92,14 @@ class Encoder(nn.Module):
         else:
             with self.one_at_a_time:
                 maps = self.backbone(image)
-        if self.channels_last:
-            return [item.permute(0, 3, 1, 2) for item in maps]
-        return list(maps)
+        if not self.channels_last:
+            return list(maps)
+        maps = [item.permute(0, 3, 1, 2) for item in maps]
+        if not self.lays_out or is_channels_last(self.backbone):
+            return maps
+        # A plain model computes plane by plane, as with every other backbone. smp does so too, and
+        # in another layout a decoder adds up in another order.
+        return [item.contiguous() for item in maps]
 
     def stages(self) -> list[list[str]]:
         """The names of the backbone's parameters, stage by stage.

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from ..._compat import collect_in, collector, hooks_of
 from ...architectures.base import SegmentationModel
 from ...encoders import Encoder
-from ...nn.layers import BatchNorm
+from ...nn.layers import BatchNorm, resize
 from ...nn.sharing import collects_by_hooks
 
 #: While torch.fx records, it changes how every module of the process is called: one at a time.
@@ -78,7 +78,9 @@ def trace(model: SegmentationModel, image: Tensor) -> Body:
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     encoder, decode = model.encoder, Decode(model)
-    maps = encoder(image)
+    encoder.lays_out = False
+    # A graph leaves the layout of maps to who runs it; a decoder does not change this one either.
+    maps = [item.contiguous() for item in encoder(image)]
     # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
     traced = trace_module(copy.deepcopy(encoder.backbone))
     if _agree(traced, encoder.backbone, image):
@@ -161,7 +163,7 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(autowrap_functions=(resize,))  # one step: what it does depends on sizes
         self._thread = threading.get_ident()
 
     def _is_ours(self) -> bool:
