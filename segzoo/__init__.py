@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
     from .architectures.heads import Outputs as Outputs
     from .architectures.unet import Unet as Unet
+    from .architectures.unetplusplus import UnetPlusPlus as UnetPlusPlus
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
     from .encoders import Encoder as Encoder
