@@ -27,6 +27,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "DynamicUnet": "dynamic_unet",
         "UnetPlusPlus": "unetplusplus",
         "MAnet": "manet",
+        "Linknet": "linknet",
     }
 )
 
