@@ -25,6 +25,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "Unet": "unet",
         "DynamicUnet": "dynamic_unet",
+        "UnetPlusPlus": "unetplusplus",
+        "MAnet": "manet",
+        "Linknet": "linknet",
     }
 )
 

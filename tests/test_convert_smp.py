@@ -296,7 +296,7 @@ def added(name: str, value: Tensor) -> Any:
         (dict, {**NAME, "encoder_dept": 5}, "Did you mean encoder_depth"),
         (dict, {**NAME, "checkpoint_path": "/etc/passwd"}, "not known here"),
         (dict, {**NAME, "aux_params": {"classes": 3}}, "no tensors classification_head"),
-        (dict, {**NAME, "_model_class": "UnetPlusPlus"}, "architecture 'UnetPlusPlus'"),
+        (dict, {**NAME, "_model_class": "UnetMinus"}, "'UnetMinus'.*Did you mean Unet"),
         (lambda tensors: {}, NAME, "holds no tensors"),
         (lambda tensors: {"a": torch.zeros(1)}, NAME, "no model of segmentation_models_pytorch"),
         (lambda tensors: {**tensors, "epoch": 3}, NAME, "'epoch' is int"),

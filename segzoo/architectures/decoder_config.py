@@ -13,6 +13,8 @@ from ..nn.layers import ATTENTIONS, INTERPOLATIONS, NORMS
 
 #: No decoder is wider than this; it keeps a config from asking for the memory of a data centre.
 MAX_CHANNELS = 8192
+#: How a block joins its inputs: see :class:`~segzoo.architectures.unet.UnetBlock`.
+DECODER_IMPLS = ("auto", "plain", "rewritten")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,23 @@ class BlocksConfig(DecoderConfig):
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         if not isinstance(self.checkpoint, bool):
             checks.integer("checkpoint", self.checkpoint, minimum=0, maximum=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoiningConfig(BlocksConfig):
+    """What a decoder can be told whose blocks concatenate what they join.
+
+    Args:
+        decoder_impl: How a block joins its inputs: ``plain``, ``rewritten`` without the
+            concatenation wherever that is the same, or ``auto``; see
+            :class:`~segzoo.architectures.unet.UnetBlock`.
+    """
+
+    decoder_impl: str = field(default="auto", metadata=NOT_SAVED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.choice("decoder_impl", self.decoder_impl, DECODER_IMPLS)
 
 
 def width(name: str, value: int) -> int:

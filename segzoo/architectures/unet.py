@@ -9,16 +9,15 @@ that its checkpoints can be brought over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import checks
-from ..config import NOT_SAVED, ModelConfig, built_from
-from ..features import FeatureSpec, ceil_div, decoder_strides
-from ..nn.activation_checkpoint import recomputed
+from ..config import ModelConfig, built_from
+from ..features import FeatureSpec
 from ..nn.layers import (
     ConvNormAct,
     SegmentationHead,
@@ -29,16 +28,15 @@ from ..nn.layers import (
 from ..nn.upsample_conv import conv_joined, doubles, is_untouched
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .decoder_config import BlocksConfig, block_widths, checkpointed_blocks
+from .climbing_decoder import ClimbingDecoder, JoiningBlock
+from .decoder_config import BlocksConfig, JoiningConfig, block_widths
 
-#: How a block joins its inputs: see :class:`UnetBlock`.
-DECODER_IMPLS = ("auto", "plain", "rewritten")
 #: Where training with the rewritten form was measured and is no slower; see docs/benchmarks.md.
 _REWRITTEN_DEVICES = frozenset({"cpu"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnetConfig(BlocksConfig):
+class UnetConfig(JoiningConfig):
     """Arguments of :class:`Unet`, on top of what such decoders share.
 
     Args:
@@ -46,22 +44,18 @@ class UnetConfig(BlocksConfig):
             pooling layer (VGG, as in TernausNet).
         rounding: Where the encoder has no map to take a block's size from: the image's size over
             the stride, rounded ``up``, or ``down`` as segmentation_models_pytorch does.
-        decoder_impl: How a block joins its inputs: ``plain``, ``rewritten`` without the
-            concatenation wherever that is the same, or ``auto``; see :class:`UnetBlock`.
     """
 
     center: bool = False
     rounding: str = "up"
-    decoder_impl: str = field(default="auto", metadata=NOT_SAVED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.flag("center", self.center)
         checks.choice("rounding", self.rounding, ("up", "down"))
-        checks.choice("decoder_impl", self.decoder_impl, DECODER_IMPLS)
 
 
-class UnetBlock(nn.Module):
+class UnetBlock(JoiningBlock):
     """Resize to the target, concatenate the skip, two convolutions.
 
     Where the target is twice the map and cells are repeated, the first convolution can be computed
@@ -93,7 +87,6 @@ class UnetBlock(nn.Module):
         joined = in_channels + skip_channels
         self.out_channels = out_channels
         self.interpolation = config.interpolation
-        self.impl = "auto"
         #: Whether smp joins an empty map here, which makes the result lie plane by plane.
         self.joins_nothing = attend_input and not skip_channels
         self.attention1 = attention_layer(config.attention if attend_input else "none", joined)
@@ -101,15 +94,29 @@ class UnetBlock(nn.Module):
         self.conv2 = ConvNormAct(out_channels, out_channels, norm=config.norm)
         self.attention2 = attention_layer(config.attention, out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """``(N, in_channels, h, w)`` -> ``(N, out_channels, *size)``."""
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor | None,
+        size: tuple[int, int],
+        between: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """``(N, in_channels, h, w)`` -> ``(N, out_channels, *size)``.
+
+        Args:
+            skip: ``(N, S, *size)``, or None where the encoder has no map of that size.
+            between: More maps of that size, which come before the skip; the channels of all of
+                them together are ``skip_channels``.
+        """
         if self._rewrites(x, size):
             conv = self.conv1.conv
+            if skip is not None and between:
+                skip = torch.cat([*between, skip], dim=1)
             x = self.conv1.finish(conv_joined(x, skip, conv.weight, conv.bias))
         else:
             x = resize(x, size, mode=self.interpolation)
             if skip is not None:
-                x = torch.cat([x, skip], dim=1)
+                x = torch.cat([x, *between, skip], dim=1)
             elif self.joins_nothing:
                 x = as_weights_lie(x, self.conv1)
             x = self.conv1(self.attention1(x))
@@ -133,12 +140,8 @@ class UnetBlock(nn.Module):
         return trains and x.numel() >= 4 * x.shape[1] * self.out_channels
 
 
-class UnetDecoder(nn.Module):
+class UnetDecoder(ClimbingDecoder):
     """Encoder maps -> one map at stride 1.
-
-    From the deepest map the decoder walks to the image, halving the stride; wherever the encoder
-    has a map at the stride it arrives at, that map is the skip connection. Sizes are those of the
-    skips, or the image's size over the stride: never a guess of times two.
 
     Args:
         features: What the maps are, finest first, one at each stride.
@@ -150,13 +153,9 @@ class UnetDecoder(nn.Module):
     """
 
     def __init__(self, features: Sequence[FeatureSpec], config: UnetConfig) -> None:
-        super().__init__()
+        super().__init__(features)
         self.rounding = config.rounding
-        self.strides = decoder_strides(features)
         channels = block_widths(config, features)
-        at = {feature.stride: i for i, feature in enumerate(features[:-1])}
-        #: For each block the index of the encoder's map that is its skip, or None.
-        self.skips = tuple(at.get(stride) for stride in self.strides)
         self.channels = channels
         deepest = features[-1].channels
         self.center: nn.Module = nn.Identity()
@@ -179,40 +178,17 @@ class UnetDecoder(nn.Module):
         self.out = FeatureSpec(channels[-1] if channels else deepest, 1)
         self.compute(config)
 
-    def compute(self, config: UnetConfig) -> None:
-        """Set how the blocks compute from here on, and how many of the last keep nothing.
-
-        Raises:
-            ArgumentError: There are not that many blocks.
-        """
-        self.checkpoint = checkpointed_blocks(config, len(self.blocks))
-        for block in self.blocks:
-            assert isinstance(block, UnetBlock)
-            block.impl = config.decoder_impl
-
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps of ``features``, the image's ``(height, width)`` -> ``(N, out.channels, *size)``."""
-        x: Tensor = self.center(maps[-1])
-        kept = len(self.blocks)
-        if self.training and torch.is_grad_enabled():
-            kept -= self.checkpoint
-        walk = zip(self.blocks, self.skips, self.strides, strict=True)
-        for i, (block, index, stride) in enumerate(walk):
-            skip = None if index is None else maps[index]
-            if stride == 1 or skip is None:
-                target = self._size(size, stride)
-            else:
-                target = (skip.shape[-2], skip.shape[-1])
-            x = block(x, skip, target) if i < kept else recomputed(block, x, skip, target)
-        return x
+        return self.climb(self.center(maps[-1]), maps, size)
 
-    def _size(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
-        """Of a map at a stride where the encoder has none."""
+    def missing_size(self, size: tuple[int, int], stride: int) -> tuple[int, int]:
+        """The size of a map at a stride where the encoder has none, rounded as the config says."""
         if self.rounding == "down":
             # torch's own maximum, so that a size may be a symbol in a graph.
             height, width = (torch.sym_max(side // stride, 1) for side in size)
             return cast("int", height), cast("int", width)
-        return ceil_div(size[0], stride), ceil_div(size[1], stride)
+        return super().missing_size(size, stride)
 
 
 @register_architecture("unet")

@@ -61,6 +61,10 @@ class SmpArchitecture(ABC):
             ConversionError: Something that cannot be brought over exactly.
         """
 
+    def renames(self, model: nn.Module) -> tuple[Rule, ...]:
+        """:attr:`rules`, where they depend on the model of ours that was built."""
+        return self.rules
+
     def is_unused(self, name: str, model: nn.Module) -> bool:
         """Whether smp has a tensor (in our names) that it never uses in this architecture."""
         return False

@@ -207,7 +207,7 @@ def _renamed(
     where: str,
 ) -> dict[str, Tensor]:
     """The tensors under our names, without those that smp has but never uses."""
-    renamed = rename(tensors, (*_RULES, *converter.rules, *plan.rules))
+    renamed = rename(tensors, (*_RULES, *converter.renames(model), *plan.rules))
     expected = model.state_dict()
     # smp builds stages below the encoder's depth and does not use them.
     beyond = whole_shapes(plan)

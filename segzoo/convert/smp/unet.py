@@ -31,8 +31,8 @@ class _Unet(SmpArchitecture):
     )
 
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
-        # MAnet's blocks have these convolutions, and more.
-        return super().recognises(tensors) and "decoder.blocks.0.hl_conv.0.0.weight" not in tensors
+        # MAnet's blocks have these convolutions too, and without a skip no others.
+        return super().recognises(tensors) and "decoder.center.top_conv.weight" not in tensors
 
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str

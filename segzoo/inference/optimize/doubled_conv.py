@@ -16,11 +16,11 @@ _TRANSPOSED = Geometry(stride=(2, 2), transposed=True)
 
 
 class DoubledConv(nn.Module):
-    """``act(conv(cat(resize(x), skip)) + bias)`` in the way that :attr:`way` names.
+    """``act(conv(cat(resize(x), skip, ...)) + bias)`` in the way that :attr:`way` names.
 
     Args:
-        conv: The plain convolution with its activation, on ``x`` and then ``skip``.
-        in_channels: Of ``x``; the rest of the convolution's inputs is ``skip``.
+        conv: The plain convolution with its activation, on ``x`` and then what is beside it.
+        in_channels: Of ``x``; the rest of the convolution's inputs is what is beside it.
         mode: How ``x`` is resized.
 
     Attributes:
@@ -49,11 +49,19 @@ class DoubledConv(nn.Module):
         self._triton: tuple[DoubleConcatConv, ...] = ()
         self._winograd: Winograd | None = None
 
-    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
+    def forward(
+        self, x: Tensor, skip: Tensor | None, size: tuple[int, int], *more: Tensor
+    ) -> Tensor:
+        """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``.
+
+        Args:
+            more: More maps of that size, concatenated after the skip.
+        """
         if self.way == "plain" or not doubles(x, size, self.mode):
             x = resize(x, size, mode=self.mode)
-            return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
+            return self._run("plain", x if skip is None else torch.cat([x, skip, *more], dim=1))
+        if skip is not None and more:  # beside the doubled map all other ways know one
+            skip = torch.cat([skip, *more], dim=1)
         if self.way == "triton":
             return run_kernel(self._triton[0], x, skip)
         if self._winograd is not None and self._winograd.takes(x):

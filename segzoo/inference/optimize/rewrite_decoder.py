@@ -7,6 +7,8 @@ way is taken.
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) ->
     """Replace what :class:`DoubledConv` computes, in place.
 
     Looked for: a resize to a given size that repeats cells where it doubles, alone or concatenated
-    before one other map, that only a plain 3x3 convolution uses. What does not look so (another
+    before other maps, that only a plain 3x3 convolution uses. The resized map may be multiplied by
+    one factor for each channel: that is done before it is resized. What does not look so (another
     interpolation, attention on the concatenation) stays as it is.
 
     Args:
@@ -43,24 +46,44 @@ def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) ->
         found = _match(graph, node)
         if found is None:
             continue
-        resized, skip, conv = found
+        resized, conv = found.resized, found.conv
         following = only_user(node)
         act = activation(graph, following)
         last = following if act is not None and following is not None else node
         x, size = resized.args[0], _target(resized)
-        channels = resized.meta["tensor_meta"].shape[1]
+        if found.factor is not None:
+            with graph.graph.inserting_before(node):
+                x = graph.graph.call_function(operator.mul, (x, found.factor))
         fused = FusedConv(conv.weight, conv.bias, Geometry(), act=act or "none")
-        module = DoubledConv(fused, channels, mode=str(resized.kwargs["mode"]))
-        replace_step(graph, node, last, module, (x, skip, size))
+        module = DoubledConv(fused, found.channels, mode=str(resized.kwargs["mode"]))
+        skip, *more = found.beside or (None,)
+        replace_step(graph, node, last, module, (x, skip, size, *more))
         replaced += 1
     simplify(graph)
     return replaced
 
 
-def _match(
-    graph: fx.GraphModule, node: fx.Node
-) -> tuple[fx.Node, fx.Node | None, nn.Conv2d] | None:
-    """The resize, the map beside it and the convolution, where a step ends such a chain."""
+@dataclass(frozen=True)
+class _Chain:
+    """The steps that a :class:`DoubledConv` stands for.
+
+    Attributes:
+        resized: What makes the map larger.
+        factor: What the larger map is multiplied by, one number for each channel, or None.
+        channels: Of the larger map.
+        beside: Maps that are concatenated after it.
+        conv: What uses all of it.
+    """
+
+    resized: fx.Node
+    factor: fx.Node | None
+    channels: int
+    beside: tuple[fx.Node, ...]
+    conv: nn.Conv2d
+
+
+def _match(graph: fx.GraphModule, node: fx.Node) -> _Chain | None:
+    """The steps before a convolution, where they are such a chain."""
     conv = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
     if not isinstance(conv, nn.Conv2d) or Geometry.of(conv) != Geometry():
         return None
@@ -69,19 +92,53 @@ def _match(
     source: Any = node.args[0]
     if len(source.users) > 1:
         return None
-    skip = None
+    beside: tuple[fx.Node, ...] = ()
     if source.op == "call_function" and source.target is torch.cat:
         parts = source.args[0]
-        if len(parts) != 2 or source.kwargs.get("dim", *source.args[1:]) != 1:
+        if not isinstance(parts, (list, tuple)):
             return None
-        source, skip = parts
+        if source.kwargs.get("dim", *source.args[1:]) != 1:
+            return None
+        source, *others = parts
+        beside = tuple(others)
         if len(source.users) > 1:
             return None
-    if source.target not in (resize, F.interpolate) or source.kwargs.get("mode") not in DOUBLING:
+    resized, factor = _factored(source)
+    if not _repeats(resized):
         return None
-    return (source, skip, conv) if _target(source) else None
+    return _Chain(resized, factor, _shape(source)[1], beside, conv)
+
+
+def _repeats(node: fx.Node) -> bool:
+    """Whether a step resizes to a given size, repeating cells where that is twice the map's."""
+    return (
+        node.target in (resize, F.interpolate)
+        and node.kwargs.get("mode") in DOUBLING
+        and bool(_target(node))
+    )
 
 
 def _target(resized: fx.Node) -> Any:
     """The size that a step resizes to, if that is what it was given."""
     return resized.args[1] if resized.target is resize else resized.kwargs.get("size")
+
+
+def _factored(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
+    """The resize and the factor, where a step multiplies each channel of a resized map by one.
+
+    The resized map may have other uses (a gate is made of its means): for these it stays.
+    """
+    inputs = node.all_input_nodes
+    if node.target not in (operator.mul, torch.mul) or node.kwargs or len(inputs) != 2:
+        return node, None
+    for x, factor in (inputs, reversed(inputs)):
+        # A factor of a single cell beside a map of several is one for each channel, and is at every
+        # size: else the product would not be defined.
+        if _repeats(x) and _shape(x)[-2:] != (1, 1) == _shape(factor)[-2:]:
+            return x, factor
+    return node, None
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of what a step gave in the one run, or nothing where that is no tensor."""
+    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))

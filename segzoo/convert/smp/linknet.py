@@ -1,0 +1,46 @@
+"""smp's Linknet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ... import checks
+from ...errors import ConversionError
+from .architecture import SmpArchitecture, norm_of_tensors, told, told_norm
+
+
+class _Linknet(SmpArchitecture):
+    name = "Linknet"
+    options = ("decoder_use_norm",)
+    typical = "decoder.blocks.0.block.1.0.weight"
+    rules = (
+        (r"^(decoder\.blocks\.\d+)\.block\.0\.", r"\1.narrow."),
+        (r"^(decoder\.blocks\.\d+)\.block\.1\.", r"\1.up."),
+        (r"^(decoder\.blocks\.\d+)\.block\.2\.", r"\1.widen."),
+        (r"^(decoder\.blocks\.\d+\.\w+)\.0\.", r"\1.conv."),
+        (r"^(decoder\.blocks\.\d+\.\w+)\.1\.", r"\1.norm."),
+        (r"^segmentation_head\.0\.", "head.conv."),
+    )
+
+    def arguments(
+        self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
+    ) -> dict[str, Any]:
+        pattern = re.compile(r"decoder\.blocks\.(\d+)\.block\.1\.0\.weight")
+        blocks = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
+        if not blocks or blocks != list(range(len(blocks))):
+            raise ConversionError(
+                f"{where} is no Linknet of segmentation_models_pytorch: it has not the tensors "
+                f"{self.typical} ... It has: {checks.shown(sorted(tensors))}."
+            )
+        told(given, {"encoder_depth": len(blocks)}, where)
+        norm = norm_of_tensors(tensors, "decoder.blocks.0.block.0")
+        told_norm(given, norm, where)
+        given["encoder_depth"] = len(blocks)
+        return {"norm": norm}
+
+
+CONVERTER = _Linknet()

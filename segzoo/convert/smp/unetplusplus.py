@@ -1,0 +1,86 @@
+"""smp's UnetPlusPlus."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ... import checks
+from ...architectures.unetplusplus import UnetPlusPlus
+from ...errors import ConversionError
+from ..keymap import Rule
+from .architecture import SmpArchitecture, interpolation, norm_of_tensors, told, told_norm
+
+
+class _UnetPlusPlus(SmpArchitecture):
+    name = "UnetPlusPlus"
+    options = (
+        *("decoder_use_norm", "decoder_channels", "decoder_attention_type"),
+        "decoder_interpolation",
+    )
+    typical = "decoder.blocks.x_0_0.conv1.0.weight"
+    rules = (
+        (r"^(decoder\.blocks\.x_\d+_\d+\.conv[12])\.0\.", r"\1.conv."),
+        (r"^(decoder\.blocks\.x_\d+_\d+\.conv[12])\.1\.", r"\1.norm."),
+        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.cSE\.1\.", r"\1.squeeze."),
+        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.cSE\.3\.", r"\1.excite."),
+        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.sSE\.0\.", r"\1.spatial."),
+        (r"^segmentation_head\.0\.", "head.conv."),
+        # Out of the way: a name of smp's is the name of another node of ours.
+        (r"^decoder\.blocks\.x_", "decoder.blocks.smp_"),
+    )
+
+    def arguments(
+        self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
+    ) -> dict[str, Any]:
+        pattern = re.compile(r"decoder\.blocks\.x_0_(\d+)\.conv1\.0\.weight")
+        columns = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
+        if not columns or columns != list(range(len(columns))):
+            raise ConversionError(
+                f"{where} is no UnetPlusPlus of segmentation_models_pytorch: it has not the "
+                "tensors decoder.blocks.x_0_0.conv1.0.weight, x_0_1 ... It has: "
+                f"{checks.shown(sorted(tensors))}."
+            )
+        widths = [tensors[f"decoder.blocks.x_0_{i}.conv1.0.weight"].shape[0] for i in columns]
+        attends = "decoder.blocks.x_0_0.attention2.attention.cSE.1.weight" in tensors
+        found = {
+            "encoder_depth": len(columns),
+            "decoder_channels": widths,
+            "decoder_attention_type": "scse" if attends else "none",
+        }
+        told(given, found, where)
+        norm = norm_of_tensors(tensors, "decoder.blocks.x_0_0.conv1")
+        told_norm(given, norm, where)
+        given["encoder_depth"] = len(columns)
+        return {
+            "decoder_channels": tuple(widths),
+            "norm": norm,
+            "attention": "scse" if attends else "none",
+            "interpolation": interpolation(given, "nearest"),
+        }
+
+    def renames(self, model: nn.Module) -> tuple[Rule, ...]:
+        """smp counts columns from the deepest and rows from where they start.
+
+        Its ``x_d_l`` is the node of column ``l`` whose row began ``l - d`` columns before.
+        """
+        assert isinstance(model, UnetPlusPlus)
+        decoder, rules = model.decoder, list(self.rules)
+        for column, (stride, i) in enumerate(zip(decoder.strides, decoder.skips, strict=True)):
+            for row in range(1 if i is None else column + 1):
+                ours = f"up_{stride}" if i is None else f"x_{i}_{column + 1 - row}"
+                rules.append(
+                    (rf"^decoder\.blocks\.smp_{row}_{column}\.", f"decoder.blocks.{ours}.")
+                )
+        return tuple(rules)
+
+    def is_unused(self, name: str, model: nn.Module) -> bool:
+        # smp builds convolutions below a vgg, and attention before the last block, and uses
+        # neither.
+        return name.startswith(("decoder.center.", "decoder.blocks.up_1.attention1."))
+
+
+CONVERTER = _UnetPlusPlus()
