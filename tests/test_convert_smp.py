@@ -348,9 +348,7 @@ def test_the_record_holds_more_than_forty_encoders():
     assert sum(row.get("bit_identical", False) for row in rows) >= 40
     for name, row in record["encoders"].items():
         assert "failed" not in row, name
-        if row.get("bit_identical") is False:
-            assert row["channels_last"], name
-            assert row["relative_difference_float64"] < 1e-13, name
+        assert row.get("bit_identical", True), name
 
 
 @torch.no_grad()
