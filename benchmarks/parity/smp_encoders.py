@@ -63,7 +63,7 @@ def compare(name: str) -> dict[str, Any]:
         return {"refused": first_line(error)}
     except SegzooError as error:
         return {"failed": first_line(error)}
-    # An encoder of one size resizes others here, with a warning; smp may take them as they are.
+    # One for a single size resizes others here, where smp may take them as they are.
     size = ours.encoder.size_rule.fixed or size
     image = torch.randn(1, 3, *size)
     with torch.no_grad():
