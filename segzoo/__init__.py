@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
     from .architectures.unet import Unet as Unet
     from .config import Classification as Classification

@@ -25,6 +25,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "Unet": "unet",
         "DynamicUnet": "dynamic_unet",
+        "FPN": "fpn",
     }
 )
 
