@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
     from .architectures.unet import Unet as Unet
+    from .architectures.upernet import UPerNet as UPerNet
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
     from .encoders import Encoder as Encoder

@@ -26,6 +26,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "Unet": "unet",
         "DynamicUnet": "dynamic_unet",
         "FPN": "fpn",
+        "UPerNet": "upernet",
     }
 )
 

@@ -146,7 +146,7 @@ def assert_everyday(model: Any, folder: Path) -> None:
         other = torch.rand(1, 3, 70, 130)
         torch.testing.assert_close(fast(other), model(other), rtol=1e-4, atol=1e-4)
     assert model.predict(image).shape == (2, *ODD)
-    meta = build_on_meta(lambda: type(model)("test_resnet", classes=2))
+    meta = build_on_meta(lambda: type(model)("test_resnet", classes=2)).eval()
     assert meta(torch.empty(1, 3, 70, 130, device="meta")).shape == (1, 2, 70, 130)
 
 

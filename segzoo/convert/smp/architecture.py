@@ -98,6 +98,16 @@ def told(given: dict[str, Any], found: Mapping[str, Any], where: str) -> None:
             )
 
 
+def unit_rules(pattern: str, name: str) -> tuple[Rule, ...]:
+    """Rules for one of smp's conv-norm-ReLU units, which is ours under another name.
+
+    Args:
+        pattern: smp's name of it, a regular expression.
+        name: Ours, as a replacement for the pattern.
+    """
+    return (rf"^{pattern}\.0\.", f"{name}.conv."), (rf"^{pattern}\.1\.", f"{name}.norm.")
+
+
 def tensor_of(
     tensors: Mapping[str, Tensor], name: str, converter: SmpArchitecture, where: str
 ) -> Tensor:

@@ -15,6 +15,7 @@ from .architecture import (
     natural_upsampling,
     tensor_of,
     told,
+    unit_rules,
 )
 
 
@@ -30,13 +31,8 @@ class _FPN(SmpArchitecture):
         (r"^decoder\.p4\.skip_conv\.", "decoder.laterals.1.project."),
         (r"^decoder\.p3\.skip_conv\.", "decoder.laterals.2.project."),
         (r"^decoder\.p2\.skip_conv\.", "decoder.laterals.3.project."),
-        (
-            r"^decoder\.seg_blocks\.(\d+)\.block\.(\d+)\.block\.0\.",
-            r"decoder.branches.\1.convs.\2.conv.",
-        ),
-        (
-            r"^decoder\.seg_blocks\.(\d+)\.block\.(\d+)\.block\.1\.",
-            r"decoder.branches.\1.convs.\2.norm.",
+        *unit_rules(
+            r"decoder\.seg_blocks\.(\d+)\.block\.(\d+)\.block", r"decoder.branches.\1.convs.\2"
         ),
         (r"^segmentation_head\.0\.", "head.conv."),
     )
