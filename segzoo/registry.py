@@ -27,6 +27,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "DynamicUnet": "dynamic_unet",
         "FPN": "fpn",
         "UPerNet": "upernet",
+        "Segformer": "segformer",
     }
 )
 
