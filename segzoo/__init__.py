@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
+    from .architectures.pspnet import PSPNet as PSPNet
     from .architectures.segformer import Segformer as Segformer
     from .architectures.unet import Unet as Unet
     from .architectures.upernet import UPerNet as UPerNet

@@ -28,6 +28,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "FPN": "fpn",
         "UPerNet": "upernet",
         "Segformer": "segformer",
+        "PSPNet": "pspnet",
     }
 )
 
