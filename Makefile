@@ -8,11 +8,12 @@ PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
 # Run on their own are those that can be, but for these; coverage has its own target.
-SHARED := tables ceilings throughput_child coverage
-BENCHMARKS := $(filter-out $(SHARED),$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
+SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
+  benchmarks.encoders.coverage
+BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench coverage clean
+.PHONY: help demo check test docs cover bench coverage clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,22 +21,28 @@ help: ## List the targets
 demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen
 	$(BIN)/segzoo demo
 
-test: $(VENV)/.installed-test ## Every check: format, lint, types, documentation, tests
+check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: check ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
 	$(BIN)/python -m pytest -q
+
+cover: $(VENV)/.installed-test ## The tests with branch coverage, which has a floor (slower)
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W docs docs/_build/html
 
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
-	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m $$name; done
 
 coverage: $(VENV)/.installed-bench ## Try every architecture of timm, resuming where it stopped (hours)
-	$(BIN)/python -m benchmarks.coverage
-	$(BIN)/python -m benchmarks.coverage --real
+	$(BIN)/python -m benchmarks.encoders.coverage
+	$(BIN)/python -m benchmarks.encoders.coverage --real
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist *.egg-info docs/_build docs/generated demo-output

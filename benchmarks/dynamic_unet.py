@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import segzoo
 
 from .common import peak_rise, saved_activations, summary, write_result
-from .fastai_models import Case, eval_difference, fastai_unet, make_pair, plain
+from .parity.fastai_models import Case, eval_difference, fastai_unet, make_pair, plain
 
 SIZE = 256
 

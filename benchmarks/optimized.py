@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import segzoo
 from benchmarks.common import randomise, write_result
-from benchmarks.families import smallest
+from benchmarks.encoders.families import smallest
 from benchmarks.isolated import in_process
 from segzoo.timing import largest_difference
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .encoders_table import encoders
-from .throughput_report import report
-from .throughput_report import title as title_of
+from .encoders.table import encoders
+from .throughput.report import report
+from .throughput.report import title as title_of
 
 RESULTS = Path(__file__).parent / "results"
 

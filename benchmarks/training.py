@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from .common import peak_rise, saved_activations, summary, write_result
-from .parity import make_pair, step_difference
+from .parity.smp import make_pair, step_difference
 
 #: Batch, size and rounds; the last only shows that a run works.
 SETTINGS = {"512": (2, 512, 5), "256": (4, 256, 8), "smallest": (2, 64, 1)}

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import checks
 from .architectures.base import SegmentationModel, create_model
@@ -22,6 +21,7 @@ from .convert import from_smp
 from .convert.smp.architecture import rival
 from .errors import ArgumentError, ConversionError
 from .features import ceil_div
+from .nn.layers import BatchNorm
 from .registry import ARCHITECTURES
 from .timing import Measured, largest_difference, side_by_side
 
@@ -130,7 +130,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
     for parameter in model.parameters():
         if parameter.min() == parameter.max():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -16,13 +16,20 @@
         ├── WeightsError                   model.safetensors is damaged or does not fit the model
         └── HubError                       the Hub refused, or could not be reached
 
-A message says what came, what was expected and what to do about it.
+A message says what came, what was expected and what to do about it. Warnings begin here as well.
 """
 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from typing import Any
+
+#: What lies between a person's line and a warning of ours: our own calls, torch's calls of modules
+#: and decorators.
+_BETWEEN = frozenset({"segzoo", "torch", "contextlib", "functools"})
 
 
 class SegzooError(Exception):
@@ -93,6 +100,29 @@ class WeightsError(StorageError):
 
 class HubError(StorageError):
     """The Hugging Face Hub refused the call, or could not be reached."""
+
+
+def warn(message: str) -> None:
+    """A ``UserWarning`` that points at the line which led here from outside, however deep it is.
+
+    Counted frames (``stacklevel``) would have to differ between ``model(image)``,
+    ``model.predict(image)`` and an optimised model, and between versions of torch.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _package(frame.f_globals) in _BETWEEN:
+        frame = frame.f_back
+    warnings.warn_explicit(
+        message,
+        UserWarning,
+        filename=frame.f_code.co_filename,
+        lineno=frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _package(names: dict[str, Any]) -> str:
+    return str(names.get("__name__")).partition(".")[0]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -51,10 +51,13 @@ def check_pyramid(features: Sequence[FeatureSpec]) -> tuple[FeatureSpec, ...]:
     return tuple(features)
 
 
-def is_flat(features: Sequence[FeatureSpec]) -> bool:
-    """Whether several maps share one stride, as in a plain vision transformer."""
-    strides = [feature.stride for feature in features]
-    return len(set(strides)) < len(strides)
+def is_flat(strides: Sequence[int]) -> bool:
+    """Whether there are several maps, all of one stride, as in a plain vision transformer.
+
+    >>> is_flat((16, 16, 16)), is_flat((8, 16, 16)), is_flat((16,))
+    (True, False, False)
+    """
+    return len(strides) > 1 and len(set(strides)) == 1
 
 
 def decoder_strides(features: Sequence[FeatureSpec]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import segzoo
-from benchmarks.fastai_models import Case, fastai_unet, plain
+from benchmarks.parity.fastai_models import Case, fastai_unet, plain
 from segzoo.convert import from_fastai
 from segzoo.errors import ArgumentError, ConversionError, UnknownNameError
 

@@ -1,10 +1,11 @@
 """From segmentation_models_pytorch: the same logits to the last bit, or a refusal with the reason.
 
-benchmarks/smp_conversion.py does the same for every encoder, and keeps the record.
+benchmarks/parity/smp_encoders.py does the same for every encoder, and keeps the record.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -68,17 +69,35 @@ def test_encoders(encoder):
     assert_same(source, from_smp(source))
 
 
-@pytest.mark.parametrize("encoder", ["tu-pvt_v2_b0", "tu-test_convnext2"])
-def test_encoders_that_begin_at_stride_4(encoder):
-    """smp rounds the missing stride 2 down, so the sizes are even."""
-    for attention in (None, "scse"):
-        source = theirs(encoder, decoder_attention_type=attention, decoder_channels=(16,) * 5)
-        converted = from_smp(source)
-        image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
-        with torch.no_grad():
-            torch.testing.assert_close(
-                converted.double().eval()(image), source.double()(image), rtol=1e-12, atol=1e-12
-            )
+@pytest.mark.parametrize("attention", [None, "scse"])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "tu-pvt_v2_b0",  # begins at stride 4: smp has an empty map at stride 2
+        "tu-test_convnext2",  # so does this, and its maps lie channels last in memory
+        "tu-test_mambaout",  # maps (N, H, W, C)
+    ],
+)
+def test_maps_lie_in_memory_as_smp_s_do(encoder, attention):
+    """Of a map that lies otherwise a convolution adds up the same values in another order."""
+    # With narrow decoders both orders are the same.
+    widths = (256, 128, 64, 32, 16)
+    source = theirs(encoder, decoder_channels=widths, decoder_attention_type=attention)
+    # smp rounds the missing stride 2 down, so the sizes are even.
+    assert_same(source, from_smp(source), (128, 128), (192, 256))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-test_convnext2", "tu-test_mambaout"])
+def test_logits_in_training_mode(encoder):
+    source = theirs(encoder, decoder_channels=(256, 128, 64, 32, 16)).train()
+    converted = from_smp(source)
+    image = torch.randn(2, 3, 128, 96)
+    expected = source(image)
+    for impl in ("plain", "auto"):
+        logits = copy.deepcopy(converted).configure_training(decoder_impl=impl).train()(image)
+        if impl == "plain":
+            assert torch.equal(logits, expected)
+        assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(

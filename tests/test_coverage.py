@@ -1,4 +1,4 @@
-"""Architectures from all over timm's list; benchmarks/coverage.py takes many more."""
+"""Architectures from all over timm's list; benchmarks/encoders/coverage.py takes many more."""
 
 import importlib
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import timm
 
 import benchmarks
-from benchmarks.coverage import try_ours
+from benchmarks.encoders.coverage import try_ours
 
 BENCHMARKS = Path(benchmarks.__file__).parent
 NAMES = timm.list_models()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.export import Dim
 
 import segzoo
-from benchmarks.fastai_models import (
+from benchmarks.parity.fastai_models import (
     CASES,
     Case,
     eval_difference,

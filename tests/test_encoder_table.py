@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import encoders, encoders_table, tables
+from benchmarks import tables
+from benchmarks.encoders import describe
+from benchmarks.encoders import table as encoders_table
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "static" / "encoders.js"
 RECORD = tables.record("encoders")
@@ -56,7 +58,7 @@ def test_the_record_has_every_architecture_on_a_line_of_its_own():
 )
 def test_the_record_is_what_encoder_info_says(name):
     row = next(row for row in RECORD["rows"] if row["name"] == name)
-    assert json.loads(json.dumps(encoders.describe(name))) == row
+    assert json.loads(json.dumps(describe.describe(name))) == row
 
 
 def test_the_table_shows_the_record():

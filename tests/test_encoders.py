@@ -41,10 +41,12 @@ def test_the_maps_are_what_the_features_say(size):
 
 def test_maps_in_channels_last_layout_are_turned():
     encoder = segzoo.create_encoder("swin_tiny_patch4_window7_224").eval()
-    maps = encoder(torch.rand(1, 3, 64, 96))
-    assert [tuple(item.shape) for item in maps] == [
-        (1, c, 64 // s, 96 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
-    ]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = encoder.to(memory_format=layout)(torch.rand(1, 3, 64, 96))
+        assert [tuple(item.shape) for item in maps] == [
+            (1, c, 64 // s, 96 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
+        ]
+        assert all(item.is_contiguous(memory_format=layout) for item in maps)
 
 
 def test_describing_an_encoder_allocates_no_weights(monkeypatch):

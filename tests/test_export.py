@@ -3,6 +3,7 @@
 import copy
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,14 @@ def test_a_file_gives_the_model_s_logits_and_says_how_to_use_it(model, tmp_path,
     }
 
 
+def test_threads_export_at_once(tmp_path):
+    def export(i):
+        return segzoo.export(tiny_unet(), tmp_path / f"{i}.onnx", dynamic=False, size=(16, 16))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(path.is_file() for path in pool.map(export, range(3)))
+
+
 def operations(path):
     import onnx
 
@@ -108,8 +117,10 @@ def one_size():
         (lambda: segzoo.Unet("convnext_atto", depth=1, in_channels=4), {"size": (65, 97)}),
         (lambda: tiny_unet(attention="scse", decoder_impl="rewritten").double(), {"size": SIZE}),
         (one_size, {"dynamic": False}),
+        # Sides for which float32 finds the wrong cells.
+        (tiny_unet, {"size": (3, 9999), "dynamic": False}),
     ],
-    ids=["dynamic_unet", "convnext", "attention", "one size"],
+    ids=["dynamic_unet", "convnext", "attention", "one size", "long"],
 )
 def test_other_models(build, arguments, tmp_path):
     path = segzoo.export(build(), tmp_path / "m.onnx", **arguments)

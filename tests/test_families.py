@@ -1,4 +1,4 @@
-"""One small model of each of timm's modules; benchmarks/coverage.py takes every architecture."""
+"""One small model of each of timm's modules; benchmarks/encoders/coverage.py takes every architecture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import timm
 import torch
 
 import segzoo
-from benchmarks.families import smallest
+from benchmarks.encoders.families import smallest
 from segzoo.encoders import build_on_meta
 from segzoo.encoders.own_weights import classifier_keys
 from segzoo.encoders.timm_meta import meta_backbone
@@ -29,7 +29,7 @@ def smallest_up_to_the_limit(module: str) -> str:
     if parameters > MOST_PARAMETERS:
         pytest.skip(
             f"{name}, the smallest of {module}, has {parameters:,} parameters, too many to train "
-            "here; benchmarks.coverage --real does"
+            "here; benchmarks.encoders.coverage --real does"
         )
     return name
 

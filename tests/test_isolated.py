@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks import coverage
+from benchmarks.encoders import coverage
 from benchmarks.isolated import in_process
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import fx, nn
 from torch._dynamo.utils import counters
 
 import segzoo
+from segzoo._compat import hooks_of
 from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
 from segzoo.inference.optimize import autotune, optimize
 from segzoo.inference.optimize.doubled_conv import DoubledConv
@@ -22,7 +24,7 @@ from segzoo.inference.optimize.fold_batchnorm import fold_batchnorm
 from segzoo.inference.optimize.fuse_epilogues import fuse_epilogues
 from segzoo.inference.optimize.fused_conv import FusedConv
 from segzoo.inference.optimize.rewrite_decoder import rewrite_decoder
-from segzoo.inference.optimize.trace import hooks_of, trace, trace_module
+from segzoo.inference.optimize.trace import trace, trace_module
 from segzoo.timing import largest_difference
 from tests.helpers import randomise, reference, skip_without_interpreter, tiny_unet
 
@@ -160,8 +162,17 @@ def test_compiled_for_one_shape_and_step_by_step_for_others(tiny):
     counters.clear()
     fast = segzoo.optimize(tiny, backend="compile", example=torch.randn(1, 3, 32, 32))
     assert gap(fast, tiny, 32, 32) < 1e-5
-    assert counters["stats"]["unique_graphs"] == 1
     assert gap(fast, tiny, 17, 40) < 1e-5
+    image = torch.randn(1, 3, 32, 32)
+    wanted = fast(image)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), wanted)
+        torch.testing.assert_close(fast(image.clone()), wanted)
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(fast, [image] * 8):
+            torch.testing.assert_close(logits, wanted)
+    wanted += 1
+    assert counters["stats"]["unique_graphs"] == 1  # for all of these
 
 
 # ---- passes ---------------------------------------------------------------------------------
@@ -270,6 +281,16 @@ def test_every_way_of_a_rewritten_block_is_equal(interpolation):
             assert largest_difference(body(image), wanted) < 1e-13
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["test_convnext", "test_mambaout"])
+def test_a_graph_does_not_copy_maps_that_lie_channels_last(encoder):
+    model, image = ready(segzoo.Unet(encoder, classes=2)), torch.randn(1, 3, 64, 64)
+    body = trace(model, image)
+    maps = body.encoder(image)
+    assert not any(item.is_contiguous() for item in maps)
+    assert rewrite_decoder(body.decode, maps, image) == len(model.decoder.blocks)
+
+
 @pytest.mark.parametrize("options", [{"interpolation": "bilinear"}, {"attention": "scse"}])
 def test_a_decoder_for_which_the_algebra_does_not_hold_stays(options):
     model, body, image = decoder_of(**options)
@@ -350,10 +371,11 @@ def test_models_that_cannot_be_optimised(tiny):
         segzoo.optimize(tiny_unet())
     with pytest.raises(ArgumentError, match="takes a segzoo model, got Linear"):
         segzoo.optimize(nn.Linear(1, 1))
-    hooked = copy.deepcopy(tiny)
-    hooked.head.register_forward_hook(lambda *_: None)
-    with pytest.raises(ArgumentError, match="head has hooks"):
-        segzoo.optimize(hooked)
+    for add in ("register_forward_hook", "register_full_backward_pre_hook"):
+        hooked = copy.deepcopy(tiny)
+        getattr(hooked.head, add)(lambda *_: None)
+        with pytest.raises(ArgumentError, match="head has hooks"):
+            segzoo.optimize(hooked)
 
 
 def test_arguments_that_cannot_work(tiny):

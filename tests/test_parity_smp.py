@@ -2,12 +2,12 @@
 
 import pytest
 
-from benchmarks.parity import CASES, eval_difference, make_pair, step_difference
+from benchmarks.parity.smp import CASES, eval_difference, make_pair, step_difference
 
 
 @pytest.mark.parametrize("arguments", CASES, ids=str)
 def test_logits_are_equal_to_the_bit(arguments):
-    # Two sizes here; benchmarks/parity.py takes three, with the reference encoder.
+    # Two sizes here; benchmarks/parity/smp.py takes three, with the reference encoder.
     pair = make_pair(arguments, "resnet18")
     for size in ((65, 97), (33, 160)):
         assert eval_difference(*pair, size) == 0.0

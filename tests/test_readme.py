@@ -11,7 +11,7 @@ from PIL import Image
 
 import segzoo
 from benchmarks import tables
-from benchmarks.fastai_models import Case, fastai_unet
+from benchmarks.parity.fastai_models import Case, fastai_unet
 from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta
@@ -77,6 +77,6 @@ def test_the_readmes_drawing_is_what_is_drawn():
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

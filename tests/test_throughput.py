@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from benchmarks import achieved, roofline, throughput, throughput_child, throughput_ways
-from benchmarks.throughput_report import report
-from benchmarks.throughput_settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
+from benchmarks.throughput import achieved, candidates, child, roofline, run
+from benchmarks.throughput.report import report
+from benchmarks.throughput.settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
 from segzoo.inference.optimize.trace import Body, trace
 
 from .helpers import randomise, reference, tiny_unet
@@ -20,23 +20,21 @@ TINY = Setting(encoder="resnet18", size=(64, 64), threads=1)
 
 
 def measured(setting=TINY, only="*eager"):
-    budget = throughput_child.Budget(100)
+    budget = child.Budget(100)
     options = {"device": "cpu", "rounds": 1, "limit": 0, "only": only}
-    return throughput_child.measure(setting, budget, **options)
+    return child.measure(setting, budget, **options)
 
 
 @pytest.fixture(autouse=True)
 def small_ceilings(monkeypatch):
     """The real ones take seconds."""
-    monkeypatch.setattr(
-        throughput_child, "ceilings", lambda *_: {"copy_gb_s": 10.0, "tflop_s": 0.1}
-    )
-    throughput_child.pair_of.cache_clear()
+    monkeypatch.setattr(child, "ceilings", lambda *_: {"copy_gb_s": 10.0, "tflop_s": 0.1})
+    child.pair_of.cache_clear()
 
 
 def test_one_command_writes_record_table_and_plot(tmp_path, capsys):
     setting = "--cpu --encoder resnet18 --size 64 --batch 1 --threads 1 --rounds 1 --limit 0.1"
-    throughput.main([*setting.split(), "--only", "* eager", "--out", str(tmp_path)])
+    run.main([*setting.split(), "--only", "* eager", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "throughput_cpu.json").read_text())
     assert record["gpu"] == "not measured"
     assert record["environment"]["threads"] == "1"
@@ -60,9 +58,9 @@ def test_a_wrong_output_is_not_timed(monkeypatch):
         model = load.copy()
         return lambda: model(load.image) * 1.001
 
-    right = partial(throughput_ways._eager, channels_last=False)
-    entries = (throughput_ways.Way("right", right), throughput_ways.Way("wrong", wrong))
-    monkeypatch.setattr(throughput_ways, "INFERENCE", entries)
+    right = partial(candidates._eager, channels_last=False)
+    entries = (candidates.Way("right", right), candidates.Way("wrong", wrong))
+    monkeypatch.setattr(candidates, "INFERENCE", entries)
     result = measured(only="*")
     assert "ms" in result["ways"]["segzoo right"]
     for name in ("segzoo wrong", "smp wrong"):
@@ -85,7 +83,7 @@ def test_smp_missing_is_told(monkeypatch):
 @pytest.mark.parametrize("wrong", [False, True])
 def test_a_training_step_is_compared_by_loss_and_gradients(monkeypatch, wrong):
     if wrong:  # the gradient of one parameter is off, the loss is right
-        plain = throughput_ways.training
+        plain = candidates.training
 
         def training(load, **options):
             step = plain(load, **options)
@@ -97,8 +95,8 @@ def test_a_training_step_is_compared_by_loss_and_gradients(monkeypatch, wrong):
 
             return call
 
-        entries = (throughput_ways.Way("eager", partial(training, how="eager")),)
-        monkeypatch.setattr(throughput_ways, "TRAINING", entries)
+        entries = (candidates.Way("eager", partial(training, how="eager")),)
+        monkeypatch.setattr(candidates, "TRAINING", entries)
     setting = Setting("resnet18", (64, 64), 2, task="training", threads=1, quick=True)
     rows = measured(setting, only="* eager")["ways"]
     assert list(rows) == ["segzoo eager", "smp eager"]
@@ -107,23 +105,23 @@ def test_a_training_step_is_compared_by_loss_and_gradients(monkeypatch, wrong):
 
 def test_settings_that_do_not_fit_the_time_are_named():
     options = {"device": "cpu", "rounds": 1, "limit": 1.0, "only": "*"}
-    found = throughput.run([TINY], minutes=0, options=options)
+    found = run.run([TINY], minutes=0, options=options)
     assert found == {"results": [], "left_out": {str(TINY): "the time was used up"}}
 
 
 def test_a_process_that_dies_takes_one_setting_with_it(monkeypatch):
     second = Setting(encoder="resnet34", threads=1)
     events = iter([[{"begins": 0}], [{"begins": 1}, {"ends": 1, "result": {"it": "is"}}]])
-    monkeypatch.setattr(throughput, "_child", lambda *_: next(events))
+    monkeypatch.setattr(run, "_child", lambda *_: next(events))
     options = {"device": "cpu", "rounds": 1, "limit": 1.0, "only": "*"}
-    found = throughput.run([TINY, second], minutes=9, options=options)
+    found = run.run([TINY, second], minutes=9, options=options)
     assert found["results"] == [{"it": "is"}]
     assert found["left_out"] == {str(TINY): "the process was stopped, or stopped itself"}
 
 
 def test_the_time_that_building_took_is_expected_again():
-    budget = throughput_child.Budget(100)
-    way = throughput_ways.Way("compiled", throughput_ways.compiled, kind="compiled")
+    budget = child.Budget(100)
+    way = candidates.Way("compiled", candidates.compiled, kind="compiled")
     assert budget.refusal(way, reserve=10) is None
     budget.saw(way, 95)
     assert budget.refusal(way, reserve=10) == "left out: the time was used up"
@@ -134,7 +132,7 @@ def test_the_sets_have_no_setting_twice():
         assert len(set(settings)) == len(settings)
     for setting in (*CPU_FULL, *GPU_FULL):
         assert from_json(json.loads(json.dumps(setting.as_json()))) == setting
-        assert throughput_ways.ways(setting, "ours", "cuda")
+        assert candidates.ways(setting, "ours", "cuda")
 
 
 @torch.no_grad()

@@ -58,6 +58,16 @@ def test_compile_without_graph_breaks():
     torch.testing.assert_close(compiled(IMAGE), model(IMAGE))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_predictions(training):
+    model = tiny_unet().train(training)
+    compiled = torch.compile(model.predict, backend="eager")
+    assert torch.equal(compiled(IMAGE), model.predict(IMAGE))
+    model.compile(backend="eager")
+    assert torch.equal(model.predict(IMAGE), compiled(IMAGE))
+    assert all(part.training == training for part in model.modules())
+
+
 def test_compile_the_reference_without_graph_breaks():
     graph = torch.compile(reference(), fullgraph=True, backend="eager")
     with torch.no_grad():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +15,13 @@ from ..config import ModelConfig
 from ..encoders import create_encoder
 from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div
+from ..nn.sharing import in_eval_mode
 from ..prediction.inputs import check_batch, warn_if_resized
 from ..prediction.masks import classes_of
 from ..registry import ARCHITECTURES
 from ..storage.pretrained import StoredModel
 from .diagram import diagram, steps_of
+from .explain import explained
 from .heads import (
     ClassificationHead,
     FCNHead,
@@ -30,7 +31,6 @@ from .heads import (
     outputs_of,
     to_logits,
 )
-from .statistics import explained
 from .wants import Wants, make_maps
 
 if TYPE_CHECKING:
@@ -119,19 +119,15 @@ class SegmentationModel(StoredModel, ABC):
             Logits ``(N, classes, H, W)``.
 
         Raises:
-            InputError: Another shape or dtype, or a batch that batch normalisation cannot use.
+            InputError: Another shape or dtype, a precision that is not the model's (outside
+                autocast), or a batch that batch normalisation cannot use.
         """
         check_batch(image, self.in_channels)
         warn_if_resized(image, self.encoder)
         fitted = self.encoder.size_rule.fit(image)
-        with self._explained(fitted):
+        with explained(self, image, fitted):
             logits = self.decode_fully(self.encoder(fitted), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
-
-    def _explained(self, image: Tensor) -> AbstractContextManager[None]:
-        """Where batch normalisation may refuse a batch of one, say so in words."""
-        alone = self.training and image.shape[0] == 1 and not torch.compiler.is_compiling()
-        return explained(self, image) if alone else nullcontext()
 
     def forward_heads(self, image: Tensor) -> Outputs:
         """Segment a batch of images, with everything else that the model was built to answer.
@@ -157,7 +153,7 @@ class SegmentationModel(StoredModel, ABC):
         rule = self.encoder.size_rule
         fitted = rule.fit(image)
         steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
-        with self._explained(fitted), outputs_of(steps) as found:
+        with explained(self, image, fitted), outputs_of(steps) as found:
             maps = self.encoder(fitted)
             logits = self.decode_fully(maps, fitted)
         if self.config.auxiliary_stride is not None:
@@ -245,9 +241,13 @@ class SegmentationModel(StoredModel, ABC):
     def set_computing(self, config: ModelConfig) -> None:
         """Make the decoder compute as the options of ``config`` that are not saved say."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
         """The class of each pixel of a picture, in eval mode whatever mode the model is in.
+
+        The model itself stays in its mode, so that other threads may train or use it meanwhile. In
+        training mode each call makes a copy of its modules, on the same weights, which takes some
+        hundredths of a second: for many pictures call ``eval()`` first.
 
         Args:
             image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
@@ -257,12 +257,8 @@ class SegmentationModel(StoredModel, ABC):
             ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
             class 1 where its probability is above one half.
         """
-        training = self.training
-        self.eval()
-        try:
-            return classes_of(self, image, next(self.parameters()))
-        finally:
-            self.train(training)
+        with in_eval_mode(self) as model:
+            return classes_of(model, image, next(model.parameters()))
 
     def print_tree(self) -> None:
         """Print the encoder's maps, the decoder's steps and the skip connections between them.

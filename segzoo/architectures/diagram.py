@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..nn.sharing import copied_modules
+
 if TYPE_CHECKING:
     from ..storage.pretrained import StoredModel
 
@@ -107,6 +109,7 @@ def _parts(model: StoredModel) -> Iterator[tuple[str, nn.Module]]:
 
 def steps_of(model: StoredModel) -> tuple[Step, ...]:
     """The parts of a model after the encoder, in the order in which they run."""
+    model = copied_modules(model) or model  # the hooks below are not for who runs it meanwhile
     side = 16 * model.features[-1].stride
     dtype = next(model.parameters()).dtype
     image = torch.empty(2, model.in_channels, side, side, device="meta", dtype=dtype)

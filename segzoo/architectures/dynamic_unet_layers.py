@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.graph_capture import in_graph
-from ..nn.layers import InstanceNorm2d, zero_bias
+from ..nn.layers import InstanceNorm2d, resize, zero_bias
 from ..nn.weight_norm import SpectralNormConv, WeightNormConv
 
 #: Activations by name.
@@ -45,7 +45,7 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The map ``(N, C, h, w)`` at ``size`` = (height, width)."""
     if not in_graph() and x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size, mode="nearest")
+    return resize(x, size, mode="nearest")
 
 
 def pixel_shuffle(x: Tensor) -> Tensor:
@@ -79,11 +79,11 @@ class PartedConv2d(nn.Conv2d):
         if self.out_channels <= 64 or self.out_channels % 16 == 0 or not input.is_contiguous():
             return super().forward(input)
         first = 1 << (self.out_channels.bit_length() - 1)
+        weights = self.weight[:first], self.weight[first:]
+        biases = (None, None) if self.bias is None else (self.bias[:first], self.bias[first:])
         parts = [
-            self._conv_forward(
-                input, self.weight[part], None if self.bias is None else self.bias[part]
-            )
-            for part in (slice(first), slice(first, None))
+            F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation)
+            for weight, bias in zip(weights, biases, strict=True)
         ]
         return torch.cat(parts, dim=1)
 

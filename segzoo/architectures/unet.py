@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
@@ -23,7 +22,9 @@ from ..nn.activation_checkpoint import recomputed
 from ..nn.layers import (
     ConvNormAct,
     SegmentationHead,
+    as_weights_lie,
     attention_layer,
+    resize,
 )
 from ..nn.upsample_conv import conv_joined, doubles, is_untouched
 from ..registry import register_architecture
@@ -93,6 +94,8 @@ class UnetBlock(nn.Module):
         self.out_channels = out_channels
         self.interpolation = config.interpolation
         self.impl = "auto"
+        #: Whether smp joins an empty map here, which makes the result lie plane by plane.
+        self.joins_nothing = attend_input and not skip_channels
         self.attention1 = attention_layer(config.attention if attend_input else "none", joined)
         self.conv1 = ConvNormAct(joined, out_channels, norm=config.norm)
         self.conv2 = ConvNormAct(out_channels, out_channels, norm=config.norm)
@@ -104,9 +107,11 @@ class UnetBlock(nn.Module):
             conv = self.conv1.conv
             x = self.conv1.finish(conv_joined(x, skip, conv.weight, conv.bias))
         else:
-            x = F.interpolate(x, size, mode=self.interpolation)
+            x = resize(x, size, mode=self.interpolation)
             if skip is not None:
                 x = torch.cat([x, skip], dim=1)
+            elif self.joins_nothing:
+                x = as_weights_lie(x, self.conv1)
             x = self.conv1(self.attention1(x))
         out: Tensor = self.attention2(self.conv2(x))
         return out

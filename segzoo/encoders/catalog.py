@@ -12,6 +12,7 @@ from torch import nn
 from .. import checks
 from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
+from ..nn.sharing import in_eval_mode
 from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_meta, timm_source
@@ -261,16 +262,14 @@ def _probe_sizes(
     source: Mapping[str, Any],
 ) -> SizeRule:
     """What sizes a module takes; any, where it cannot be run on the meta device to find out."""
-    training = backbone.training
-    run, _ = on_meta(backbone.eval())
+    with in_eval_mode(backbone) as evaluating:
+        run, _ = on_meta(evaluating)
 
-    def fits(size: Size) -> bool:
-        image = torch.empty(1, bands, *size, device="meta")
-        return accepts(run, features, image, channels_last=channels_last)
+        def fits(size: Size) -> bool:
+            image = torch.empty(1, bands, *size, device="meta")
+            return accepts(run, features, image, channels_last=channels_last)
 
-    try:
-        return find_size_rule(fits, tuple(source.get("input_size", (3, 224, 224))[-2:]))
-    except EncoderError:
-        return ANY_SIZE
-    finally:
-        backbone.train(training)
+        try:
+            return find_size_rule(fits, tuple(source.get("input_size", (3, 224, 224))[-2:]))
+        except EncoderError:
+            return ANY_SIZE

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import EncoderError
 from ..features import FeatureSpec, check_pyramid
+from ..nn.layers import is_channels_last
+from ..nn.sharing import Lock, collects_by_hooks
 from ..preprocessing import IDENTITY, Normalization
 from .sizes import ANY_SIZE, SizeRule
 from .stages import parameter_stages, whole_modules
@@ -31,7 +34,11 @@ class Encoder(nn.Module):
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
         frozen_stages: How many stages, counted from the image, are frozen.
+        one_at_a_time: Held while a backbone runs that collects its maps by hooks: two threads would
+            mix them up. None for others, which run side by side.
     """
+
+    one_at_a_time: Lock | None = None
 
     def __init__(
         self,
@@ -53,7 +60,12 @@ class Encoder(nn.Module):
         self.normalization = normalization.for_bands(in_channels)
         self.size_rule = size_rule
         self.channels_last = channels_last
+        #: Whether such maps are copied to lie as the weights do; a traced model leaves the layout
+        #: to who runs it.
+        self.lays_out = True
         self.base_model = base_model
+        if collects_by_hooks(backbone):
+            self.one_at_a_time = Lock()
         self.frozen_stages = 0
         self._frozen: frozenset[str] = frozenset()  # the names in those stages
         self._taken: frozenset[str] = frozenset()  # of these, what was trainable before
@@ -75,10 +87,19 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``."""
-        maps = self.backbone(image)
-        if self.channels_last:
-            return [item.permute(0, 3, 1, 2) for item in maps]
-        return list(maps)
+        if self.one_at_a_time is None or torch.compiler.is_dynamo_compiling():
+            maps = self.backbone(image)
+        else:
+            with self.one_at_a_time:
+                maps = self.backbone(image)
+        if not self.channels_last:
+            return list(maps)
+        maps = [item.permute(0, 3, 1, 2) for item in maps]
+        if not self.lays_out or is_channels_last(self.backbone):
+            return maps
+        # A plain model computes plane by plane, as with every other backbone. smp does so too, and
+        # in another layout a decoder adds up in another order.
+        return [item.contiguous() for item in maps]
 
     def stages(self) -> list[list[str]]:
         """The names of the backbone's parameters, stage by stage.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import checks
-from ..errors import ArgumentError, UnknownNameError, nearest
+from ..errors import ArgumentError, UnknownNameError, nearest, warn
 from . import timm_source
 from .catalog import ENCODERS, all_names, encoder_info
 from .sizes import SIZE_KINDS
@@ -73,7 +72,7 @@ def list_encoders(
     if wanted.asks_for_more:
         names = _kept(names, wanted.rest_fits, unknown, progress=progress)
     if unknown:
-        warnings.warn(_left_out(unknown), stacklevel=2)
+        warn(_left_out(unknown))
     return names
 
 

@@ -8,13 +8,14 @@ so positions can be computed, and they are small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+
+from .._compat import operations_go_to
 
 #: What positions begin with.
 _RANGES = frozenset(("arange", "linspace"))
@@ -23,7 +24,7 @@ _RANGES = frozenset(("arange", "linspace"))
 _MOST = 1 << 20
 
 
-class PositionsHaveValues(TorchDispatchMode):
+class PositionsHaveValues(AbstractContextManager[None]):
     """While it is active, positions have values, although images and weights have none.
 
     They lie on the CPU until they meet a tensor on the meta device.
@@ -34,33 +35,54 @@ class PositionsHaveValues(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        # Here for its types, which torch's own lacks; by name, so that mypy sees whose it is.
-        TorchDispatchMode.__init__(self)
+        self._mode = operations_go_to(_computed)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
-        tensors = _tensors((args, kwargs))
-        if not tensors and name not in _RANGES:
-            return func(*args, **kwargs)
-        if not any(tensor.is_meta for tensor in tensors) and _is_small(func, args, kwargs):
-            return func(*args, **_on("cpu", kwargs))
-        for rows, index in _lookups(name, args):
-            _check(rows, index)
-        return _shapes_of(func, args, kwargs)
+    def __enter__(self) -> None:
+        self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._mode.__exit__(*error)
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What one of torch's functions gives while positions have values."""
+    name = func.overloadpacket.__name__
+    tensors = _tensors((args, kwargs))
+    if not tensors and name not in _RANGES:
+        return func(*args, **kwargs)
+    if not any(tensor.is_meta for tensor in tensors) and _is_small(func, args, kwargs):
+        return func(*args, **_on("cpu", kwargs))
+    for rows, index in _lookups(name, args):
+        _check(rows, index)
+    return _shapes_of(func, args, kwargs)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [item for item in tree_leaves(tree) if isinstance(item, Tensor)]
+    """Those in lists, tuples and values of mappings, of any depth."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    items = tree.values() if isinstance(tree, Mapping) else tree
+    nested = isinstance(tree, (list, tuple, Mapping))
+    return [tensor for item in items for tensor in _tensors(item)] if nested else []
+
+
+def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same lists, tuples and dictionaries with other tensors."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {name: _changed(item, change) for name, item in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        items = [_changed(item, change) for item in tree]
+        return items if isinstance(tree, list) else tuple(items)
+    return tree
 
 
 def _shapes_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What the function gives on the meta device."""
     # A number without dimensions goes with tensors on any device.
-    args, kwargs = tree_map_only(
-        Tensor, lambda tensor: tensor.to("meta") if tensor.ndim else tensor, (args, kwargs)
+    args, kwargs = _changed(
+        (args, kwargs), lambda tensor: tensor.to("meta") if tensor.ndim else tensor
     )
     return func(*args, **_on("meta", kwargs))
 

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..features import FeatureSpec
+from ..nn.sharing import copied_modules
 from .positions import PositionsHaveValues
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -75,8 +76,10 @@ def on_meta(
 ) -> tuple[Callable[[Tensor], Sequence[Tensor]], dict[str, Tensor]]:
     """A function that runs the backbone on the meta device, and the parameters it runs with.
 
-    The backbone itself, its weights and its statistics are not touched.
+    The backbone itself, its weights and its statistics are not touched: it is a copy that runs,
+    wherever one can be made.
     """
+    backbone = copied_modules(backbone) or backbone
     parameters = {
         name: torch.empty_like(parameter, device="meta").requires_grad_(
             gradients and parameter.is_floating_point()

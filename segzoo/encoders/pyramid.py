@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from ..features import FeatureSpec, ceil_div
+from ..features import FeatureSpec, ceil_div, is_flat
 
 
 class Pyramid(nn.Module, ABC):
@@ -155,5 +155,5 @@ class Chosen(Pyramid):
 
 def make_pyramid(features: Sequence[FeatureSpec]) -> DeepestOfEachStride | Reassemble:
     """The module that turns maps of these features into one map at each stride."""
-    flat = len(features) > 1 and len({feature.stride for feature in features}) == 1
+    flat = is_flat([feature.stride for feature in features])
     return Reassemble(features) if flat else DeepestOfEachStride(features)

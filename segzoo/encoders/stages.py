@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
+from ..nn.sharing import in_eval_mode
 from .positions import PositionsHaveValues
 from .probe import on_meta
 from .sizes import SizeRule
@@ -28,7 +29,8 @@ def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule)
     except Exception:  # a forward that reads pixels, which the meta device has none of
         parameters = dict(backbone.named_parameters())
         device = next(iter(parameters.values())).device
-        maps = backbone(torch.zeros(image.shape, device=device))
+        with in_eval_mode(backbone) as evaluating:  # statistics stay what they are
+            maps = evaluating(torch.zeros(image.shape, device=device))
     left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
     for item in maps:

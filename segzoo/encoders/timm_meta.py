@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, EncoderError, nearest
-from ..features import FeatureSpec
+from ..features import FeatureSpec, is_flat
 from .positions import PositionsHaveValues
 from .probe import build_on_meta
 
@@ -113,7 +113,7 @@ def taps(
             raise ArgumentError("Give depth or encoder_options['out_indices'], not both.")
         return {"out_indices": _sorted_indices(name, given["out_indices"], total)}
     default = _sorted_indices(name, info.out_indices, total)
-    flat = total > 1 and len(set(info.get("reduction", list(range(total))))) == 1
+    flat = is_flat(info.get("reduction", list(range(total))))
     available = total if flat else len(default)
     if depth is not None and not 1 <= depth <= available:
         raise ArgumentError(

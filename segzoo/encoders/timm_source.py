@@ -8,10 +8,11 @@ are found there by trying. timm is imported when the first backbone is asked for
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
@@ -178,7 +179,9 @@ def plan_backbone(
         ArgumentError: A depth or an option that it cannot have.
         EncoderError: timm cannot build or run it.
     """
-    return _plan(full_name(name), depth, image_size, json.dumps(dict(options or {})))
+    plan = _plan(full_name(name), depth, image_size, json.dumps(dict(options or {})))
+    # What timm is given it may change; what is remembered stays.
+    return replace(plan, options=copy.deepcopy(dict(plan.options)))
 
 
 @functools.lru_cache(maxsize=4096)

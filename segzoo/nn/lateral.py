@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .layers import resize
 
 
 class Lateral(nn.Module):
@@ -27,5 +28,4 @@ class Lateral(nn.Module):
         own: Tensor = self.project(skip)
         if below is None:
             return own
-        size = (own.shape[-2], own.shape[-1])
-        return F.interpolate(below, size, mode=self.interpolation) + own
+        return resize(below, (own.shape[-2], own.shape[-1]), mode=self.interpolation) + own

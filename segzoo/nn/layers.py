@@ -3,17 +3,76 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from .graph_capture import in_graph, serves_other_sizes
+
+#: Batch normalisation of every kind that torch has, for ``isinstance`` too.
+BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 #: Normalisation layers by name; ``none`` gives the convolution a bias instead.
 NORMS = ("batch", "group", "instance", "layer", "none")
 #: Attention modules by name.
 ATTENTIONS = ("none", "scse")
 #: Ways to resize a map, by the name that torch gives them.
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
+#: Up to this side torch's ``nearest`` is right. For output ``i`` it takes cell ``i * n / side``,
+#: rounded down, in float32. Where ``side`` is ``n - 1`` or ``2 * n - 1`` that comes as near to the
+#: next whole number as ``1 / side``, and the error is below ``n / 2**23``: so it can be wrong once
+#: ``n * side`` reaches ``2**23`` (and is, from sides of 3227 and 4189 on).
+_RIGHT_IN_FLOAT32 = 2895
+
+
+def resize(x: Tensor, size: tuple[int, int], *, mode: str) -> Tensor:
+    """The map ``(N, C, h, w)`` at ``size`` = (height, width).
+
+    What torch gives, but with the right cells on long sides too. A decoder's target is twice a map,
+    or one less where a side was odd; ``nearest`` is then to repeat each cell, and to leave out the
+    last. From the quotient of the sides torch finds hundreds of wrong cells of 199,999 and none of
+    200,000; so it is told the whole factor.
+
+    Args:
+        mode: One of :data:`INTERPOLATIONS`.
+    """
+    # A graph for any size cannot know which case it will be in. It leaves the cells to its runtime;
+    # ONNX Runtime and OpenVINO find about as many wrong ones as torch.
+    if mode != "nearest" or serves_other_sizes(x) or max(size) <= _RIGHT_IN_FLOAT32:
+        return F.interpolate(x, size, mode=mode)
+    sides = list(zip(x.shape[-2:], size, strict=True))
+    factors = [next((k for k in (1, 2) if side in (k * n - 1, k * n)), None) for n, side in sides]
+    if in_graph():  # other runtimes take a size or factors: make the whole multiple, and cut it
+        whole = [side if k is None else k * n for k, (n, side) in zip(factors, sides, strict=True)]
+        return F.interpolate(x, whole, mode=mode)[..., : size[0], : size[1]]
+    out: Tensor = torch.ops.aten.upsample_nearest2d(x, size, *factors)
+    return out
+
+
+def is_channels_last(module: nn.Module) -> bool:
+    """Whether a module's weights lie as ``.to(memory_format=torch.channels_last)`` puts them.
+
+    The first that can tell decides: a 1x1 kernel lies in both ways at once.
+    """
+    for weight in module.parameters():
+        if weight.ndim == 4:
+            last = weight.is_contiguous(memory_format=torch.channels_last)
+            if last != weight.is_contiguous():
+                return last
+    return False
+
+
+def as_weights_lie(x: Tensor, module: nn.Module) -> Tensor:
+    """The map, copied to lie plane by plane in memory where the module's weights do.
+
+    A convolution with plain weights computes in the layout of its map, and each layout adds up in
+    its own order. With weights in channels last it computes in that, whatever the map's layout is:
+    there a copy would be for nothing.
+    """
+    if isinstance(x, fx.Proxy) or is_channels_last(module):
+        return x
+    return x.contiguous()
 
 
 class InstanceNorm2d(nn.Module):

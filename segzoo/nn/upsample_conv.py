@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._compat import may_have_hooks
 from .graph_capture import serves_other_sizes
 
 #: Ways to resize that repeat each cell in a 2x2 square where a map becomes twice as large.
@@ -86,8 +87,4 @@ def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     What others put in its place or add to it (adapters, parametrizations, hooks, quantization)
     would be passed over if its weights were used without calling it.
     """
-    hooks = (
-        *(module._forward_pre_hooks, module._forward_hooks),
-        *(module._backward_pre_hooks, module._backward_hooks),
-    )
-    return type(module) is kind and not any(hooks)
+    return type(module) is kind and not may_have_hooks(module)

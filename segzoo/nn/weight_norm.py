@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._compat import weight_norm
+
 
 class ReparametrizedConv(nn.Module):
     """A convolution of stride 1 that keeps the size, in one dimension or two."""
@@ -50,7 +52,7 @@ class WeightNormConv(ReparametrizedConv):
 
     def kernel(self) -> Tensor:
         """See the base class."""
-        return torch._weight_norm(self.direction, self.magnitude, 0)
+        return weight_norm(self.direction, self.magnitude)
 
 
 class SpectralNormConv(ReparametrizedConv):

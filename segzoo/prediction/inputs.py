@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders import Encoder
-from ..errors import InputError
+from ..errors import InputError, warn
 
 
 def check_batch(image: Tensor, in_channels: int) -> None:
@@ -34,15 +33,29 @@ def check_batch(image: Tensor, in_channels: int) -> None:
         raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
 
 
+def explain_precision(error: RuntimeError, image: Tensor, model: nn.Module) -> None:
+    """Raise for an image whose precision torch could not compute with, if that is what failed.
+
+    Only afterwards: an encoder may well convert its images, autocast does, and of a model that is
+    sharded the parameters do not tell what it computes in.
+    """
+    weights = [item.dtype for item in model.parameters() if item.is_floating_point()]
+    if weights and image.dtype not in weights and "type" in str(error):
+        raise InputError(
+            f"The image is {image.dtype}, the model's weights are {weights[0]}, and torch does not "
+            f"compute with both. Convert one of them: image.to({weights[0]}), or "
+            f"model.to({image.dtype})."
+        ) from error
+
+
 def warn_if_resized(image: Tensor, encoder: Encoder) -> None:
     """One warning where an encoder takes only one size, and this image has another."""
     rule = encoder.size_rule
     if rule.fixed and not torch.compiler.is_compiling() and not rule.pads(image):
-        warnings.warn(
+        warn(
             f"{encoder.name} takes {rule.fixed[0]}x{rule.fixed[1]} images only, so others "
             "are resized on the way in and the logits on the way out. For full resolution "
-            "build the model with image_size=(height, width), or choose another encoder.",
-            stacklevel=5,
+            "build the model with image_size=(height, width), or choose another encoder."
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ..config import ConfiguredModel
 from ..encoders import Encoder, build_on_meta
 from ..encoders.pyramid import Pyramid
-from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError
+from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError, warn
 from ..features import FeatureSpec
 from ..files import hub
 from ..registry import build
@@ -210,7 +209,7 @@ def _load(files: hub.ModelFiles, check_finite: bool) -> ConfiguredModel:
         except safetensors_file.ReplacedError as error:
             replaced = error
             continue
-        if _computed_buffers(model, expected, files.weights):
+        if _computed_buffers(model, expected, files.weights, header.size):
             model = build(description.architecture, description.config)
         model.load_state_dict(tensors, assign=True)
         model.base_model = description.base_model
@@ -234,8 +233,15 @@ def _on_meta(description: Description) -> ConfiguredModel:
         raise ConfigError(f"The config describes a model that cannot be built: {error}") from error
 
 
-def _computed_buffers(model: nn.Module, expected: Mapping[str, Tensor], path: Path) -> bool:
+def _computed_buffers(
+    model: nn.Module, expected: Mapping[str, Tensor], path: Path, size: int
+) -> bool:
     """Whether the model has buffers that are not saved: only a real build gives their values.
+
+    Args:
+        expected: What is saved.
+        path: The weights file, for the message.
+        size: Its size in bytes.
 
     Raises:
         WeightsError: They would take more memory than such buffers do.
@@ -245,7 +251,7 @@ def _computed_buffers(model: nn.Module, expected: Mapping[str, Tensor], path: Pa
         for name, buffer in model.named_buffers()
         if name not in expected
     ]
-    limit = _BUFFER_BYTES + _BUFFER_SHARE * path.stat().st_size
+    limit = _BUFFER_BYTES + _BUFFER_SHARE * size
     if sum(sizes) > limit:
         raise WeightsError(
             f"{path}: the model would compute {sum(sizes)} bytes of tables on top of its weights, "
@@ -288,10 +294,9 @@ def _keeper(card: ModelCard | None, where: str) -> Any:
         if card is None:
             return False
         if not is_untouched(existing):
-            warnings.warn(
+            warn(
                 f"The model card of {where} was written or edited by hand and is kept; the card "
-                "given was not used.",
-                stacklevel=2,
+                "given was not used."
             )
             return False
         return True

@@ -26,11 +26,18 @@ from ..._version import __version__
 from ...architectures.base import SegmentationModel
 from ...config import MAX_SIDE
 from ...encoders import SizeRule
-from ...errors import ArgumentError, ExportError, MissingPackageError, SegzooError, StorageError
+from ...errors import (
+    ArgumentError,
+    ExportError,
+    MissingPackageError,
+    SegzooError,
+    StorageError,
+    warn,
+)
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
 from ..optimize.rewrite_decoder import rewrite_decoder
-from ..optimize.trace import Body, trace
+from ..optimize.trace import RECORDING, Body, trace
 from .formats import AXES, FORMATS, INPUT, Format, load_package
 
 #: Largest difference of a file's logits from the model's, as a part of the largest logit.
@@ -94,11 +101,11 @@ def export(
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
-    with _explained("record the model's graph"):
+    with RECORDING, _explained("record the model's graph"):
         graph = _Static(plain, example, dynamic) if optimized else plain
         program = _record(graph, example, dynamic)
     with _in_place(target) as temporary:
-        with _explained(f"write the graph as {target.suffix}"):
+        with RECORDING, _explained(f"write the graph as {target.suffix}"):
             kind.write(program, temporary, describe(plain, None if dynamic else example))
         _compare(plain, temporary, kind, example, dynamic)
     return target
@@ -224,7 +231,7 @@ def _compare(
     try:
         load_package(kind.runtime)
     except MissingPackageError as error:
-        warnings.warn(f"The file was not compared with the model: {error}", stacklevel=3)
+        warn(f"The file was not compared with the model: {error}")
         return
     images = [example]
     if dynamic:

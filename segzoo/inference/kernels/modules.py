@@ -235,13 +235,6 @@ class ConvReluHead(MapKernel):
         self.register_buffer("head_weight", pack_taps(head_weight.detach()), persistent=False)
         self.register_buffer("head_bias", _packed_bias(head_weight, head_bias), persistent=False)
 
-    @classmethod
-    def from_convs(cls, conv: nn.Conv2d, head: nn.Conv2d) -> Self:
-        """From two 3x3 convolutions with stride 1 and padding 1."""
-        _check_conv(conv)
-        _check_conv(head)
-        return cls(conv.weight, conv.bias, head.weight, head.bias)
-
     @property
     def widths(self) -> tuple[int, ...]:
         """``(in_channels, channels, classes)``."""

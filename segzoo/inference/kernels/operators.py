@@ -84,7 +84,7 @@ def _run_conv(
 
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
     # A kernel never touches the pointer of a map without channels; it gets one that exists.
-    with torch.cuda.device_of(out):
+    with torch.cuda.device_of(out), tuning.LAUNCHING:
         tuning.conv()[grid](
             out,
             bias if small is None else _channels_last(small),
@@ -144,7 +144,7 @@ def _conv3x3_head(
     largest = max(tile.height * tile.width for tile in tuning.HEAD_TILES)
     scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
     options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
-    with torch.cuda.device_of(out):
+    with torch.cuda.device_of(out), tuning.LAUNCHING:
         tuning.head()[(programs,)](
             out,
             _channels_last(x),

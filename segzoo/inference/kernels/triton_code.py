@@ -24,6 +24,8 @@ def _product(total, tile, matrix, PRECISION: tl.constexpr):
         # Triton's interpreter multiplies bfloat16 as if its bits were an integer.
         total = tl.dot(tile.to(tl.float32), matrix.to(tl.float32), total)
     else:
+        # The sum is passed in, not added afterwards: tensor cores accumulate in place, and a
+        # separate addition would need the registers of a second tile.
         total = tl.dot(tile, matrix, total, input_precision=PRECISION)
     return total
 
@@ -55,10 +57,12 @@ def _products(
 
 @triton.jit
 def _load(image, y, x, height, width, channels, CHANNELS: tl.constexpr, PADDED: tl.constexpr):
-    """A tile of the map, zero beyond its edges."""
+    """A tile of the map, zero beyond its edges: the convolution's padding costs no branch."""
     mask = ((y >= 0) & (y < height) & (x >= 0) & (x < width))[:, None]
     if CHANNELS < PADDED:
         mask = mask & (channels < CHANNELS)[None, :]
+    # 32 bits are enough within one image, and cost half the registers of 64: the caller has added
+    # the image's own offset, in 64 bits, to the pointer.
     at = ((y * width + x) * CHANNELS)[:, None] + channels[None, :]
     return tl.load(image + at, mask=mask, other=0.0)
 
@@ -111,7 +115,9 @@ def _accumulate(
     it is zero. ``TAPS`` is 2 for a map that is doubled, 3 for one of the output's resolution. The
     tiles of the next row are asked for before those of this one are used.
     """
+    # Offset from one tap's matrix (channels in, channels out) to the next.
     SIZE: tl.constexpr = PADDED * OUTS
+    # The summed dimension of a product has at least 16 entries, which divide every padded width.
     BLOCK: tl.constexpr = DEPTH if PADDED % DEPTH == 0 else 16
     for start in range(0, PADDED, BLOCK):
         channels = start + tl.arange(0, BLOCK)
@@ -119,6 +125,8 @@ def _accumulate(
         next0, next1, next2, next3 = _load_row(
             image, row, column, height, width, channels, CHANNELS, PADDED, TAPS
         )
+        # One shift more than taps: the lower phases look one row further down than the upper ones.
+        # Unrolled, because which phase uses which tile has to be known when it is compiled.
         for shift in tl.static_range(TAPS + 1):
             tile0, tile1, tile2, tile3 = next0, next1, next2, next3
             if shift < TAPS:
@@ -148,6 +156,7 @@ def _store(
     image, total, bias, y, x, height, width, kept, outs, CHANNELS: tl.constexpr, RELU: tl.constexpr
 ):
     """One phase's pixels to the output, those inside the image."""
+    # Odd images: the last cell of a row or column has phases outside.
     mask = kept & (y < height) & (x < width)
     at = ((y * width + x) * CHANNELS)[:, None] + outs[None, :]
     total = _activated(total, bias, RELU).to(image.dtype.element_ty)
@@ -197,14 +206,18 @@ def conv_kernel(
     outs = program % (OUTS // BLOCK) * BLOCK + tl.arange(0, BLOCK)
     tiles_y = tl.cdiv(height, 2 * TILE_H)
     tiles_x = tl.cdiv(width, 2 * TILE_W)
+    # In 64 bits, as the pointers that it moves: a batch may hold more than 2^31 values.
     image = (tile // (tiles_y * tiles_x)).to(tl.int64)
     cell = tl.arange(0, TILE_H * TILE_W)
     y = tile // tiles_x % tiles_y * TILE_H + cell // TILE_W
     x = tile % tiles_x * TILE_W + cell % TILE_W
 
+    # In float32 whatever the maps are: a sum over 9 x channels products in bfloat16 loses them all.
     zeros = tl.zeros((TILE_H * TILE_W, BLOCK), tl.float32)
     sum00, sum01, sum10, sum11 = zeros, zeros, zeros, zeros
     if SMALL > 0:
+        # A cell of the output is one pixel of the small map; with padding its phases look at that
+        # pixel and at its neighbours, so the first shift lies one pixel up and to the left.
         small_height = height // 2
         small_width = width // 2
         # fmt: off
@@ -226,6 +239,7 @@ def conv_kernel(
         # fmt: on
     own = out + image * (height * width * CHANNELS)
     added = tl.load(bias + outs).to(tl.float32)
+    # The head's kernel keeps some cells only; here every cell is this program's to write.
     all_kept = cell >= 0
     y = 2 * y
     x = 2 * x
@@ -265,6 +279,8 @@ def head_kernel(
     border, so tiles overlap by two. The scratch holds one tile for each program, whatever the size
     of the image, and is written again and again while it is in the L2 cache.
     """
+    # As many programs as run at once, each with its piece of scratch: one program for each tile
+    # would need scratch for all of them, and the map between would be written to memory after all.
     program = tl.program_id(0)
     own = scratch + program.to(tl.int64) * (4 * TILE_H * TILE_W * MIDDLE)
     tiles_y = tl.cdiv(height, 2 * TILE_H - 2)

@@ -6,6 +6,7 @@ Imports Triton, so it is imported when a kernel is first asked for.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ INTERPRETED = not any(
     isinstance(function, triton.JITFunction)
     for function in (triton_code.conv_kernel, triton.language.cdiv)
 )
+#: Held while a kernel is launched: a tuner keeps the arguments of the launch that it is tuning for.
+LAUNCHING = threading.Lock()
 
 
 class Tile(NamedTuple):

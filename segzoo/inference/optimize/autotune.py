@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -28,8 +29,11 @@ Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
 #: How far two ways may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 _ROUNDS = 5
-#: What was found before, by everything that it may depend on.
+#: What was found before, by everything that it may depend on; the latest used last.
 _FOUND: dict[tuple[Any, ...], str] = {}
+#: Of these no more are kept: a process may see images of ever new sizes.
+_MOST = 1024
+_FINDING = threading.Lock()
 
 
 def choose(body: nn.Module, image: Tensor, *, timed: bool, compiled: bool = False) -> None:
@@ -90,9 +94,7 @@ class _Chooser:
         if len(setters) == 1:
             return next(iter(setters))
         key = (*self._circumstances(inputs), *setters, *step.signature())
-        if key not in _FOUND:
-            _FOUND[key] = self._compare(step, inputs, setters)
-        return _FOUND[key]
+        return _remembered(key, lambda: self._compare(step, inputs, setters))
 
     def _compare(
         self, step: Step, inputs: tuple[Any, ...], setters: Mapping[str, Callable[[Step], None]]
@@ -124,6 +126,20 @@ class _Chooser:
         tensors = [item for item in inputs if isinstance(item, Tensor)]
         layouts = [(tuple(item.shape), item.stride(), item.dtype) for item in tensors]
         return (name, torch.get_num_threads(), self.timed, self.compiled, *layouts)
+
+
+def _remembered(key: tuple[Any, ...], find: Callable[[], str]) -> str:
+    """What was found for a key, by ``find`` where it was not before."""
+    with _FINDING:
+        if key in _FOUND:
+            _FOUND[key] = _FOUND.pop(key)
+            return _FOUND[key]
+    found = find()  # takes its time: other threads do not wait for that
+    with _FINDING:
+        _FOUND[key] = found
+        while len(_FOUND) > _MOST:
+            del _FOUND[next(iter(_FOUND))]
+    return found
 
 
 def _using(name: str, x: Tensor) -> Callable[[Step], None]:

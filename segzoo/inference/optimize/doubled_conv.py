@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.layers import resize
 from ...nn.upsample_conv import doubled_kernel, doubles
 from ..kernels import DoubleConcatConv, usable
 from .fused_conv import ACTIVATIONS, TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
@@ -52,7 +52,7 @@ class DoubledConv(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Maps ``(N, in_channels, h, w)`` and ``(N, C, *size)`` or None -> ``(N, out, *size)``."""
         if self.way == "plain" or not doubles(x, size, self.mode):
-            x = F.interpolate(x, size, mode=self.mode)
+            x = resize(x, size, mode=self.mode)
             return self._run("plain", x if skip is None else torch.cat([x, skip], dim=1))
         if self.way == "triton":
             return run_kernel(self._triton[0], x, skip)
@@ -60,7 +60,7 @@ class DoubledConv(nn.Module):
             out = self._winograd(x) if skip is None else self._winograd(x, skip)
             return ACTIVATIONS[self.plain.act](out)
         if self.way == "split":
-            x = F.interpolate(x, size, mode=self.mode)
+            x = resize(x, size, mode=self.mode)
         x = self._run("split" if self.way == "split" else "transposed", x)
         return x if skip is None else self._run("beside", skip, x)
 

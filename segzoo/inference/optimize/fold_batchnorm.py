@@ -12,8 +12,8 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...nn.layers import BatchNorm
 from .trace import simplify
 
 
@@ -31,10 +31,10 @@ def fold_batchnorm(graph: fx.GraphModule) -> int:
     folded = 0
     for node in list(graph.graph.nodes):
         norm = _module(graph, node)
-        before = node.args[0] if isinstance(norm, _BatchNorm) else None
+        before = node.args[0] if isinstance(norm, BatchNorm) else None
         conv = _module(graph, before)
         if (
-            not isinstance(norm, _BatchNorm)
+            not isinstance(norm, BatchNorm)
             or not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
             or not isinstance(before, fx.Node)
             or len(before.users) > 1
@@ -57,7 +57,7 @@ def _module(graph: fx.GraphModule, node: object) -> nn.Module | None:
     return None
 
 
-def _folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn.Module:
+def _folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: BatchNorm) -> nn.Module:
     """A copy of the convolution that does the normalisation as well."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -82,7 +82,7 @@ def _folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm) -> nn.Module
     return folded
 
 
-def _rest(norm: _BatchNorm) -> nn.Module | None:
+def _rest(norm: BatchNorm) -> nn.Module | None:
     """What a batch norm does besides normalising: nothing, or its own activation; None: unknown."""
     if norm.running_mean is None or norm.running_var is None:
         return None

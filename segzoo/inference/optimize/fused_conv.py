@@ -12,12 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..._compat import (
+    convolve,
+    convolve_and_add,
+    convolve_transposed,
+    fuses_on_cpu,
+    packed_transposed,
+)
 from ...errors import OptimizationError
 from ..kernels import ConvRelu, Kernel, self_check, usable
 from .few_outputs import FewOutputs
@@ -165,13 +172,14 @@ class FusedConv(nn.Module):
         plain = g == Geometry() and self.weight.shape[2:] == (3, 3)
         if plain and not self.adds and self.act in TRITON_ACTIVATIONS:
             names += ["triton"] if usable(x.device, x.dtype) is None else []
-        if x.device.type == "cpu" and torch._C._has_mkldnn and not (g.transposed and self.adds):
-            names.append("onednn")
+        onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        if onednn and not (g.transposed and self.adds):
+            names += ["onednn"] if fuses_on_cpu() else []
             if plain and pays(self.weight, x):
                 names.append("winograd")
             if plain and len(self.weight) <= _FEW:
                 names.append("squares")
-        if x.device.type == "cuda" and torch._C._has_cudnn:
+        if x.device.type == "cuda" and torch.backends.cudnn.is_available():
             names += ["cudnn"] if self.act == "relu" and not g.transposed else []
         return names
 
@@ -183,32 +191,28 @@ class FusedConv(nn.Module):
         """The weight in the order that oneDNN wants for inputs like ``x``."""
         g, size = self.geometry, list(x.shape)
         if g.transposed:
-            packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+            return packed_transposed(
                 self.weight.contiguous(), g.padding, (0, 0), g.stride, g.dilation, g.groups, size
             )
-            return packed
-        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own hints lag behind it
-        packed = reorder(self.weight.to_mkldnn(), g.padding, g.stride, g.dilation, g.groups, size)
+        reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
+        packed: Tensor = reorder(
+            self.weight.to_mkldnn(), g.padding, g.stride, g.dilation, g.groups, size
+        )
         return packed
 
     def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
-        g, ops = self.geometry, torch.ops.mkldnn
+        g = self.geometry
         place = (g.stride, g.dilation, g.groups)
-        out: Tensor
         if g.transposed:
-            out = ops._convolution_transpose_pointwise(
+            return convolve_transposed(
                 x, self._packed, self.bias, g.padding, (0, 0), *place, self.act, [], ""
             )
-        elif other is None:
-            out = ops._convolution_pointwise(
-                x, self._packed, self.bias, g.padding, *place, self.act, [], ""
-            )
-        else:
-            act = None if self.act == "none" else self.act
-            out = ops._convolution_pointwise.binary(
-                x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], ""
-            )
-        return out
+        if other is None:
+            return convolve(x, self._packed, self.bias, g.padding, *place, self.act, [], "")
+        act = None if self.act == "none" else self.act
+        return convolve_and_add(
+            x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], ""
+        )
 
     def _cudnn(self, x: Tensor, other: Tensor | None) -> Tensor:
         g, aten = self.geometry, torch.ops.aten

@@ -14,13 +14,14 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, fx, nn
 
 from ... import checks
+from ..._compat import hooks_of
 from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
 from ...prediction.inputs import check_batch
 from ...timing import in_turn
 from ..kernels import usable
 from .autotune import choose
-from .backends import BACKENDS, make_backend
+from .backends import BACKENDS, make_backend, ordinary
 from .doubled_conv import DoubledConv
 from .fold_batchnorm import fold_batchnorm
 from .fuse_epilogues import fuse_epilogues
@@ -28,7 +29,7 @@ from .fuse_head import HeadedConv, join_head
 from .fused_conv import FusedConv
 from .optimized_model import OptimizedModel, PassReport
 from .rewrite_decoder import rewrite_decoder
-from .trace import Body, collects_maps, hooks_of, is_opaque, trace
+from .trace import Body, collects_maps, is_opaque, trace
 from .verify import Judge, Run
 
 #: What an optimised model is tuned for where no example is given.
@@ -88,8 +89,9 @@ def optimize(
     check_batch(example, model.in_channels)
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
-    with torch.inference_mode():
-        return _Optimizer(model, example, dtype, channels_last).run(backend, tolerance)
+    # Tensors of inference mode could be used in no training, not even as constants.
+    with torch.inference_mode(False), torch.no_grad():
+        return _Optimizer(model, ordinary(example), dtype, channels_last).run(backend, tolerance)
 
 
 class _Optimizer:
@@ -253,7 +255,7 @@ def _check_model(model: object) -> None:
             f"optimize takes a segzoo model, got {type(model).__name__}. "
             "segzoo.convert brings over models of other libraries."
         )
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ArgumentError("The model is in training mode; call model.eval() first.")
     for name, module in model.named_modules():
         if not all(collects_maps(hook) for hooks in hooks_of(module) for hook in hooks.values()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from ..._compat import refuse_moves
 from ...architectures.base import SegmentationModel
 from ...config import Configured
 from ...errors import ArgumentError, InputError
@@ -63,7 +64,7 @@ class OptimizedModel(Configured, nn.Module):
         self._run = run
         super().train(False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
@@ -80,7 +81,7 @@ class OptimizedModel(Configured, nn.Module):
         fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
         return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, image: Tensor) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
         return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))
@@ -106,7 +107,7 @@ class OptimizedModel(Configured, nn.Module):
             )
         return self
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OptimizedModel:
+    def _refuse_to_move(self, *_: object, **__: object) -> NoReturn:
         raise ArgumentError(
             f"An optimised model is made for its device and precision ({self.device}, "
             f"{self.dtype}). Move or cast the model that it was made from, and optimise it again."
@@ -118,3 +119,6 @@ class OptimizedModel(Configured, nn.Module):
             "machine. Save the model that it was made from (model.save_pretrained), or export it "
             "(segzoo.export)."
         )
+
+
+refuse_moves(OptimizedModel, OptimizedModel._refuse_to_move)

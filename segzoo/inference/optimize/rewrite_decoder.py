@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from ...nn.layers import resize
 from ...nn.upsample_conv import DOUBLING
 from .doubled_conv import DoubledConv
 from .fuse_epilogues import activation, only_user, replace_step
@@ -42,14 +43,14 @@ def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) ->
         found = _match(graph, node)
         if found is None:
             continue
-        resize, skip, conv = found
+        resized, skip, conv = found
         following = only_user(node)
         act = activation(graph, following)
         last = following if act is not None and following is not None else node
-        x, size = resize.args[0], resize.kwargs["size"]
-        channels = resize.meta["tensor_meta"].shape[1]
+        x, size = resized.args[0], _target(resized)
+        channels = resized.meta["tensor_meta"].shape[1]
         fused = FusedConv(conv.weight, conv.bias, Geometry(), act=act or "none")
-        module = DoubledConv(fused, channels, mode=str(resize.kwargs["mode"]))
+        module = DoubledConv(fused, channels, mode=str(resized.kwargs["mode"]))
         replace_step(graph, node, last, module, (x, skip, size))
         replaced += 1
     simplify(graph)
@@ -76,8 +77,11 @@ def _match(
         source, skip = parts
         if len(source.users) > 1:
             return None
-    if source.target is not F.interpolate or source.kwargs.get("mode") not in DOUBLING:
+    if source.target not in (resize, F.interpolate) or source.kwargs.get("mode") not in DOUBLING:
         return None
-    if not source.kwargs.get("size"):
-        return None
-    return source, skip, conv
+    return (source, skip, conv) if _target(source) else None
+
+
+def _target(resized: fx.Node) -> Any:
+    """The size that a step resizes to, if that is what it was given."""
+    return resized.args[1] if resized.target is resize else resized.kwargs.get("size")

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import collections
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.models._features import FeatureHooks
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..._compat import collect_in, collector, hooks_of
 from ...architectures.base import SegmentationModel
 from ...encoders import Encoder
+from ...nn.layers import BatchNorm, resize
+from ...nn.sharing import collects_by_hooks
 
+#: While torch.fx records, it changes how every module of the process is called: one at a time.
+RECORDING = threading.RLock()
 #: Of these a pass wants the module, not what it calls.
-_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, _BatchNorm)
+_WHOLE = (nn.Conv2d, nn.ConvTranspose2d, BatchNorm)
 
 
 class Decode(nn.Module):
@@ -74,11 +78,15 @@ def trace(model: SegmentationModel, image: Tensor) -> Body:
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     encoder, decode = model.encoder, Decode(model)
-    maps = encoder(image)
+    encoder.lays_out = False
+    # A graph leaves the layout of maps to who runs it; a decoder does not change this one either.
+    maps = [item.contiguous() for item in encoder(image)]
     # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
     traced = trace_module(copy.deepcopy(encoder.backbone))
     if _agree(traced, encoder.backbone, image):
         encoder.backbone = traced
+        if not collects_by_hooks(traced):
+            encoder.one_at_a_time = None
     graph = trace_module(decode)
     return Body(encoder, graph if _agree(graph, decode, maps, image) else decode)
 
@@ -95,11 +103,13 @@ def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
 def trace_module(module: nn.Module) -> nn.Module:
     """The module as a graph of its own submodules, or itself where its forward cannot be traced."""
     tracer = _Tracer()
-    for value in [value for part in module.modules() for value in vars(part).values()]:
-        if isinstance(value, FeatureHooks):
-            value._feature_outputs = _OnePlace()
+    for part in module.modules():
+        for owner in [collector(hook) for hooks in hooks_of(part) for hook in hooks.values()]:
+            if owner is not None:
+                collect_in(owner, _OnePlace())
     try:
-        graph = tracer.trace(module)
+        with RECORDING:
+            graph = tracer.trace(module)
     except Exception:  # a forward may fail in any way on stand-ins for tensors
         return module
     traced = fx.GraphModule(tracer.root, graph)
@@ -111,15 +121,9 @@ def trace_module(module: nn.Module) -> nn.Module:
     return traced.eval()
 
 
-def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
-    """What is called before and after the module itself."""
-    return module._forward_pre_hooks, module._forward_hooks, module._backward_hooks
-
-
 def collects_maps(hook: Any) -> bool:
     """Whether one of timm's backbones collects its maps by that hook."""
-    owner = getattr(getattr(hook, "func", hook), "__self__", None)
-    return isinstance(owner, FeatureHooks)
+    return collector(hook) is not None
 
 
 class _OnePlace(collections.defaultdict[Any, Any]):
@@ -153,7 +157,22 @@ def is_opaque(step: nn.Module) -> bool:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module that lets it; convolutions and batch norms of any kind stay whole."""
+    """Looks into every module that lets it; convolutions and batch norms of any kind stay whole.
+
+    Modules that other threads call meanwhile come here as well, and run as ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(resize,))  # one step: what it does depends on sizes
+        self._thread = threading.get_ident()
+
+    def _is_ours(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if not self._is_ours():
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
@@ -165,6 +184,8 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        if not self._is_ours():
+            return forward(*args, **kwargs)
         name = self.path_of_module(m)
         if not self.is_leaf_module(m, name):
             known = set(self.graph.nodes)
@@ -173,9 +194,10 @@ class _Tracer(fx.Tracer):
             except Exception:
                 for node in [node for node in reversed(self.graph.nodes) if node not in known]:
                     self.graph.erase_node(node)
-        for hook in filter(collects_maps, m._forward_pre_hooks.values()):
+        before, after, *_ = hooks_of(m)
+        for hook in filter(collects_maps, before.values()):
             hook(m, args)
         made = self.create_proxy("call_module", name, args, kwargs)
-        for hook in filter(collects_maps, m._forward_hooks.values()):
+        for hook in filter(collects_maps, after.values()):
             hook(m, args, made)
         return made

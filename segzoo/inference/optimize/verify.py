@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,6 +21,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 #: How much larger than the plain model's its error may be, where that is the measure. Both are sums
 #: of the same roundings in another order; a model that magnifies them magnifies their luck, too.
 _RATIO_CAST, _RATIO_SAME = 1.2, 4.0
+#: What :func:`exactly` sets is the process's: the second of two would put back the first one's.
+_EXACT = threading.RLock()
 
 
 class Judge:
@@ -90,9 +93,10 @@ def plain(model: SegmentationModel, image: Tensor) -> Tensor:
 def exactly() -> Iterator[None]:
     """Without TF32, which would hide an error behind its own."""
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+    with _EXACT:
+        before = matmul.allow_tf32, convolution.allow_tf32
+        matmul.allow_tf32 = convolution.allow_tf32 = False
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, convolution.allow_tf32 = before

@@ -17,12 +17,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..._compat import convolve, fuses_on_cpu
 from ...features import ceil_div
 from .toom_cook import transforms
 
@@ -42,7 +42,7 @@ _MANY = 128
 
 def pays(weight: Tensor, x: Tensor) -> bool:
     """Whether it can compute a convolution of that map, and may be the fastest to do so."""
-    able = x.device.type == "cpu" and torch._C._has_mkldnn and x.dtype is torch.float32
+    able = x.device.type == "cpu" and x.dtype is torch.float32 and fuses_on_cpu()
     return able and min(weight.shape[:2]) >= _MANY
 
 
@@ -168,7 +168,7 @@ class Winograd:
         ]
         joined = cells[0] if len(cells) == 1 else torch.cat(cells, dim=-1)
         count, once, no = len(joined), (1, 1), (0, 0)
-        sums = torch.ops.mkldnn._convolution_pointwise(
+        sums = convolve(
             joined.view(1, count, 1, -1).permute(0, 3, 1, 2),
             *(self._filters, None, no, once, once, _IN**2, "none", [], ""),
         )
@@ -199,7 +199,7 @@ def _packed(filters: Tensor, count: int) -> Tensor:
     """
     groups, _, channels = filters.shape
     filters = filters.flatten(0, 1)[..., None, None]
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # torch's own hints lag behind it
+    reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
     size = [1, groups * channels, count, 1]
     packed: Tensor = reorder(filters.to_mkldnn(), (0, 0), (1, 1), (1, 1), groups, size)
     return packed

@@ -1,8 +1,8 @@
 """Images per second of whole models, beside the rivals' at their best.
 
-    python -m benchmarks.throughput                 # within nine minutes
-    python -m benchmarks.throughput --full --minutes 120
-    python -m benchmarks.throughput --cpu           # on the CPU, although there is a GPU
+    python -m benchmarks.throughput.run                 # within nine minutes
+    python -m benchmarks.throughput.run --full --minutes 120
+    python -m benchmarks.throughput.run --cpu           # on the CPU, although there is a GPU
 
 Every implementation has the same weights, is compared with float64 before it is timed, and takes
 turns with the others. What is timed is a call of the whole model; the images are on its device.
@@ -30,9 +30,9 @@ from typing import Any
 
 import torch
 
-from .common import RESULTS, environment
-from .throughput_report import plot, report
-from .throughput_settings import CPU, CPU_FULL, GPU, GPU_FULL, PRECISIONS, TASKS, Setting
+from ..common import RESULTS, environment
+from .report import plot, report
+from .settings import CPU, CPU_FULL, GPU, GPU_FULL, PRECISIONS, TASKS, Setting
 
 IMAGES = RESULTS.parents[1] / "docs" / "images"
 #: Seconds after the end of its time at which a process is stopped from outside.
@@ -100,7 +100,7 @@ def _child(
             "options": dict(options),
             "settings": [(i, setting.as_json()) for i, setting in group],
         }
-        command = [sys.executable, "-m", "benchmarks.throughput_child"]
+        command = [sys.executable, "-m", "benchmarks.throughput.child"]
         try:
             subprocess.run(
                 command,

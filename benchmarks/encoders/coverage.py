@@ -1,8 +1,8 @@
 """Which of timm's architectures work as an encoder: ours and smp's ``tu-`` side by side.
 
-    python -m benchmarks.coverage                   every architecture, resumes where it stopped
-    python -m benchmarks.coverage --sample 150      evenly spread over the list
-    python -m benchmarks.coverage --real            one small model of each module, real tensors
+    python -m benchmarks.encoders.coverage                 all of them, goes on where it stopped
+    python -m benchmarks.encoders.coverage --sample 150    evenly spread over the list
+    python -m benchmarks.encoders.coverage --real          a small one of each module, real tensors
 
 Each model is tried in a process of its own with a time and a memory limit: built without any
 option, run at three sizes in eval mode and, ours, in training mode with a backward pass. Without
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import segzoo
 from benchmarks.common import write_result
-from benchmarks.families import smallest
+from benchmarks.encoders.families import smallest
 from benchmarks.isolated import in_process
 from segzoo.encoders.positions import PositionsHaveValues
 from segzoo.encoders.timm_meta import meta_backbone

@@ -1,6 +1,6 @@
 """What it costs that the Unet takes any backbone, against one written by hand for its backbone.
 
-    python -m benchmarks.genericity
+    python -m benchmarks.encoders.genericity
 
 The forward: the library's model beside a U-Net in plain torch on timm's own feature extractor, with
 the same weights; the logits are compared first. The building: fresh processes in turn, in which

@@ -1,6 +1,6 @@
 """The Unet against segmentation_models_pytorch, on the same weights.
 
-    python -m benchmarks.parity
+    python -m benchmarks.parity.smp
 
 Random weights and BatchNorm statistics are renamed from smp's model into ours. In float32 the
 logits are compared bit for bit in eval mode; in float64 the gradients and running statistics are

@@ -1,4 +1,4 @@
-"""A record of ``benchmarks.throughput`` as Markdown and as a picture."""
+"""A record of ``benchmarks.throughput.run`` as Markdown and as a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .throughput_settings import from_json
+from .settings import from_json
 
 #: Okabe and Ito's colours, which colour-blind people tell apart: ours, and the rival's.
 _BLUE, _ORANGE = "#0072B2", "#E69F00"

@@ -1,4 +1,4 @@
-"""What ``benchmarks.throughput`` measures: settings, in the order of what matters most."""
+"""What ``benchmarks.throughput.run`` measures: settings, in the order of what matters most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to run a model that ``benchmarks.throughput`` compares, each a small named entry.
+"""The ways to run a model that ``benchmarks.throughput.run`` compares, each a small named entry.
 
 One that cannot be built on a machine (a package is missing, a device cannot) raises, and what it
 raised is recorded.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import segzoo
 from segzoo.bench import DTYPES, as_called, copied, eager, optimized
 
-from .throughput_settings import PRECISIONS, Setting
+from .settings import PRECISIONS, Setting
 
 #: Inductor's switch behind TORCHINDUCTOR_LOOP_REINDEXING_AFTER_FUSION=0.
 NO_REINDEXING = {"loop_reindexing_after_fusion": False}

@@ -1,13 +1,13 @@
 """What each part of the reference model takes, beside the least that it could take on this device.
 
-    python -m benchmarks.achieved            on the GPU, or the CPU where there is none
-    python -m benchmarks.achieved --cpu
+    python -m benchmarks.throughput.achieved            on the GPU, or the CPU where there is none
+    python -m benchmarks.throughput.achieved --cpu
 
 The plain model and the optimised one run as graphs, round by round in turn, and the time of each
 step goes to its part. Every step waits for the one before, so that the parts of a GPU add up to
-more than the whole takes. The floor is that of :mod:`benchmarks.roofline`, the longer of computing
-the plain model's FLOPs and moving the bytes of its block-fused account, at what this run measures
-of the device.
+more than the whole takes. The floor is that of :mod:`benchmarks.throughput.roofline`, the longer of
+computing the plain model's FLOPs and moving the bytes of its block-fused account, at what this run
+measures of the device.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, fx, nn
 
 import segzoo
-from benchmarks import roofline
-from benchmarks.ceilings import ceilings
 from benchmarks.common import randomise, summary, write_result
+from benchmarks.throughput import roofline
+from benchmarks.throughput.ceilings import ceilings
 from segzoo.inference.optimize.trace import Body, trace
 from segzoo.timing import synchronise
 

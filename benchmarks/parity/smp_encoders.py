@@ -1,11 +1,11 @@
 """Which encoders of segmentation_models_pytorch come over, and whether the logits are the same.
 
-    python -m benchmarks.smp_conversion
+    python -m benchmarks.parity.smp_encoders
 
 Every encoder of smp's own, and the smallest architecture of every timm module on which smp can
-build a Unet. Weights and statistics are random; logits are compared in float32, bit for bit, and in
-float64. Where an encoder's maps lie in memory channels last, smp copies them on the way through its
-decoder and we do not: the same sums in another order, so there bits differ and float64 tells.
+build a Unet. Weights and statistics are random; logits are compared in float32, bit for bit, and
+where bits differ in float64 too. Noted is whose maps lie in memory channels last, because there the
+order of sums could be another one.
 """
 
 from __future__ import annotations

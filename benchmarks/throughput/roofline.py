@@ -1,6 +1,6 @@
 """What a model must compute and move at least: a model of the work, nothing that was timed.
 
-    python -m benchmarks.roofline [--gb-s 4300 --tflop-s 790]
+    python -m benchmarks.throughput.roofline [--gb-s 4300 --tflop-s 790]
 
 The real model runs on the meta device under a recorder of its operations. Four accounts of the same
 images are drawn from that:
@@ -41,7 +41,7 @@ from segzoo.architectures.unet import UnetBlock
 from segzoo.encoders import build_on_meta
 from segzoo.nn.upsample_conv import doubled_kernel
 
-from .common import write_result
+from ..common import write_result
 
 ACCOUNTS = ("eager", "compiled", "rewritten", "block_fused")
 #: Operations that are kernels of their own whatever is fused, besides those that have FLOPs.

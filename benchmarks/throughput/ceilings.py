@@ -1,6 +1,6 @@
 """What a device can do at best: copying memory, multiplying matrices, convolving.
 
-python -m benchmarks.ceilings
+python -m benchmarks.throughput.ceilings
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process that measures for ``benchmarks.throughput``; its parent survives what kills it.
+"""The process that measures for ``benchmarks.throughput.run``; its parent survives what kills it.
 
 Settings come on stdin, results go into a file, a line of JSON as each setting begins and ends.
 """
@@ -23,10 +23,10 @@ import segzoo
 from segzoo.bench import CLASSES, DTYPES, Pair, make_pair, make_reference, settle
 from segzoo.timing import Measured, in_turn, largest_difference, side_by_side
 
+from .candidates import Call, Load, Way, plain, training, ways
 from .ceilings import ceilings
 from .roofline import work
-from .throughput_settings import PRECISIONS, Setting, from_json
-from .throughput_ways import Call, Load, Way, plain, training, ways
+from .settings import PRECISIONS, Setting, from_json
 
 #: Seconds that building takes until one of its kind was seen to take more.
 _EXPECTED = {"plain": 2.0, "exported": 20.0, "compiled": 30.0, "tuned": 90.0}
@@ -124,7 +124,7 @@ def pair_of(arch: str, encoder: str, size: tuple[int, int]) -> tuple[Pair, str]:
 def fastai_pair(encoder: str, size: tuple[int, int]) -> Pair:
     """fastai's DynamicUnet and ours, with the same settled weights."""
     try:
-        from .fastai_models import Case, fastai_unet
+        from ..parity.fastai_models import Case, fastai_unet
     except ImportError:
         ours = segzoo.DynamicUnet(encoder, CLASSES)
         settle(ours, random_images(2, size))

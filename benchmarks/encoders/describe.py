@@ -1,7 +1,7 @@
 """What ``segzoo.encoder_info`` says of each of timm's architectures.
 
-    python -m benchmarks.encoders              every architecture, resumes where it stopped
-    python -m benchmarks.encoders "resnet*"    only looked at: printed, and no record is written
+    python -m benchmarks.encoders.describe            every architecture, goes on where it stopped
+    python -m benchmarks.encoders.describe "resnet*"  printed only, no record is written
 
 Each one is described in a process of its own with a time and a memory limit. docs/encoders.md
 shows the record as a table.

@@ -1,6 +1,6 @@
 """DynamicUnet against fastai's own, on the same weights: every option set, encoder and size.
 
-    python -m benchmarks.dynamic_parity
+    python -m benchmarks.parity.fastai
 
 Random weights and BatchNorm statistics of fastai's model are converted into ours; the largest
 absolute difference of the outputs in float32 and eval mode is taken at four sizes, and that of
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import write_result
-from benchmarks.fastai_models import CASES, Case, eval_difference, make_pair, step_difference
+from benchmarks.parity.fastai_models import CASES, Case, eval_difference, make_pair, step_difference
 
 SIZES = ((256, 256), (250, 317), (33, 47), (97, 255))
 

@@ -1,0 +1,1 @@
+"""Every backbone of timm as an encoder."""

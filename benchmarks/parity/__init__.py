@@ -1,0 +1,1 @@
+"""The same logits as other libraries, to the bit or within stated roundings."""

@@ -1,0 +1,1 @@
+"""Images per second beside the rivals, floors and what is achieved of them."""

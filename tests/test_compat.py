@@ -1,0 +1,323 @@
+"""Private names of other libraries are in one file, and the package lives without each of them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import segzoo
+from segzoo import _compat
+from segzoo.encoders.positions import PositionsHaveValues
+from segzoo.inference.optimize.backends import CompiledFor
+from segzoo.nn.upsample_conv import is_untouched
+
+PACKAGE = Path(segzoo.__file__).parent
+COMPAT = Path(_compat.__file__)
+#: What takes the name of an attribute, or of a module, as text.
+ASKING = frozenset(
+    (
+        *("attrgetter", "delattr", "getattr", "hasattr", "methodcaller", "setattr"),
+        *("found", "find_spec", "import_module", "locate", "resolve_name"),
+    )
+)
+
+
+# ---- the rule -------------------------------------------------------------------------------
+
+
+def is_private(name: str) -> bool:
+    """Names such as ``__init__`` and ``_missing_`` are for others to use."""
+    return name.startswith("_") and not name.endswith("_")
+
+
+def owned_names(tree: ast.AST) -> set[str]:
+    """What a file defines: functions, classes, variables, and attributes of ``self``."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
+    return names
+
+
+def private_names(
+    source: str, ours: set[str], inherited: dict[str, set[str]]
+) -> Iterator[tuple[int, str]]:
+    """Where a file uses a private name that is not ours: the line and the name.
+
+    A name is ours if we define it (``ours``) and no class of others from which ours derive has it
+    (``inherited``, by our class); on ``self`` those count from which its own class derives. One
+    that is asked of something imported is never ours. The standard library's are let be: those
+    that are of use are documented.
+    """
+    tree = ast.parse(source)
+    foreign, documented = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0):
+            module = getattr(node, "module", None)
+            for alias in node.names:
+                path = (f"{module}." if module else "") + alias.name
+                standard = path.split(".")[0] in sys.stdlib_module_names
+                bound = alias.asname or alias.name.split(".")[0]
+                (documented if standard else foreign).add(bound)
+                if not standard:
+                    yield from ((node.lineno, part) for part in path.split(".") if is_private(part))
+    anyones = set().union(*inherited.values())
+    homes = {
+        node: kind.name
+        for kind in ast.walk(tree)
+        if isinstance(kind, ast.ClassDef)
+        for node in ast.walk(kind)
+    }
+    for node in ast.walk(tree):
+        owner, names = names_in(node)
+        theirs = inherited.get(homes.get(node, ""), anyones) if owner == "self" else anyones
+        for name in filter(is_private, names):
+            if owner not in documented and (owner in foreign or name not in ours or name in theirs):
+                yield node.lineno, name
+
+
+def names_in(node: ast.AST) -> tuple[str, list[str]]:
+    """The names that a node uses, and what the first of them is asked of, where it has a name."""
+    if isinstance(node, ast.Attribute):
+        return ast.unparse(node.value).split(".")[0], [node.attr]
+    if isinstance(node, ast.keyword):
+        return "", [node.arg or ""]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ASKING:
+        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        return "", [part for text in texts if isinstance(text, str) for part in text.split(".")]
+    if isinstance(node, ast.ClassDef):  # what it overrides
+        return "self", [name for name in owned_names(node) if name != node.name]
+    return "", []
+
+
+def is_ours(kind: type) -> bool:
+    """Whether the package defines it."""
+    return kind.__module__.split(".")[0] == "segzoo"
+
+
+def is_others(kind: type) -> bool:
+    """Whether another library does."""
+    return not is_ours(kind) and kind.__module__.split(".")[0] not in sys.stdlib_module_names
+
+
+@functools.cache
+def known() -> tuple[set[str], dict[str, set[str]]]:
+    """All names that the package defines, and the private ones that its classes get from others."""
+    ours = set()
+    for path in PACKAGE.rglob("*.py"):
+        ours |= owned_names(ast.parse(path.read_text()))
+    inherited: dict[str, set[str]] = {}
+    for module in pkgutil.walk_packages(segzoo.__path__, "segzoo."):
+        if module.name.endswith("__main__"):
+            continue
+        try:
+            found = importlib.import_module(module.name)
+        except ImportError:  # of what is optional
+            continue
+        for kind in vars(found).values():
+            if isinstance(kind, type) and is_ours(kind):
+                names = inherited.setdefault(kind.__name__, set())
+                for base in filter(is_others, kind.__mro__):
+                    names |= set(filter(is_private, vars(base)))
+                names |= set(vars(nn.Module())) if issubclass(kind, nn.Module) else set()
+    return ours, inherited
+
+
+@functools.cache
+def looked_up() -> tuple[str, ...]:
+    """The private names that are asked for through ``found``."""
+    calls = [node for node in ast.walk(ast.parse(COMPAT.read_text())) if isinstance(node, ast.Call)]
+    names = [ast.literal_eval(call.args[1]) for call in calls if ast.unparse(call.func) == "found"]
+    return tuple(dict.fromkeys(names))
+
+
+def test_private_names_are_in_one_file():
+    found = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path != COMPAT
+        for line, name in private_names(path.read_text(), *known())
+    ]
+    assert not found, "move these into segzoo/_compat.py, each with a way to do without:\n" + (
+        "\n".join(found)
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from timm.models._features import FeatureHooks",
+        "from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm",
+        "import torch._inductor.config as inductor",
+        "from huggingface_hub.utils import _http",
+        "import torch; torch._C._has_mkldnn",
+        "import torch; torch.ops.mkldnn._convolution_pointwise.binary",
+        "from torch import ops; ops.mkldnn._entries",
+        "module._forward_hooks.values()",
+        "hooks._feature_outputs = {}",
+        "getattr(module, '_modules')",
+        "operator.attrgetter('weight._version')(module)",
+        "importlib.import_module('torch._dynamo')",
+        "step(x, _inplace=True)",
+        "class Layer(nn.Conv2d):\n    def forward(self, x): return self._conv_forward(x)",
+        "class Layer(nn.Module):\n    def _apply(self, fn): ...",
+        "class Layer(nn.Module):\n    _version: int = 2",
+        "class Encoder(nn.Module):\n    def __init__(self): self._buffers = {}",
+    ],
+)
+def test_the_rule_sees_them(source):
+    ours, inherited = known()
+    found = list(private_names(source, ours | owned_names(ast.parse(source)), inherited))
+    assert found, source
+
+
+def test_the_rule_lets_the_rest_be():
+    source = "import os; os._exit(0); self._packed = 1; other._packed; f'{x.__name__}'; _private()"
+    assert not list(private_names(source, {"_packed", "_private"}, known()[1]))
+    source = "class Registry(Mapping):\n    def __init__(self): self._modules = {}"
+    assert not list(private_names(source, {"_modules"}, known()[1]))
+
+
+def test_each_private_name_is_asked_for_before_it_is_used():
+    used = {name for _, name in private_names(COMPAT.read_text(), {"_hooks"}, known()[1])}
+    parts = {"_inductor", "_python_dispatch"}  # modules, in the paths of what is asked for
+    assert used - parts <= set(looked_up())
+    assert {name for name in looked_up() if is_private(name)} <= used
+
+
+# ---- life without them ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lives():
+    """How a model is built, trained and optimised without each name, and without all of them."""
+    cases = ["", *looked_up(), ",".join(looked_up())]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.without_names", *cases],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return dict(zip(cases, map(json.loads, run.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("name", ["", *looked_up(), ",".join(looked_up())])
+def test_the_package_lives_without(name, lives):
+    assert "error" not in lives[name], lives[name]["error"]
+    assert lives[name]["logits"] == pytest.approx(lives[""]["logits"], rel=1e-4)
+
+
+def test_what_is_given_up_without_them(lives):
+    assert "2 of 2 parts are graphs" in lives[""]["report"]
+    assert "1 of 2 parts are graphs" in lives["_feature_outputs"]["report"]
+    if _compat.fuses_on_cpu():
+        assert "onednn" in lives[""]["report"]
+    for name in looked_up():
+        if "_convolution_" in name:
+            assert "onednn" not in lives[name]["report"], name
+
+
+@pytest.fixture
+def without(monkeypatch):
+    def hide(*names):
+        there = _compat.found
+        monkeypatch.setattr(
+            _compat, "found", lambda owner, name: None if name in names else there(owner, name)
+        )
+
+    return hide
+
+
+def test_what_is_not_there_is_none():
+    assert _compat.found("torch.nn", "Module") is nn.Module
+    assert _compat.found(nn, "Module") is nn.Module
+    assert _compat.found(nn, "_NoSuchModule") is None
+    assert _compat.found("torch.nn", "_NoSuchModule") is None
+    assert _compat.found("torch._no_such_room.inside", "Module") is None
+
+
+def test_weight_norm_is_computed_by_hand(without):
+    torch.manual_seed(0)
+    direction = torch.randn(5, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    magnitude = torch.rand(5, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    wanted = _compat.weight_norm(direction, magnitude)
+    slopes = torch.autograd.grad(wanted.square().sum(), (direction, magnitude))
+    without("_weight_norm")
+    found = _compat.weight_norm(direction, magnitude)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), (direction, magnitude)), slopes
+    )
+
+
+def test_hooks_that_cannot_be_seen_may_be_there(without):
+    conv = nn.Conv2d(1, 1, 1)
+    assert is_untouched(conv, nn.Conv2d)
+    for add in ("register_forward_hook", "register_full_backward_pre_hook"):
+        handle = getattr(conv, add)(lambda *_: None)
+        assert not is_untouched(conv, nn.Conv2d)
+        assert sum(map(len, _compat.hooks_of(conv))) == 1
+        handle.remove()
+    without("_backward_hooks")
+    assert not is_untouched(conv, nn.Conv2d)
+    assert not any(_compat.hooks_of(conv))
+
+
+def test_a_module_refuses_to_move_by_its_public_methods(without):
+    class Stays(nn.Linear):
+        pass
+
+    def refuse(*_, **__):
+        raise RuntimeError("stays")
+
+    without("_apply")
+    _compat.refuse_moves(Stays, refuse)
+    module = Stays(1, 1)
+    for move in (
+        module.half,
+        module.cpu,
+        lambda: module.to("cpu"),
+        lambda: module.to_empty("meta"),
+    ):
+        with pytest.raises(RuntimeError, match="stays"):
+            move()
+
+
+def test_positions_have_no_values(without):
+    without("TorchDispatchMode")
+    with PositionsHaveValues():
+        assert torch.arange(3, device="meta").is_meta
+
+
+@pytest.mark.parametrize("name", ["patch", "freezing"])
+def test_what_is_compiled_may_keep_its_weights_as_inputs(name, without, monkeypatch):
+    with _compat.freezing():
+        assert _compat.found("torch._inductor.config", "freezing") is True
+    settings = []
+
+    def compiled(body, **_):
+        settings.append(importlib.import_module("torch._inductor.config").freezing)
+        return body
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    image = torch.rand(1, 3, 4, 4)
+    for hidden in ((), (name,)):
+        without(*hidden)
+        assert torch.equal(CompiledFor(nn.ReLU(), image)(image), image)
+    assert settings == [True, False]
