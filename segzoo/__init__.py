@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
     from .architectures.linknet import Linknet as Linknet
     from .architectures.manet import MAnet as MAnet
+    from .architectures.pspnet import PSPNet as PSPNet
+    from .architectures.segformer import Segformer as Segformer
     from .architectures.unet import Unet as Unet
     from .architectures.unetplusplus import UnetPlusPlus as UnetPlusPlus
+    from .architectures.upernet import UPerNet as UPerNet
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
     from .encoders import Encoder as Encoder

@@ -28,6 +28,10 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "UnetPlusPlus": "unetplusplus",
         "MAnet": "manet",
         "Linknet": "linknet",
+        "FPN": "fpn",
+        "UPerNet": "upernet",
+        "Segformer": "segformer",
+        "PSPNet": "pspnet",
     }
 )
 

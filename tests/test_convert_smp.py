@@ -316,13 +316,15 @@ def test_refusals(source, change, config, message):
     assert isinstance(caught.value, ConversionError)
 
 
-def test_another_architecture_is_refused():
-    with pytest.raises(ConversionError, match="architecture 'FPN'"):
-        from_smp(smp.FPN("resnet18", encoder_weights=None))
+def test_another_architecture_is_refused(source):
+    tensors = source.state_dict()
+    with pytest.raises(ConversionError, match="architecture 'OneOfTomorrow'"):
+        from_smp(tensors, {"_model_class": "OneOfTomorrow"})
+    others = {name: value for name, value in tensors.items() if not name.startswith("decoder.")}
     with pytest.raises(
         ConversionError, match="no model of segmentation_models_pytorch that is known"
     ):
-        from_smp(smp.FPN("resnet18", encoder_weights=None).state_dict())
+        from_smp(others, NAME)
 
 
 def test_a_classification_head_comes_along_to_the_bit():

@@ -36,6 +36,6 @@ class Wants:
 def make_maps(features: Sequence[FeatureSpec], wants: Wants) -> Pyramid:
     """The module that turns an encoder's maps into those that an architecture wants."""
     pyramid: Pyramid = OwnMaps(features) if wants.own_maps else make_pyramid(features)
-    if wants.finest == 1 and wants.most is None:
+    if wants.finest == 1 and wants.most is None and wants.coarsest is None:
         return pyramid
-    return Chosen(pyramid, finest=wants.finest, most=wants.most)
+    return Chosen(pyramid, finest=wants.finest, coarsest=wants.coarsest, most=wants.most)

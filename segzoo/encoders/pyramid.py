@@ -122,6 +122,7 @@ class Chosen(Pyramid):
     Args:
         pyramid: What makes the maps.
         finest: Maps of a smaller stride are left out, unless there are no others.
+        coarsest: Maps of a larger stride are left out, unless there are no others; None for none.
         most: At most that many are taken, counted from the deepest; None for all.
 
     Attributes:
@@ -129,12 +130,15 @@ class Chosen(Pyramid):
         features: What those are, finest first.
     """
 
-    def __init__(self, pyramid: Pyramid, *, finest: int, most: int | None) -> None:
+    def __init__(
+        self, pyramid: Pyramid, *, finest: int, coarsest: int | None, most: int | None
+    ) -> None:
         super().__init__()
         self.pyramid = pyramid
         features = pyramid.features
-        fitting = [i for i, item in enumerate(features) if item.stride >= finest]
-        fitting = fitting or [len(features) - 1]
+        limit = max(coarsest or features[-1].stride, features[0].stride)
+        allowed = [i for i, item in enumerate(features) if item.stride <= limit]
+        fitting = [i for i in allowed if features[i].stride >= finest] or allowed[-1:]
         self.indices = tuple(fitting[-most:] if most else fitting)
         self.features = tuple(features[i] for i in self.indices)
 
