@@ -18,7 +18,7 @@ import torch
 
 import segzoo
 from segzoo.errors import ConfigError, WeightsError
-from segzoo.storage import safetensors_file
+from segzoo.storage import safetensors_file, transfer
 from tests.model_folders import CONFIG, WEIGHTS, read_header, write_header
 
 
@@ -301,7 +301,7 @@ def test_names_that_a_repository_chooses_are_never_written(hub, honest, tmp_path
     files = {name: (honest / name).read_bytes() for name in (CONFIG, WEIGHTS)}
     card = b"![](../../evil.png) example.png ../example.png"
     hub.add("user/name", {**files, "README.md": card, "../evil": b"x", "code.py": b"x"})
-    segzoo.storage.pretrained.pull("user/name", tmp_path / "a" / "b")
+    transfer.pull("user/name", tmp_path / "a" / "b")
     assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == [
         "README.md", "b", CONFIG, WEIGHTS,
     ]  # fmt: skip
