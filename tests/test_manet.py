@@ -34,6 +34,7 @@ SMALL = (16, 16, 8, 8, 8)
     [
         ("resnet18", {}),
         ("tu-pvt_v2_b0", {"decoder_channels": (32, 16, 16, 16, 8)}),
+        ("tu-test_convnext2", {"decoder_channels": (32, 16, 16, 16, 8)}),
         (
             "tu-test_resnet",
             {

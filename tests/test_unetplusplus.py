@@ -35,6 +35,8 @@ SMALL = (16, 16, 8, 8, 8)
         ("vgg11", {"encoder_depth": 3, "decoder_channels": (32, 16, 8)}, ((64, 64),)),
         # The first map at stride 4: no level at stride 2, in smp's model either.
         ("tu-pvt_v2_b0", {"decoder_channels": (32, 16, 16, 16, 8)}, EVEN),
+        # Its maps lie channels last: so do smp's, but for what smp joins to an empty map.
+        ("tu-test_convnext2", {"decoder_channels": (32, 16, 16, 16, 8)}, EVEN),
         (
             "tu-test_resnet",
             {
