@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from . import convert as convert
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
+    from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
+    from .architectures.deeplabv3plus import DeepLabV3Plus as DeepLabV3Plus
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
     from .architectures.heads import Outputs as Outputs
+    from .architectures.pan import PAN as PAN
     from .architectures.unet import Unet as Unet
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig

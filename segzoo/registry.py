@@ -25,6 +25,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "Unet": "unet",
         "DynamicUnet": "dynamic_unet",
+        "DeepLabV3": "deeplabv3",
+        "DeepLabV3Plus": "deeplabv3plus",
+        "PAN": "pan",
     }
 )
 

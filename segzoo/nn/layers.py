@@ -69,11 +69,36 @@ def zero_bias(conv: nn.Conv2d) -> None:
 
 
 class ConvNormAct(nn.Module):
-    """3x3 convolution, normalisation, ReLU; the convolution has a bias where ``norm`` is none."""
+    """Convolution, normalisation, ReLU; the convolution has a bias where ``norm`` is none.
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str = "batch") -> None:
+    Args:
+        in_channels: Of the map.
+        out_channels: Of the result, which has the map's height and width.
+        kernel: Side of the convolution's window, odd.
+        dilation: Cells from one of its taps to the next.
+        bias: Whether the convolution has one all the same.
+        norm: One of :data:`NORMS`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        dilation: int = 1,
+        bias: bool = False,
+        norm: str = "batch",
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=norm == "none")
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
+            bias=bias or norm == "none",
+        )
         self.norm = norm_layer(norm, out_channels)
         self.act = nn.ReLU(inplace=True)
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
@@ -120,16 +145,24 @@ def attention_layer(attention: str, channels: int) -> nn.Module:
 
 
 class SegmentationHead(nn.Module):
-    """Dropout of whole planes, then a 3x3 convolution to the logits.
+    """Dropout of whole planes, then a convolution to the logits.
 
     Dropping planes rather than cells is Tompson et al., 2015: neighbouring cells are alike, so
     dropping one of them hides nothing.
+
+    Args:
+        in_channels: Of the map.
+        classes: Number of logits for each cell.
+        kernel: Side of the convolution's window, odd.
+        dropout: Probability of dropping a plane, 0 to 1.
     """
 
-    def __init__(self, in_channels: int, classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, classes: int, *, kernel: int = 3, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
-        self.conv = nn.Conv2d(in_channels, classes, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels, classes, kernel, padding=kernel // 2)
         nn.init.xavier_uniform_(self.conv.weight)
         zero_bias(self.conv)
 

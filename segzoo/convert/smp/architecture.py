@@ -7,7 +7,7 @@ converting and ``segzoo bench`` look for the file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -57,9 +57,16 @@ class SmpArchitecture(ABC):
                 taken out of it. ``encoder_depth`` stays, and is filled in where tensors tell it.
             where: The checkpoint, for messages.
 
+        Returns:
+            Where they have an ``output_stride``, how it is had follows from smp's encoder.
+
         Raises:
             ConversionError: Something that cannot be brought over exactly.
         """
+
+    def renames(self, model: nn.Module) -> tuple[Rule, ...]:
+        """:attr:`rules`, where they depend on the model of ours that was built."""
+        return self.rules
 
     def is_unused(self, name: str, model: nn.Module) -> bool:
         """Whether smp has a tensor (in our names) that it never uses in this architecture."""
@@ -96,6 +103,87 @@ def told(given: dict[str, Any], found: Mapping[str, Any], where: str) -> None:
                 f"{where}: the config says {name}={checks.shown(value)}, its tensors say "
                 f"{expected}."
             )
+
+
+def unit_rules(pattern: str, name: str) -> tuple[Rule, ...]:
+    """Rules for one of smp's conv-norm-ReLU units, which is ours under another name.
+
+    Args:
+        pattern: smp's name of it, a regular expression.
+        name: Ours, as a replacement for the pattern.
+    """
+    return (rf"^{pattern}\.0\.", f"{name}.conv."), (rf"^{pattern}\.1\.", f"{name}.norm.")
+
+
+def tensor_of(
+    tensors: Mapping[str, Tensor], name: str, converter: SmpArchitecture, where: str
+) -> Tensor:
+    """A tensor that every checkpoint of the architecture has.
+
+    Raises:
+        ConversionError: This one has not.
+    """
+    if name not in tensors:
+        raise ConversionError(
+            f"{where} is no {converter.name} of segmentation_models_pytorch: it has not the tensor "
+            f"{name}. It has: {checks.shown(sorted(tensors))}."
+        )
+    return tensors[name]
+
+
+def depth_of(given: dict[str, Any], default: int, minimum: int, where: str) -> int:
+    """smp's ``encoder_depth``, which stays in ``given``.
+
+    Raises:
+        ConversionError: It is less than ``minimum``, or none of smp's.
+    """
+    try:
+        depth = given.setdefault("encoder_depth", default)
+        return checks.integer("encoder_depth", depth, minimum=minimum, maximum=5)
+    except ArgumentError as error:
+        raise ConversionError(f"{where}: {error}") from error
+
+
+def dropout_of(given: dict[str, Any], name: str, default: float, where: str) -> float:
+    """A probability, taken from ``given``.
+
+    Raises:
+        ConversionError: It is none.
+    """
+    try:
+        return checks.number(name, given.pop(name, default), minimum=0, maximum=1)
+    except ArgumentError as error:
+        raise ConversionError(f"{where}: {error}") from error
+
+
+def output_stride_of(given: dict[str, Any], default: int, known: Sequence[int], where: str) -> int:
+    """smp's ``encoder_output_stride``, taken from ``given``.
+
+    Raises:
+        ConversionError: It is none of those that smp's class takes.
+    """
+    value = given.pop("encoder_output_stride", default)
+    if type(value) is not int or value not in known:
+        raise ConversionError(
+            f"{where}: encoder_output_stride must be one of {', '.join(map(str, known))}, got "
+            f"{checks.shown(value)}."
+        )
+    return value
+
+
+def natural_upsampling(given: dict[str, Any], default: int, natural: int, where: str) -> None:
+    """Take smp's ``upsampling`` from ``given``: by how much its head enlarges the logits.
+
+    Raises:
+        ConversionError: The logits would not have the size of the image.
+    """
+    value = given.pop("upsampling", default)
+    if value != natural:
+        raise ConversionError(
+            f"{where}: with upsampling={checks.shown(value)} the logits of smp's model have not "
+            f"the size of the image, as those of every model of segzoo have. That takes "
+            f"upsampling={natural}; give it in the config where the model was built with it."
+        )
 
 
 def norm_of_tensors(tensors: Mapping[str, Tensor], unit: str) -> str:

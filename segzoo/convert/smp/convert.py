@@ -22,7 +22,7 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, fill, rename
 from .architecture import SmpArchitecture, converters, told
-from .encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
+from .encoders import EncoderPlan, dilation_of, plan_encoder, recognise_encoder, whole_shapes
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def from_smp(
     name = given.pop("encoder_name", None) or recognise_encoder(tensors, where)
     options = _encoder_options(given, name, converter)
     plan = plan_encoder(name, tensors, depth, options)
+    if "output_stride" in arguments:
+        arguments["dilation"] = dilation_of(name)
     model = create_model(
         architecture,
         plan.encoder,
@@ -207,7 +209,7 @@ def _renamed(
     where: str,
 ) -> dict[str, Tensor]:
     """The tensors under our names, without those that smp has but never uses."""
-    renamed = rename(tensors, (*_RULES, *converter.rules, *plan.rules))
+    renamed = rename(tensors, (*_RULES, *converter.renames(model), *plan.rules))
     expected = model.state_dict()
     # smp builds stages below the encoder's depth and does not use them.
     beyond = whole_shapes(plan)

@@ -1,0 +1,175 @@
+"""What is checked of every architecture alike; the tests of each call it with their own options."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import segzoo
+from segzoo.convert import from_smp
+from segzoo.convert.keymap import rename
+from segzoo.convert.smp.architecture import converters
+from segzoo.encoders import build_on_meta
+from segzoo.inference.optimize.trace import trace
+
+from .helpers import randomise
+
+#: Sizes that smp takes as well.
+EVEN = ((128, 128), (192, 256))
+#: Of both sides one that no stride divides.
+ODD = (97, 64)
+
+
+def randomise_all(model: nn.Module) -> nn.Module:
+    """Random statistics, and weights and biases of norms that are neither one nor zero."""
+    randomise(model)
+    for module in model.modules():
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return model
+
+
+def smp_model(kind: str, encoder: str = "resnet18", **arguments: Any) -> Any:
+    """A model of smp in eval mode, with random weights."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(smp, kind)(encoder, encoder_weights=None, classes=2, **arguments)
+    return randomise_all(model).eval()
+
+
+@torch.no_grad()
+def assert_same_logits(theirs: nn.Module, sizes: Sequence[tuple[int, int]] = EVEN) -> Any:
+    """Convert and compare to the bit; returns the converted model."""
+    ours = from_smp(theirs).eval()
+    for size in sizes:
+        image = torch.randn(1, 3, *size)
+        assert torch.equal(ours(image), theirs(image)), size
+    return ours
+
+
+def assert_same_step(theirs: nn.Module, architecture: str) -> None:
+    """One training step in float64: the same loss, gradients and running statistics.
+
+    Dropout must be off in both.
+    """
+    theirs = theirs.double().train()
+    ours = from_smp(theirs).train()
+    image, target = torch.randn(2, 3, 64, 64).double(), torch.randint(0, 2, (2, 64, 64))
+    for model in (theirs, ours):
+        nn.functional.cross_entropy(model(image), target).backward()
+    renames = converters()[architecture].renames(ours)
+    rules = ((r"^encoder\.(?:model\.)?", "encoder.backbone."), *renames)
+    expected = rename(dict(theirs.named_parameters()) | dict(theirs.named_buffers()), rules)
+    compared = 0
+    for name, value in (*ours.named_parameters(), *ours.named_buffers()):
+        other = expected[name]
+        if isinstance(value, nn.Parameter):
+            value, other = value.grad, other.grad
+        torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-9 * float(other.abs().max()))
+        compared += 1
+    assert compared > 60
+
+
+class Maps(nn.Module):
+    """An encoder of any strides: each map is made of the image by one convolution."""
+
+    def __init__(self, *strides: int) -> None:
+        super().__init__()
+        self.features = tuple(segzoo.FeatureSpec(4 + i, s) for i, s in enumerate(strides))
+        self.convs = nn.ModuleList(nn.Conv2d(3, 4 + i, s, stride=s) for i, s in enumerate(strides))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        height, width = image.shape[-2:]
+        maps = []
+        for conv, feature in zip(self.convs, self.features, strict=True):
+            stride = feature.stride
+            padded = nn.functional.pad(image, (0, -width % stride, 0, -height % stride))
+            maps.append(conv(padded))
+        return maps
+
+
+#: Encoders of every kind that there is: deep and shallow, with a map at stride 1, without one at 2
+#: and 4, with gaps between strides, flat ones of patch 8, 14 and 16, maps that are all alike.
+ENCODERS: dict[str, Any] = {
+    "strides 2 to 32": lambda: "test_resnet",
+    "strides 4 to 32": lambda: "test_convnext",
+    "strides 1 to 16": lambda: Maps(1, 2, 4, 8, 16),
+    "strides 8 to 32": lambda: Maps(8, 16, 32),
+    "strides 16 to 64": lambda: Maps(16, 32, 64),
+    "strides 2, 8, 32": lambda: Maps(2, 8, 32),
+    "strides 7, 14": lambda: Maps(7, 14),
+    "stride 2": lambda: Maps(2),
+    "stride 64": lambda: Maps(64),
+    "two maps at stride 8": lambda: Maps(4, 8, 8),
+    "vit, patch 16": lambda: "test_vit",
+    "flat, patch 14": lambda: Maps(14, 14, 14, 14),
+    "flat, patch 8": lambda: Maps(8, 8, 8, 8),
+}
+
+
+def assert_takes(architecture: type, encoder: str, **arguments: Any) -> None:
+    """A kind of encoder works at odd sizes, and every weight after it is trained."""
+    model = architecture(ENCODERS[encoder](), classes=2, **arguments).train()
+    for size in (ODD, (33, 50)):
+        assert model(torch.rand(2, 3, *size)).shape == (2, 2, *size)
+    model(torch.rand(2, 3, *ODD)).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith(("decoder.", "head.")):
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def assert_everyday(model: Any, folder: Path) -> None:
+    """Save, load, predict, copy, compile, optimize; run on the meta device."""
+    randomise_all(model).eval()
+    image = torch.rand(2, 3, *ODD)
+    with torch.no_grad():
+        logits = model(image)
+        loaded = segzoo.from_pretrained(model.save_pretrained(folder))
+        assert loaded.config == model.config
+        assert torch.equal(loaded(image), logits)
+        assert torch.equal(copy.deepcopy(model)(image), logits)
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(image), logits, rtol=1e-4, atol=1e-4)
+        fast = segzoo.optimize(model, backend="eager", example=image)
+        assert isinstance(trace(model, image).decode, fx.GraphModule)
+        torch.testing.assert_close(fast(image), logits, rtol=1e-4, atol=1e-4)
+        other = torch.rand(1, 3, 70, 130)
+        torch.testing.assert_close(fast(other), model(other), rtol=1e-4, atol=1e-4)
+    assert model.predict(image).shape == (2, *ODD)
+    meta = build_on_meta(lambda: type(model)("test_resnet", classes=2)).eval()
+    assert meta(torch.empty(1, 3, 70, 130, device="meta")).shape == (1, 2, 70, 130)
+
+
+def assert_exported(model: Any, path: Path) -> None:
+    """A file that is recorded at one size runs at others, an odd one and a tiny one too."""
+    segzoo.export(randomise_all(model).eval(), path, size=(64, 96))
+    session = onnxruntime.InferenceSession(path)
+    for shape in ((1, 3, 128, 70), (3, 3, 97, 131), (2, 3, 33, 36)):
+        image = torch.rand(shape)
+        with torch.no_grad():
+            expected = model(image)
+        found = torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        )
+
+
+def assert_supervised(model: Any, size: tuple[int, int] = ODD) -> None:
+    """Each step that ``deep_supervision`` names gives logits that reach the weights behind it."""
+    outputs = model.train().forward_heads(torch.rand(2, 3, *size))
+    assert set(outputs.auxiliary) == set(model.config.deep_supervision)
+    for logits in outputs.auxiliary.values():
+        assert logits.shape == (2, model.classes, *size)
+    sum(logits.square().mean() for logits in outputs.auxiliary.values()).backward()
+    assert all(parameter.grad is not None for parameter in model.auxiliary_heads.parameters())
