@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from . import convert as convert
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
+    from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
+    from .architectures.deeplabv3plus import DeepLabV3Plus as DeepLabV3Plus
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
     from .architectures.linknet import Linknet as Linknet
     from .architectures.manet import MAnet as MAnet
+    from .architectures.pan import PAN as PAN
     from .architectures.pspnet import PSPNet as PSPNet
     from .architectures.segformer import Segformer as Segformer
     from .architectures.unet import Unet as Unet

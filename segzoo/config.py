@@ -27,6 +27,8 @@ MAX_CLASSES = 65536
 MAX_BANDS = 4096
 MAX_SIDE = 16384
 OUTPUT_STRIDES = (8, 16, 32)
+#: Ways to have an output stride, the first that works being taken; see ``encoders/dilation.py``.
+DILATIONS = ("none", "timm", "convolutions")
 
 #: Metadata of a field that says how a model is begun or computed, not what it is: not saved.
 NOT_SAVED = {"saved": False}
@@ -81,13 +83,18 @@ class ModelConfig:
             the encoder that you registered; must be plain values, so that they can be saved.
         output_stride: 8, 16 or 32: how far the encoder may shrink the image; deeper stages are
             dilated instead. None for what the architecture and the backbone are made for.
+        dilation: How stages are dilated: ``timm`` by timm's own option, ``convolutions`` by giving
+            every convolution of a late stage stride 1 and the stage's rate, ``none`` not at all;
+            None for the first of the two that works. The weights are the same, the maps are not,
+            so a model keeps the way that it was built in.
         classification: Image-level logits beside the mask, from the encoder's deepest map; None
             for none. Like the next two it is given by ``model.forward_heads`` and left out of
             everything that only predicts.
         deep_supervision: Steps of the decoder, as ``model.print_tree()`` names them
             (``("blocks.1", "blocks.2")``), each of which gets a 1x1 convolution to logits.
         auxiliary_stride: Stride of an encoder map that gets a small fully convolutional head
-            (16 in PSPNet and UPerNet); None for none.
+            (16 in PSPNet and UPerNet), in a dilated encoder the stride that it would have without;
+            None for none.
     """
 
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
@@ -100,6 +107,7 @@ class ModelConfig:
     class_names: tuple[str, ...] | None = None
     encoder_options: Mapping[str, Any] = field(default_factory=dict)
     output_stride: int | None = field(default=None, metadata=WHEN_SET)
+    dilation: str | None = field(default=None, metadata=WHEN_SET)
     classification: Classification | None = field(default=None, metadata=WHEN_SET)
     deep_supervision: tuple[str, ...] = field(default=(), metadata=WHEN_SET)
     auxiliary_stride: int | None = field(default=None, metadata=WHEN_SET)
@@ -154,6 +162,8 @@ class ModelConfig:
                 f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got "
                 f"{checks.shown(self.output_stride)}."
             )
+        if self.dilation is not None:
+            checks.choice("dilation", self.dilation, DILATIONS)
         if not isinstance(self.classification, (Classification, type(None))):
             raise ArgumentError(
                 "classification must be a segzoo.Classification, got "

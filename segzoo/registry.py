@@ -32,6 +32,9 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "UPerNet": "upernet",
         "Segformer": "segformer",
         "PSPNet": "pspnet",
+        "DeepLabV3": "deeplabv3",
+        "DeepLabV3Plus": "deeplabv3plus",
+        "PAN": "pan",
     }
 )
 

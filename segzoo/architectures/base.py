@@ -60,6 +60,7 @@ class SegmentationModel(StoredModel, ABC):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        wants = self.wants(config)
         self.encoder = create_encoder(
             config.encoder,
             in_channels=config.in_channels,
@@ -67,9 +68,13 @@ class SegmentationModel(StoredModel, ABC):
             depth=config.depth,
             image_size=config.image_size,
             options=config.encoder_options,
+            output_stride=config.output_stride,
+            preferred_stride=wants.output_stride,
+            dilation=config.dilation,
+            coarsest=wants.coarsest,
         )
         self.base_model = self.encoder.base_model
-        self.pyramid = make_maps(self.encoder.features, self.wants(config))
+        self.pyramid = make_maps(self.encoder, wants, config.output_stride)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
         self.auxiliary_heads = nn.ModuleDict()
         self.classification_head = None
@@ -78,7 +83,16 @@ class SegmentationModel(StoredModel, ABC):
             encoder=self.encoder.name,
             pretrained=False,
             normalization=config.normalization or self.encoder.normalization,
+            **self._dilation(config, wants),
         )
+
+    def _dilation(self, config: ModelConfig, wants: Wants) -> dict[str, Any]:
+        """How the encoder came to its output stride: a saved model is dilated as it was built."""
+        found = self.encoder.dilated
+        if found is not None and "output_stride" not in config.encoder_options:
+            return {"output_stride": found.output_stride, "dilation": found.way}
+        asked = config.output_stride or config.dilation or wants.output_stride
+        return {"dilation": "none"} if asked and found is None else {}
 
     @classmethod
     def wants(cls, config: ModelConfig) -> Wants:
@@ -157,7 +171,7 @@ class SegmentationModel(StoredModel, ABC):
             maps = self.encoder(fitted)
             logits = self.decode_fully(maps, fitted)
         if self.config.auxiliary_stride is not None:
-            index = encoder_map(self.encoder.features, self.config.auxiliary_stride)
+            index = encoder_map(self.encoder.made_for, self.config.auxiliary_stride)
             assert index is not None  # checked when the head was built
             found["encoder"] = maps[index]
         auxiliary = {
@@ -186,11 +200,11 @@ class SegmentationModel(StoredModel, ABC):
                 checks.choice("deep_supervision", name, channels)
                 heads[module_key(name)] = to_logits(channels[name], config.classes)
         if config.auxiliary_stride is not None:
-            index = encoder_map(self.encoder.features, config.auxiliary_stride)
+            index = encoder_map(self.encoder.made_for, config.auxiliary_stride)
             if index is None:
                 raise ArgumentError(
                     f"auxiliary_stride={config.auxiliary_stride}, but the encoder "
-                    f"{self.encoder.name!r} gives maps of the strides {self.encoder.strides}."
+                    f"{self.encoder.name!r} gives maps of the strides {self.encoder.made_for}."
                 )
             channels_in = self.encoder.features[index].channels
             heads["encoder"] = FCNHead(channels_in, config.classes)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..config import Classification
-from ..features import FeatureSpec
 from ..nn.layers import ConvNormAct, zero_bias
 
 
@@ -84,9 +83,9 @@ def module_key(step: str) -> str:
     return step.replace(".", "_")
 
 
-def encoder_map(features: Sequence[FeatureSpec], stride: int) -> int | None:
+def encoder_map(strides: Sequence[int], stride: int) -> int | None:
     """The index of the deepest map of that stride, or None where there is none."""
-    found = [i for i, feature in enumerate(features) if feature.stride == stride]
+    found = [i for i, item in enumerate(strides) if item == stride]
     return found[-1] if found else None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..encoders.pyramid import Chosen, OwnMaps, Pyramid, make_pyramid
-from ..features import FeatureSpec
+from ..encoders import Encoder
+from ..encoders.pyramid import Chosen, OwnMaps, Pyramid, Reassemble, make_pyramid
+from ..features import is_flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,26 +16,47 @@ class Wants:
     Args:
         own_maps: The encoder's maps as they come, several of one stride too; else a pyramid with
             one map of each stride, which is made for encoders whose maps are all alike.
+        doubles: A pyramid in which maps of one stride are all given, not the deepest alone, as
+            the stages of a dilated encoder are. One that is made for encoders whose maps are all
+            alike goes no further than the output stride.
         finest: Maps of a smaller stride are left out, unless there are no others.
         most: At most that many maps, counted from the deepest; None for all.
-        coarsest: Maps of a larger stride are left out, and what only they need of the encoder is
-            not run; None for all.
+        ends: Of those the finest and the deepest only.
+        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
+            they need of the encoder is not run; None for all.
         output_stride: How far the encoder should shrink the image where the user does not say;
             the nearest that the backbone can. None for what it is made for.
         prefix_tokens: The class and register tokens of a transformer beside each map.
     """
 
     own_maps: bool = False
+    doubles: bool = False
     finest: int = 1
     most: int | None = None
+    ends: bool = False
     coarsest: int | None = None
     output_stride: int | None = None
     prefix_tokens: bool = False
 
 
-def make_maps(features: Sequence[FeatureSpec], wants: Wants) -> Pyramid:
-    """The module that turns an encoder's maps into those that an architecture wants."""
-    pyramid: Pyramid = OwnMaps(features) if wants.own_maps else make_pyramid(features)
-    if wants.finest == 1 and wants.most is None and wants.coarsest is None:
+def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:
+    """The module that turns an encoder's maps into those that an architecture wants.
+
+    Args:
+        encoder: Gives the maps.
+        wants: What the architecture wants.
+        output_stride: What the user asks for, in place of the architecture's wish.
+    """
+    features, flat = encoder.features, is_flat(encoder.made_for)
+    pyramid: Pyramid
+    if wants.own_maps or (wants.doubles and not flat):
+        pyramid = OwnMaps(features)
+    elif wants.doubles:
+        pyramid = Reassemble(features, coarsest=output_stride or wants.output_stride)
+    else:
+        pyramid = make_pyramid(features, flat=flat)
+    if wants.finest == 1 and wants.most is None and wants.coarsest is None and not wants.ends:
         return pyramid
-    return Chosen(pyramid, finest=wants.finest, coarsest=wants.coarsest, most=wants.most)
+    return Chosen(
+        pyramid, finest=wants.finest, coarsest=wants.coarsest, most=wants.most, ends=wants.ends
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,18 +12,22 @@ import torch
 from torch import nn
 
 from .. import checks
+from ..config import DILATIONS, OUTPUT_STRIDES
 from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..nn.sharing import in_eval_mode
 from ..preprocessing import IDENTITY, Normalization
 from ..registry import Registry
 from . import timm_meta, timm_source
+from .dilation import Dilated, OutputStride, dilate, dilated, not_had
 from .encoder import Encoder
 from .positions import PositionsHaveValues
 from .probe import accepts, build_on_meta, on_meta, parameter_count
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+_log = logging.getLogger(__name__)
 
 #: The user's own encoders: name -> a callable that builds the backbone.
 ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder")
@@ -165,6 +171,10 @@ def create_encoder(
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
+    output_stride: int | None = None,
+    preferred_stride: int | None = None,
+    dilation: str | None = None,
+    coarsest: int | None = None,
 ) -> Encoder:
     """An encoder by name, or around a backbone that you built.
 
@@ -179,12 +189,66 @@ def create_encoder(
         depth: How many maps to take, counted from the image; None for all.
         image_size: ``(height, width)`` to build the backbone for, where it is built for a size.
         options: Passed on to ``timm.create_model``, or to the registered callable.
+        output_stride: 8, 16 or 32: how far it may shrink the image; stages that would go further
+            are dilated. None for as far as it is made to.
+        preferred_stride: The same as a wish, where ``output_stride`` is None: with an encoder that
+            cannot have it the next larger one that it can, and a line in the log.
+        dilation: How stages are dilated: ``timm`` by timm's own option, ``convolutions`` by giving
+            every convolution of a late stage stride 1 and the stage's rate, ``none`` not at all;
+            None for the first of the two that works.
+        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
+            they need of one of timm's encoders is not run; None for all.
 
     Raises:
         UnknownNameError: No encoder has that name, or no weights have that tag.
         ArgumentError: An argument that this encoder cannot have.
         EncoderError: The backbone cannot be built or run.
     """
+    asked = _asked(output_stride, preferred_stride, dilation)
+    made = _create(encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest)
+    if asked is not None and asked.stride < made.stride and dilation != "none":
+        _log.warning(
+            "%r cannot have an output stride of %d, for which the model is made; it ends at "
+            "stride %d.",
+            made.name,
+            asked.stride,
+            made.stride,
+        )
+    return made
+
+
+def _asked(stride: int | None, preferred: int | None, dilation: str | None) -> OutputStride | None:
+    """The output stride that is asked for, from arguments that are checked here."""
+    for name, value in (("output_stride", stride), ("preferred_stride", preferred)):
+        if value is not None and (type(value) is not int or value not in OUTPUT_STRIDES):
+            raise ArgumentError(
+                f"{name} must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got "
+                f"{checks.shown(value)}."
+            )
+    if dilation is not None:
+        checks.choice("dilation", dilation, DILATIONS)
+    if stride is None and preferred is None:
+        if dilation not in (None, "none"):
+            raise ArgumentError(
+                f"dilation={dilation!r} says how an output stride is had: give output_stride too."
+            )
+        return None
+    wanted = preferred if stride is None else stride
+    assert wanted is not None
+    return OutputStride(wanted, dilation, required=stride is not None)
+
+
+def _create(
+    encoder: str | nn.Module,
+    in_channels: int,
+    pretrained: bool | str,
+    depth: int | None,
+    image_size: Size | None,
+    options: Mapping[str, Any] | None,
+    asked: OutputStride | None,
+    coarsest: int | None,
+) -> Encoder:
+    """What :func:`create_encoder` makes, from arguments that are checked."""
     if isinstance(encoder, str) and encoder not in ENCODERS:
         if not timm_source.is_timm_name(encoder):
             raise UnknownNameError(
@@ -198,24 +262,67 @@ def create_encoder(
             depth=depth,
             image_size=image_size,
             options=options,
+            coarsest=coarsest,
+            output_stride=asked,
         )
     if isinstance(encoder, str):
         backbone = ENCODERS[encoder](
             in_channels=in_channels, pretrained=pretrained, **(options or {})
         )
-        return _adapt(backbone, encoder, in_channels, depth)
+        return _own_dilated(_adapt(backbone, encoder, in_channels, depth), asked)
     if pretrained or options:
         raise ArgumentError(
             "pretrained and encoder_options are for an encoder given by name; yours is built "
             "already."
         )
-    if isinstance(encoder, Encoder):
-        if in_channels != encoder.in_channels:
-            raise ArgumentError(
-                f"in_channels={in_channels}, but the encoder was built for {encoder.in_channels}."
-            )
+    if isinstance(encoder, Encoder) and in_channels != encoder.in_channels:
+        raise ArgumentError(
+            f"in_channels={in_channels}, but the encoder was built for {encoder.in_channels}."
+        )
+    if not isinstance(encoder, Encoder):
+        encoder = _adapt(encoder, type(encoder).__name__, in_channels, depth)
+    if asked is not None and asked.required and asked.stride < encoder.stride:
+        raise ArgumentError(
+            f"output_stride={asked.stride}, but your encoder {encoder.name!r} ends at stride "
+            f"{encoder.stride}, and a module of yours is not changed. Dilate it yourself and let "
+            "its features say so, or register a function that builds it "
+            "(segzoo.register_encoder) and give its name."
+        )
+    return encoder
+
+
+def _own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
+    """An encoder that was just built by the user's function, with the output stride asked for."""
+
+    def had(wanted: OutputStride, backbone: nn.Module) -> Dilated | None:
+        for stride, way in wanted.tries():
+            if way == "convolutions" and dilate(
+                backbone,
+                encoder.features,
+                stride,
+                encoder.in_channels,
+                encoder.size_rule,
+                encoder.channels_last,
+            ):
+                return Dilated(stride, way, encoder.strides)
+        return None
+
+    if asked is None or encoder.stride <= asked.stride:
         return encoder
-    return _adapt(encoder, type(encoder).__name__, in_channels, depth)
+    training = encoder.training
+    found = had(asked, encoder.eval().backbone)
+    encoder.train(training)
+    if found is not None:
+        encoder.features = dilated(encoder.features, found.output_stride)
+        encoder.dilated = found
+    elif asked.required:
+        possible = [
+            other.stride
+            for other in asked.others()
+            if encoder.stride <= other.stride or had(other, deepcopy(encoder.backbone))
+        ]
+        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.stride))
+    return encoder
 
 
 def _adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -> Encoder:

@@ -12,6 +12,7 @@ from ..features import FeatureSpec, check_pyramid
 from ..nn.layers import is_channels_last
 from ..nn.sharing import Lock, collects_by_hooks
 from ..preprocessing import IDENTITY, Normalization
+from .dilation import Dilated
 from .sizes import ANY_SIZE, SizeRule
 from .stages import parameter_stages, whole_modules
 
@@ -30,6 +31,7 @@ class Encoder(nn.Module):
         size_rule: Which image sizes it takes.
         channels_last: Its maps are ``(N, H, W, C)``.
         base_model: The Hub repository that its weights came from, or None.
+        dilated: How its late stages were dilated, or None where it is as it was made.
 
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
@@ -51,6 +53,7 @@ class Encoder(nn.Module):
         size_rule: SizeRule = ANY_SIZE,
         channels_last: bool = False,
         base_model: str | None = None,
+        dilated: Dilated | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,6 +69,7 @@ class Encoder(nn.Module):
         self.base_model = base_model
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
+        self.dilated = dilated
         self.frozen_stages = 0
         self._frozen: frozenset[str] = frozenset()  # the names in those stages
         self._taken: frozenset[str] = frozenset()  # of these, what was trainable before
@@ -84,6 +88,11 @@ class Encoder(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """The stride of each map, finest first."""
         return tuple(feature.stride for feature in self.features)
+
+    @property
+    def made_for(self) -> tuple[int, ...]:
+        """The stride of each map before any dilation, finest first: it tells stages apart."""
+        return self.strides if self.dilated is None else self.dilated.made_for
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``."""

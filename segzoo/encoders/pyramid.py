@@ -25,11 +25,41 @@ class Pyramid(nn.Module, ABC):
         """The encoder's maps -> those of :attr:`features`."""
 
     @abstractmethod
+    def keep(self, chosen: Sequence[int]) -> None:
+        """From here on give only these of :attr:`features`, which nothing else is computed for."""
+
+    @abstractmethod
     def named(self, names: list[str]) -> list[str]:
         """What the maps are called, from the names of the encoder's maps."""
 
 
-class DeepestOfEachStride(Pyramid):
+class OwnMaps(Pyramid):
+    """The encoder's maps, as they come.
+
+    Attributes:
+        indices: Which of the encoder's maps are given.
+    """
+
+    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+        super().__init__()
+        self.indices = tuple(range(len(features)))
+        self.features = tuple(features)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """The maps that are kept, finest first."""
+        return [maps[i] for i in self.indices]
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """From here on give only these of :attr:`features`."""
+        self.indices = tuple(self.indices[i] for i in chosen)
+        self.features = tuple(self.features[i] for i in chosen)
+
+    def named(self, names: list[str]) -> list[str]:
+        """What the maps are called, from the names of the encoder's maps."""
+        return [names[i] for i in self.indices]
+
+
+class DeepestOfEachStride(OwnMaps):
     """Of several maps at one stride the deepest is taken, as in feature pyramid networks.
 
     Lin et al., "Feature Pyramid Networks for Object Detection", 2017, section 3: "we choose the
@@ -37,18 +67,9 @@ class DeepestOfEachStride(Pyramid):
     """
 
     def __init__(self, features: Sequence[FeatureSpec]) -> None:
-        super().__init__()
+        super().__init__(features)
         last = {feature.stride: i for i, feature in enumerate(features)}
-        self.indices = tuple(last.values())
-        self.features = tuple(features[i] for i in self.indices)
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps that are kept, finest first."""
-        return [maps[i] for i in self.indices]
-
-    def named(self, names: list[str]) -> list[str]:
-        """What the maps are called, from the names of the encoder's maps."""
-        return [names[i] for i in self.indices]
+        self.keep(tuple(last.values()))
 
 
 class Reassemble(Pyramid):
@@ -58,9 +79,13 @@ class Reassemble(Pyramid):
     each map is projected by a 1x1 convolution and resampled, the earliest block giving the finest
     level; the last but one keeps its stride ``p``, the last gets ``2 p``, the earlier ones ``p/2``,
     ``p/4``, ... Channels double from level to level up to the backbone's own, as there.
+
+    Args:
+        features: The backbone's maps.
+        coarsest: Where the last level's stride would be larger, it keeps the backbone's own.
     """
 
-    def __init__(self, features: Sequence[FeatureSpec]) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], *, coarsest: int | None = None) -> None:
         super().__init__()
         count, stride = len(features), features[0].stride
         if stride >> max(count - 2, 0) < 1:
@@ -71,21 +96,29 @@ class Reassemble(Pyramid):
         levels, specs = [], []
         for i, feature in enumerate(features):
             channels = max(feature.channels >> (count - 1 - i), 1)
-            levels.append(_level(feature.channels, channels, count - 2 - i))
-            factor = 2 ** max(count - 2 - i, 0)
-            specs.append(
-                FeatureSpec(channels, ceil_div(stride, factor) if i < count - 1 else 2 * stride)
-            )
+            doublings = count - 2 - i
+            if coarsest is not None and 2 * stride > coarsest:
+                doublings = max(doublings, 0)
+            levels.append(_level(feature.channels, channels, doublings))
+            own = ceil_div(stride, 2**doublings) if doublings >= 0 else 2 * stride
+            specs.append(FeatureSpec(channels, own))
         self.levels = nn.ModuleList(levels)
+        self.indices = tuple(range(count))
         self.features = tuple(specs)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps ``(N, C, h, w)`` -> one map for each of ``features``."""
-        return [level(item) for level, item in zip(self.levels, maps, strict=True)]
+        return [level(maps[i]) for level, i in zip(self.levels, self.indices, strict=True)]
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """From here on give only these of :attr:`features`."""
+        self.levels = nn.ModuleList(self.levels[i] for i in chosen)
+        self.indices = tuple(self.indices[i] for i in chosen)
+        self.features = tuple(self.features[i] for i in chosen)
 
     def named(self, names: list[str]) -> list[str]:
         """What the maps are called, from the names of the encoder's maps."""
-        return [f"{name} resampled" for name in names]
+        return [f"{names[i]} resampled" for i in self.indices]
 
 
 def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
@@ -99,31 +132,15 @@ def _level(in_channels: int, channels: int, doublings: int) -> nn.Sequential:
     return nn.Sequential(project)
 
 
-class OwnMaps(Pyramid):
-    """The encoder's maps, as they come."""
-
-    def __init__(self, features: Sequence[FeatureSpec]) -> None:
-        super().__init__()
-        self.indices = tuple(range(len(features)))
-        self.features = tuple(features)
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The same maps."""
-        return maps
-
-    def named(self, names: list[str]) -> list[str]:
-        """What the maps are called, from the names of the encoder's maps."""
-        return names
-
-
 class Chosen(Pyramid):
     """Some of a pyramid's maps.
 
     Args:
-        pyramid: What makes the maps.
+        pyramid: What makes the maps; from here on only those that are taken.
         finest: Maps of a smaller stride are left out, unless there are no others.
         coarsest: Maps of a larger stride are left out, unless there are no others; None for none.
         most: At most that many are taken, counted from the deepest; None for all.
+        ends: Of those the finest and the deepest only.
 
     Attributes:
         indices: Which of its maps are taken.
@@ -131,29 +148,50 @@ class Chosen(Pyramid):
     """
 
     def __init__(
-        self, pyramid: Pyramid, *, finest: int, coarsest: int | None, most: int | None
+        self,
+        pyramid: Pyramid,
+        *,
+        finest: int = 1,
+        coarsest: int | None = None,
+        most: int | None = None,
+        ends: bool = False,
     ) -> None:
         super().__init__()
         self.pyramid = pyramid
-        features = pyramid.features
-        limit = max(coarsest or features[-1].stride, features[0].stride)
-        allowed = [i for i, item in enumerate(features) if item.stride <= limit]
-        fitting = [i for i in allowed if features[i].stride >= finest] or allowed[-1:]
-        self.indices = tuple(fitting[-most:] if most else fitting)
-        self.features = tuple(features[i] for i in self.indices)
+        strides = [item.stride for item in pyramid.features]
+        limit = max(strides if coarsest is None else (coarsest, strides[0]))
+        chosen = [i for i, stride in enumerate(strides) if stride <= limit]
+        chosen = [i for i in chosen if strides[i] >= finest] or chosen[-1:]
+        chosen = chosen[-most:] if most else chosen
+        self.indices = tuple(sorted({chosen[0], chosen[-1]}) if ends else chosen)
+        pyramid.keep(self.indices)
+        self.features = pyramid.features
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """The encoder's maps -> those of :attr:`features`."""
-        made = self.pyramid(maps)
-        return [made[i] for i in self.indices]
+        made: list[Tensor] = self.pyramid(maps)
+        return made
+
+    def keep(self, chosen: Sequence[int]) -> None:
+        """From here on give only these of :attr:`features`."""
+        self.pyramid.keep(chosen)
+        self.indices = tuple(self.indices[i] for i in chosen)
+        self.features = self.pyramid.features
 
     def named(self, names: list[str]) -> list[str]:
         """What the maps are called, from the names of the encoder's maps."""
-        made = self.pyramid.named(names)
-        return [made[i] for i in self.indices]
+        return self.pyramid.named(names)
 
 
-def make_pyramid(features: Sequence[FeatureSpec]) -> DeepestOfEachStride | Reassemble:
-    """The module that turns maps of these features into one map at each stride."""
-    flat = is_flat([feature.stride for feature in features])
+def make_pyramid(
+    features: Sequence[FeatureSpec], *, flat: bool | None = None
+) -> DeepestOfEachStride | Reassemble:
+    """The module that turns maps of these features into one map at each stride.
+
+    Args:
+        features: The encoder's maps.
+        flat: Whether the encoder is made so that all its maps are alike; None to ask the features.
+    """
+    if flat is None:
+        flat = is_flat([feature.stride for feature in features])
     return Reassemble(features) if flat else DeepestOfEachStride(features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,13 @@ def check_output_stride(name: str, given: Mapping[str, Any]) -> None:
 
 
 def taps(
-    name: str, backbone: nn.Module, depth: int | None, given: Mapping[str, Any]
+    name: str,
+    backbone: nn.Module,
+    depth: int | None,
+    given: Mapping[str, Any],
+    *,
+    coarsest: int | None = None,
+    output_stride: int | None = None,
 ) -> dict[str, Any]:
     """``out_indices`` for timm, ascending, or nothing where its own choice is the right one.
 
@@ -105,13 +111,27 @@ def taps(
         backbone: Built with the options in ``given``, but for ``out_indices``.
         depth: How many maps, None for all.
         given: The user's options.
+        coarsest: Maps of a larger stride are left out, unless there are no others; None for all.
+        output_stride: The largest stride that maps will have, however ``backbone`` is made.
     """
     info: Any = backbone.feature_info
+    chosen = _indices(name, info, depth, given)
+    if coarsest is not None:
+        strides = [item.stride for item in features_at(backbone, chosen)]
+        strides = [min(stride, output_stride or stride) for stride in strides]
+        limit = max(coarsest, min(strides))
+        chosen = tuple(i for i, stride in zip(chosen, strides, strict=True) if stride <= limit)
+    told = "out_indices" in given
+    return {} if chosen == tuple(info.out_indices) and not told else {"out_indices": chosen}
+
+
+def _indices(name: str, info: Any, depth: int | None, given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Which maps to take, however large their strides are."""
     total = len(info)
     if "out_indices" in given:
         if depth is not None:
             raise ArgumentError("Give depth or encoder_options['out_indices'], not both.")
-        return {"out_indices": _sorted_indices(name, given["out_indices"], total)}
+        return _sorted_indices(name, given["out_indices"], total)
     default = _sorted_indices(name, info.out_indices, total)
     flat = is_flat(info.get("reduction", list(range(total))))
     available = total if flat else len(default)
@@ -123,10 +143,8 @@ def taps(
     if flat:
         # Evenly spread over all blocks, the last one included: 2, 5, 8, 11 of twelve.
         count = depth or min(_FLAT_MAPS, total)
-        taps = tuple(total * (i + 1) // count - 1 for i in range(count))
-    else:
-        taps = default[:depth]
-    return {} if taps == tuple(info.out_indices) else {"out_indices": taps}
+        return tuple(total * (i + 1) // count - 1 for i in range(count))
+    return default[:depth]
 
 
 def _sorted_indices(name: str, indices: Any, total: int) -> tuple[int, ...]:
@@ -160,6 +178,14 @@ def backbone_features(backbone: Any) -> tuple[FeatureSpec, ...]:
     """What a backbone made by timm says of its maps."""
     info = backbone.feature_info
     return tuple(map(FeatureSpec, info.channels(), info.reduction()))
+
+
+def features_at(backbone: Any, indices: Sequence[int] | None) -> tuple[FeatureSpec, ...]:
+    """What a backbone made by timm says of these maps, or, with None, of those that it gives."""
+    if indices is None:
+        return backbone_features(backbone)
+    info, chosen = backbone.feature_info, list(indices)
+    return tuple(map(FeatureSpec, info.get("num_chs", chosen), info.get("reduction", chosen)))
 
 
 def is_nhwc(backbone: nn.Module) -> bool:

@@ -19,12 +19,21 @@ from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
+from .dilation import Change, Dilated, OutputStride, apply, dilate, dilated, is_had, not_had
 from .encoder import Encoder
 from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
 from .sizes import Size, SizeRule
-from .timm_flexible import check_bands, most_flexible
-from .timm_meta import backbone_features, check_output_stride, is_nhwc, meta_backbone, taps
+from .timm_flexible import Build, check_bands, most_flexible
+from .timm_meta import (
+    backbone_features,
+    bands,
+    check_output_stride,
+    features_at,
+    is_nhwc,
+    meta_backbone,
+    taps,
+)
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -50,6 +59,8 @@ class BackbonePlan:
     channels_last: bool
     parameters: int
     source: PretrainedCfg
+    dilated: Dilated | None = None
+    changes: tuple[Change, ...] = ()
 
 
 def is_timm_name(name: str) -> bool:
@@ -116,11 +127,20 @@ def build(
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
+    coarsest: int | None = None,
+    output_stride: OutputStride | None = None,
 ) -> Encoder:
     """An :class:`Encoder` around ``timm.create_model(name, features_only=True)``."""
     import timm
 
-    plan = plan_backbone(name, depth=depth, image_size=image_size, options=options)
+    plan = plan_backbone(
+        name,
+        depth=depth,
+        image_size=image_size,
+        options=options,
+        coarsest=coarsest,
+        output_stride=output_stride,
+    )
     if in_channels != plan.source.input_size[0]:
         _check_bands(plan.name, json.dumps(dict(plan.options)), plan.size_rule, in_channels)
     if isinstance(pretrained, str):
@@ -140,6 +160,7 @@ def build(
                 in_chans=in_channels,
                 **plan.options,
             )
+    apply(plan.changes, backbone)
     return Encoder(
         backbone,
         plan.features,
@@ -149,6 +170,7 @@ def build(
         size_rule=plan.size_rule,
         channels_last=plan.channels_last,
         base_model=_base_model(plan, pretrained),
+        dilated=plan.dilated,
     )
 
 
@@ -165,6 +187,8 @@ def plan_backbone(
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
+    coarsest: int | None = None,
+    output_stride: OutputStride | None = None,
 ) -> BackbonePlan:
     """Find out about a backbone without allocating its weights; remembered for the process.
 
@@ -173,21 +197,29 @@ def plan_backbone(
         depth: How many maps, counted from the image; None for all that timm gives.
         image_size: ``(height, width)`` to build it for, where it is built for a size.
         options: What else goes to ``timm.create_model``.
+        coarsest: Maps of a larger stride are left out, unless there are no others; None for all.
+        output_stride: How far it may shrink the image; None for as far as it is made to.
 
     Raises:
         UnknownNameError: An unknown name or tag.
-        ArgumentError: A depth or an option that it cannot have.
+        ArgumentError: A depth, an option or an output stride that it cannot have.
         EncoderError: timm cannot build or run it.
     """
-    plan = _plan(full_name(name), depth, image_size, json.dumps(dict(options or {})))
+    given = json.dumps(dict(options or {}))
+    plan = _plan(full_name(name), depth, image_size, given, coarsest, output_stride)
     # What timm is given it may change; what is remembered stays.
     return replace(plan, options=copy.deepcopy(dict(plan.options)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -> BackbonePlan:
-    import timm
-
+def _plan(
+    name: str,
+    depth: int | None,
+    image_size: Size | None,
+    options: str,
+    coarsest: int | None,
+    asked: OutputStride | None,
+) -> BackbonePlan:
     given = json.loads(options)
     for option in sorted(_RESERVED & given.keys()):
         raise ArgumentError(
@@ -195,35 +227,129 @@ def _plan(name: str, depth: int | None, image_size: Size | None, options: str) -
             "file to read."
         )
     if "output_stride" in given:
+        if asked is not None and asked.required:
+            raise ArgumentError("Give output_stride or encoder_options['output_stride'], not both.")
         check_output_stride(name, given)
-    source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+        asked = None
     others = {option: value for option, value in given.items() if option != "out_indices"}
-    plain = meta_backbone(name, others)
-    chosen = given | taps(name, plain, depth, given)
-    meta, rule, final = most_flexible(
-        name,
-        chosen,
-        source.input_size[-2:],
-        image_size,
-        plain=plain if chosen == others else None,
+    request = _Request(
+        name, given, others, meta_backbone(name, others), depth, image_size, coarsest
     )
-    return BackbonePlan(
-        name=name,
-        options=final,
-        features=backbone_features(meta),
-        size_rule=rule,
-        channels_last=is_nhwc(meta),
-        parameters=parameter_count(meta),
-        source=source,
-    )
+    if asked is None:
+        return request.plan(given.get("output_stride"))
+    found = request.first(asked)
+    if found is None and asked.required:
+        possible = [other.stride for other in asked.others() if request.first(other)]
+        raise ArgumentError(not_had(asked, name, possible, request.strides(None)[-1]))
+    return found or request.plan(None)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of one of timm's backbones, but for its output stride."""
+
+    name: str
+    given: Mapping[str, Any]
+    others: Mapping[str, Any]  # what is given, but for out_indices
+    plain: Any  # the backbone with those, on the meta device
+    depth: int | None
+    image_size: Size | None
+    coarsest: int | None
+
+    def first(self, asked: OutputStride) -> BackbonePlan | None:
+        """The first plan with an output stride that works, or None."""
+        tries = (self._attempt(stride, way) for stride, way in asked.tries())
+        return next((plan for plan in tries if plan is not None), None)
+
+    def strides(self, output_stride: int | None) -> tuple[int, ...]:
+        """Of the maps that would be taken, as the backbone is made."""
+        indices = self._taps(output_stride).get("out_indices")
+        return tuple(item.stride for item in features_at(self.plain, indices))
+
+    def plan(self, output_stride: int | None) -> BackbonePlan:
+        """The backbone as it is made, or as an ``output_stride`` in the options makes it."""
+        meta, rule, options = self._flexible(output_stride, {}, changed=False)
+        plan = self._planned(meta, rule, options, backbone_features(meta))
+        if "output_stride" not in self.given:
+            return plan
+        others = {name: item for name, item in options.items() if name != "output_stride"}
+        as_made = tuple(item.stride for item in backbone_features(meta_backbone(self.name, others)))
+        return self._dilated(plan, as_made, self.given["output_stride"], "timm")
+
+    def _attempt(self, stride: int, way: str) -> BackbonePlan | None:
+        """A plan with that output stride, had in one way; None where it cannot be."""
+        as_made = self.strides(stride)
+        if way == "none":
+            return self.plan(stride) if as_made[-1] <= stride else None
+        if way == "convolutions" and stride not in as_made:
+            return None  # no stage ends there; known before anything is built
+        timms = {"output_stride": stride} if way == "timm" else {}
+        try:
+            meta, rule, options = self._flexible(stride, timms, changed=way == "convolutions")
+        except (ArgumentError, EncoderError):
+            return None  # timm raises either for a stride that a backbone cannot have
+        features = features_at(self.plain, options.get("out_indices"))
+        plan = self._planned(meta, rule, options, dilated(features, stride))
+        if way == "timm":
+            had = is_had(meta, plan.features, stride, bands(meta), rule, plan.channels_last)
+            return self._dilated(plan, as_made, stride, way) if had else None
+        changes = dilate(meta, features, stride, bands(meta), rule, plan.channels_last)
+        if changes is None:
+            return None
+        return self._dilated(replace(plan, changes=changes), as_made, stride, way)
+
+    def _dilated(
+        self, plan: BackbonePlan, as_made: tuple[int, ...], stride: int, way: str
+    ) -> BackbonePlan:
+        same = as_made == tuple(item.stride for item in plan.features)
+        return plan if same else replace(plan, dilated=Dilated(stride, way, as_made))
+
+    def _taps(self, output_stride: int | None) -> dict[str, Any]:
+        return taps(
+            self.name,
+            self.plain,
+            self.depth,
+            self.given,
+            coarsest=self.coarsest,
+            output_stride=output_stride,
+        )
+
+    def _flexible(
+        self, output_stride: int | None, more: Mapping[str, Any], *, changed: bool
+    ) -> Build:
+        """The build that takes the most image sizes; a new one where it is to be changed."""
+        chosen = {**self.given, **self._taps(output_stride), **more}
+        plain = None if changed or chosen != self.others else self.plain
+        native = _source(self.name).input_size[-2:]
+        return most_flexible(self.name, chosen, native, self.image_size, plain=plain)
+
+    def _planned(
+        self,
+        meta: Any,
+        rule: SizeRule,
+        options: Mapping[str, Any],
+        features: tuple[FeatureSpec, ...],
+    ) -> BackbonePlan:
+        return BackbonePlan(
+            name=self.name,
+            options=options,
+            features=features,
+            size_rule=rule,
+            channels_last=is_nhwc(meta),
+            parameters=parameter_count(meta),
+            source=_source(self.name),
+        )
+
+
+def _source(name: str) -> PretrainedCfg:
+    import timm
+
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
 @functools.lru_cache(maxsize=4096)
 def _check_bands(name: str, options: str, rule: SizeRule, in_channels: int) -> None:
-    import timm
-
-    source = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    check_bands(name, json.loads(options), rule, source.input_size[0], in_channels)
+    check_bands(name, json.loads(options), rule, _source(name).input_size[0], in_channels)
 
 
 @functools.lru_cache(maxsize=4096)

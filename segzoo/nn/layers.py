@@ -134,15 +134,29 @@ class ConvNormAct(nn.Module):
         in_channels: Of the map.
         out_channels: Of the result, which has the map's height and width.
         kernel: Side of the convolution's window, odd.
+        dilation: Cells from one of its taps to the next.
+        bias: Whether the convolution has one all the same.
         norm: One of :data:`NORMS`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int = 3, norm: str = "batch"
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        dilation: int = 1,
+        bias: bool = False,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, padding=kernel // 2, bias=norm == "none"
+            in_channels,
+            out_channels,
+            kernel,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
+            bias=bias or norm == "none",
         )
         self.norm = norm_layer(norm, out_channels)
         self.act = nn.ReLU(inplace=True)

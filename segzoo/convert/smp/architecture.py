@@ -7,7 +7,7 @@ converting and ``segzoo bench`` look for the file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -56,6 +56,9 @@ class SmpArchitecture(ABC):
             given: smp's config; what is used, or contradicts the tensors and is refused, is
                 taken out of it. ``encoder_depth`` stays, and is filled in where tensors tell it.
             where: The checkpoint, for messages.
+
+        Returns:
+            Where they have an ``output_stride``, how it is had follows from smp's encoder.
 
         Raises:
             ConversionError: Something that cannot be brought over exactly.
@@ -151,6 +154,21 @@ def dropout_of(given: dict[str, Any], name: str, default: float, where: str) -> 
         return checks.number(name, given.pop(name, default), minimum=0, maximum=1)
     except ArgumentError as error:
         raise ConversionError(f"{where}: {error}") from error
+
+
+def output_stride_of(given: dict[str, Any], default: int, known: Sequence[int], where: str) -> int:
+    """smp's ``encoder_output_stride``, taken from ``given``.
+
+    Raises:
+        ConversionError: It is none of those that smp's class takes.
+    """
+    value = given.pop("encoder_output_stride", default)
+    if type(value) is not int or value not in known:
+        raise ConversionError(
+            f"{where}: encoder_output_stride must be one of {', '.join(map(str, known))}, got "
+            f"{checks.shown(value)}."
+        )
+    return value
 
 
 def natural_upsampling(given: dict[str, Any], default: int, natural: int, where: str) -> None:

@@ -22,7 +22,7 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, fill, rename
 from .architecture import SmpArchitecture, converters, told
-from .encoders import EncoderPlan, plan_encoder, recognise_encoder, whole_shapes
+from .encoders import EncoderPlan, dilation_of, plan_encoder, recognise_encoder, whole_shapes
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def from_smp(
     name = given.pop("encoder_name", None) or recognise_encoder(tensors, where)
     options = _encoder_options(given, name, converter)
     plan = plan_encoder(name, tensors, depth, options)
+    if "output_stride" in arguments:
+        arguments["dilation"] = dilation_of(name)
     model = create_model(
         architecture,
         plan.encoder,

@@ -129,6 +129,11 @@ def timm_name(name: str) -> tuple[str, tuple[Rule, ...]]:
     )
 
 
+def dilation_of(name: str) -> str:
+    """How smp dilates an encoder: one of :data:`~segzoo.config.DILATIONS`."""
+    return "timm" if name.startswith("tu-") or _OLD_TIMM.fullmatch(name) else "convolutions"
+
+
 def recognise_encoder(tensors: Mapping[str, Tensor], where: str) -> str:
     """smp's name of the encoder that has exactly these tensors.
 
