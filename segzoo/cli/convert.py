@@ -97,6 +97,24 @@ def fastai_command(
     _save(model, out)
 
 
+@convert_command.command("torchvision")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def torchvision_command(checkpoint: Path, out: Path) -> None:
+    """Convert CHECKPOINT of torchvision's deeplabv3_resnet50 or _resnet101 into the folder OUT.
+
+    CHECKPOINT is a file that torchvision downloaded, or the saved state dict of such a model. Its
+    encoder, classes and auxiliary classifier are found from the tensors.
+
+    \b
+    Example:
+      segzoo convert torchvision deeplabv3_resnet50_coco.pth my-model
+    """
+    from ..convert import from_torchvision
+
+    _save(from_torchvision(checkpoint), out)
+
+
 def _save(model: SegmentationModel, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")

@@ -2,5 +2,6 @@
 
 from .fastai import from_fastai
 from .smp.convert import from_smp
+from .torchvision import from_torchvision
 
-__all__ = ["from_fastai", "from_smp"]
+__all__ = ["from_fastai", "from_smp", "from_torchvision"]
