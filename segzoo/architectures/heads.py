@@ -52,7 +52,7 @@ class ClassificationHead(nn.Module):
 class FCNHead(nn.Module):
     """Two convolutions from an encoder's map to logits.
 
-    The auxiliary head of Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.3, in the
+    The auxiliary head of Zhao et al., "Pyramid Scene Parsing Network", 2017, section 4, in the
     form of Long et al., "Fully Convolutional Networks for Semantic Segmentation", 2015: a 3x3
     convolution to a quarter of the channels, dropout, 1x1 to the classes.
     """
