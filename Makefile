@@ -7,12 +7,12 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
-# Run on their own are those that can be, but for these; coverage has its own target.
+# Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := tables ceilings throughput_child coverage
 BENCHMARKS := $(filter-out $(SHARED),$(basename $(notdir $(shell grep -l __main__ benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench coverage clean
+.PHONY: help demo test docs bench sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,8 @@ docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 
-coverage: $(VENV)/.installed-bench ## Try every architecture of timm, resuming where it stopped (hours)
+sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and architecture of timm (hours)
+	SEGZOO_SWEEP=1 $(BIN)/python -m pytest -q tests/test_families.py
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.coverage --real
 

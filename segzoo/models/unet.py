@@ -107,7 +107,7 @@ class UnetBlock(nn.Module):
         out_channels: Of the result.
         attend_input: Whether there is attention before the convolutions too.
         impl: ``plain``, ``rewritten`` wherever it holds, or ``auto``: rewritten in training mode
-            where it pays. In eval mode ``auto`` is plain, to the bit.
+            where it pays. In eval mode ``auto`` is plain.
     """
 
     def __init__(
