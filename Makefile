@@ -7,13 +7,13 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
-# Run on their own are those that can be, but for these; coverage has its own target.
+# Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
   benchmarks.encoders.coverage
 BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test docs cover bench coverage clean
+.PHONY: help demo check test docs cover bench sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,8 @@ docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m $$name; done
 
-coverage: $(VENV)/.installed-bench ## Try every architecture of timm, resuming where it stopped (hours)
+sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and architecture of timm (hours)
+	SEGZOO_SWEEP=1 $(BIN)/python -m pytest -q tests/test_families.py
 	$(BIN)/python -m benchmarks.encoders.coverage
 	$(BIN)/python -m benchmarks.encoders.coverage --real
 

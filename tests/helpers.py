@@ -69,3 +69,25 @@ def randomise(model: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.3)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
+
+
+def assert_same_tensors(model: nn.Module, expected: nn.Module) -> None:
+    """Weights, statistics and tables are the same to the bit, those that are not saved too."""
+    wanted, found = (
+        {**dict(item.named_parameters()), **dict(item.named_buffers())}
+        for item in (expected, model)
+    )
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].dtype == value.dtype, name
+        assert torch.equal(found[name], value), name
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    """The same logits, where torch may add them up in another order.
+
+    Two models with the same weights need not give the same last bits: a matrix product is computed
+    by one function or another as its factors lie in memory, and as they need gradients or not.
+    """
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)

@@ -1,4 +1,4 @@
-"""From segmentation_models_pytorch: the same logits to the last bit, or a refusal with the reason.
+"""From segmentation_models_pytorch: the same weights and logits, or a refusal with the reason.
 
 benchmarks/parity/smp_encoders.py does the same for every encoder, and keeps the record.
 """

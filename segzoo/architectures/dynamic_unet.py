@@ -6,9 +6,10 @@ sub-pixel convolution reaches the image, which is itself concatenated ("last cro
 residual block and the logits.
 
 The architecture is that of ``fastai.vision.models.unet`` (Howard and Gugger, "fastai: A Layered API
-for Deep Learning", 2020, section 2.3); with a ResNet and the same weights the outputs are equal to
-the last bit. Sub-pixel convolution is Shi et al., 2016, its initialisation (ICNR) and the blur
-after it Sugawara et al., 2018, the attention Zhang et al., "Self-Attention GAN", 2019, figure 2.
+for Deep Learning", 2020, section 2.3); with a ResNet and the same weights the outputs on a CPU are
+equal to the last bit. Sub-pixel convolution is Shi et al., 2016, its initialisation (ICNR) and the
+blur after it Sugawara et al., 2018, the attention Zhang et al., "Self-Attention GAN", 2019, figure
+2.
 """
 
 from __future__ import annotations

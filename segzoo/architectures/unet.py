@@ -71,7 +71,7 @@ class UnetBlock(JoiningBlock):
 
     Attributes:
         impl: ``plain``, ``rewritten`` wherever it holds, or ``auto``: rewritten in training mode
-            where it pays. In eval mode ``auto`` is plain, to the bit.
+            where it pays. In eval mode ``auto`` is plain.
     """
 
     def __init__(

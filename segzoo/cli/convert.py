@@ -44,7 +44,7 @@ def smp_command(
     """Convert CHECKPOINT of a segmentation_models_pytorch Unet into the folder OUT.
 
     CHECKPOINT is a file (.pth, .pt, .ckpt, .safetensors), a folder or a repository (user/name)
-    that save_pretrained wrote. The converted model gives the same logits to the last bit.
+    that save_pretrained wrote. The converted model has the same weights to the last bit.
 
     \b
     Example:

@@ -46,7 +46,7 @@ def from_fastai(
     act: str = "relu",
     class_names: Sequence[str] | None = None,
 ) -> DynamicUnet:
-    """The model of a fastai ``unet_learner`` with a ResNet, equal to the last bit.
+    """The model of a fastai ``unet_learner`` with a ResNet, its weights unchanged to the last bit.
 
     The encoder, classes, bands, ``last_cross``, ``self_attention`` and ``norm`` are found from the
     names and shapes. What leaves no trace in them has to be said: ``blur``, ``blur_final``,

@@ -5,8 +5,7 @@ size, and is compared with what a model needs before anything is allocated for i
 library then checks it again and maps the data, without reading it.
 
 The data is laid out so that tensors begin at multiples of 64 bytes, as torch allocates them: some
-kernels round differently on other addresses, and a loaded model should give the logits of the
-saved one to the last bit.
+kernels round differently on other addresses, and a loaded model should round as the saved one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From segmentation_models_pytorch, with the logits unchanged to the last bit.
+"""From segmentation_models_pytorch, with the weights unchanged to the last bit.
 
 What the checkpoint holds is deduced from its tensors; what it cannot tell (the name of a ``tu-``
 encoder, how the decoder interpolates) comes from its config. Encoders are brought over where smp
