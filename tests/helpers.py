@@ -29,6 +29,11 @@ def skip_without_interpreter() -> None:
             )
 
 
+def shown(value: object) -> str:
+    """The id of a parameter: of functions the name, for an address differs from run to run."""
+    return getattr(value, "__qualname__", str(value))
+
+
 class TinyBackbone(nn.Module):
     """Two maps, strides 2 and 4; quick to build and to run."""
 

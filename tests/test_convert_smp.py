@@ -22,7 +22,7 @@ from segzoo.convert import from_smp
 from segzoo.convert.keymap import fill, rename
 from segzoo.errors import ConversionError, HubError, SegzooError, StorageError
 
-from .helpers import randomise
+from .helpers import randomise, shown
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
@@ -308,7 +308,7 @@ def added(name: str, value: Tensor) -> Any:
         (added("segmentation_head.0.bias", torch.zeros(3)), NAME, "shape"),
         (added("segmentation_head.0.bias", torch.zeros(2).double()), NAME, "mixes the types"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_refusals(source, change, config, message):
     with pytest.raises(SegzooError, match=message) as caught:

@@ -10,7 +10,7 @@ from segzoo.cli import main
 from segzoo.convert import from_torchvision
 from segzoo.errors import ArgumentError, ConversionError, StorageError
 
-from .helpers import randomise
+from .helpers import randomise, shown
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -87,7 +87,7 @@ def test_without_the_auxiliary_classifier_and_with_other_bands(theirs):
         (lambda t: {**t, "backbone.fc.weight": torch.ones(1)}, {}, "1 that have no place"),
         (dict, {"atrous_rates": (6, 12)}, r"3 dilated branches, but atrous_rates=\(6, 12\)"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_cannot_be_brought_over_is_refused(theirs, change, arguments, message):
     with pytest.raises(ConversionError, match=message):
