@@ -52,7 +52,7 @@ def optimized(name: str) -> dict[str, Any]:
             logits = exact(image.double())
             gaps.append(largest_difference(fast(image), logits))
             plain.append(largest_difference(model(image), logits))
-    ways = [item.detail for item in fast.passes if item.name == "choose ways"]
+    ways = [item.detail for item in fast.passes if item.name == "autotune"]
     return {
         "encoder": name,
         "passes": [item.name for item in fast.passes if item.applied],

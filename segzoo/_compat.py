@@ -28,7 +28,7 @@ def found(owner: object, name: str) -> Any:
 
     Args:
         owner: Anything; a text is the name of a module, which is imported.
-        name: Of the attribute.
+        name: Name of the attribute.
     """
     if isinstance(owner, str):
         try:

@@ -58,7 +58,7 @@ class Measured:
     Attributes:
         reason: Why it was not timed; None where it was.
         timing: None where it was not timed.
-        difference: Of its output to the reference; None where there was no output.
+        difference: Difference of its output to the reference; None where there was no output.
         build_seconds: From the start of building to the end of the warm-up, compilation included.
         memory: Bytes of the device's memory that it took, weights and workspace included; None
             where the device does not tell (CPU).
@@ -143,7 +143,7 @@ def side_by_side(
 
     Args:
         builders: By name, what builds a candidate; the candidate gives its output when called.
-        difference: Of an output to the reference, such as by :func:`largest_difference`.
+        difference: Difference of an output to the reference, such as by :func:`largest_difference`.
         allowed: The greatest difference at which an output is right.
         device: Where the candidates compute.
         rounds: See :func:`in_turn`, as for ``turn`` and ``limit``.

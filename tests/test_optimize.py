@@ -340,7 +340,10 @@ def test_ways_that_know_one_skip_get_the_others_with_it(way):
     wanted = conv(torch.cat([nn.functional.interpolate(x, (8, 12)), *beside], dim=1))
     if way == "triton":  # in the place of the kernel, which takes two maps
         kernel = DoubledConv(conv, 128)
-        block.way, block._triton = way, (lambda small, skip: kernel(small, skip, (8, 12)),)
+        block.implementation, block._triton = (
+            way,
+            (lambda small, skip: kernel(small, skip, (8, 12)),),
+        )
     elif way in block.choices(x):
         block.use(way, x)
     else:
@@ -411,7 +414,7 @@ fast = segzoo.optimize(model.eval(), backend="eager", example=image)
 print(fast.report())
 steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
 assert sum(isinstance(step, HeadedConv) for step in steps) == 1
-assert [step.way for step in steps] == ["triton"] * 3, steps
+assert [step.implementation for step in steps] == ["triton"] * 3, steps
 for size in ((8, 4), (5, 4)):
     image = torch.randn(1, 3, *size)
     with torch.no_grad():

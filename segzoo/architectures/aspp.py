@@ -119,7 +119,7 @@ class ASPP(nn.Module):
     """A 1x1 convolution, dilated ones and the pooled image side by side, then projected.
 
     Args:
-        in_channels: Of the map.
+        in_channels: Channels of the map.
         rates: One dilated branch for each.
         config: The options.
     """

@@ -34,7 +34,7 @@ class DeepLabV3Decoder(nn.Module):
         config: The options.
 
     Attributes:
-        rates: Of the dilated branches.
+        rates: Rates of the dilated branches.
         out: What the result is.
     """
 

@@ -49,7 +49,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         config: The options.
 
     Attributes:
-        rates: Of the dilated branches.
+        rates: Rates of the dilated branches.
         out: What the result is.
     """
 

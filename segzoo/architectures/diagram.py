@@ -26,7 +26,7 @@ class Step:
 
     Attributes:
         name: As in the model, without ``decoder.`` in front.
-        channels: Of the map that it gives.
+        channels: Channels of the map that it gives.
         stride: Pixels of the image for one cell of that map.
         inputs: What enters it from the encoder: indices of ``model.features``, -1 for the image.
     """

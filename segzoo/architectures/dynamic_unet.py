@@ -112,12 +112,13 @@ class DynamicUnetBlock(nn.Module):
     """Up, concatenate the normalised skip, activate, two convolutions.
 
     Args:
-        in_channels: Of the map from below.
-        skip_channels: Of the skip connection; 0 where the encoder has no map at this stride.
+        in_channels: Channels of the map from below.
+        skip_channels: Channels of the skip connection; 0 where the encoder has no map at this
+            stride.
         halve: Give half of the concatenated channels instead of all.
 
     Attributes:
-        out_channels: Of the result.
+        out_channels: Channels of the result.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Refine(nn.Module):
     """A residual block at the image's full size.
 
     Args:
-        channels: Of the map.
+        channels: Channels of the map.
         bottle: Give half of them, with a projection as the shortcut.
     """
 

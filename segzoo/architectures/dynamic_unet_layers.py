@@ -167,8 +167,8 @@ class Upsample(nn.Module):
     Convolutional Neural Network", 2016, figure 1.
 
     Args:
-        in_channels: Of the map from below.
-        out_channels: Of the result.
+        in_channels: Channels of the map from below.
+        out_channels: Channels of the result.
         blur: Average neighbours after the shuffle (Sugawara et al., 2018, section 3).
         late_relu: The ReLU is left out before the shuffle and done in the memory of the
             concatenation, so that training has one large map less to keep.

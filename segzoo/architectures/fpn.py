@@ -67,10 +67,10 @@ class Branch(nn.Module):
     """From one level of the pyramid to the size of the finest: convolve, resize, and again.
 
     Args:
-        in_channels: Of the level.
-        out_channels: Of the result.
+        in_channels: Channels of the level.
+        out_channels: Channels of the result.
         count: Number of convolutions: one for each finer level, at least one.
-        norm: Of the convolutions.
+        norm: Norm of the convolutions.
     """
 
     def __init__(self, in_channels: int, out_channels: int, count: int, *, norm: str) -> None:

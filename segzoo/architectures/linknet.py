@@ -62,8 +62,8 @@ class LinknetBlock(nn.Module):
     """Narrow to a quarter, double, widen to the skip's width, add the skip (figure 3).
 
     Args:
-        in_channels: Of the map from below.
-        out_channels: Of the result, and of the skip where there is one.
+        in_channels: Channels of the map from below.
+        out_channels: Channels of the result, and of the skip where there is one.
         norm: One of :data:`~segzoo.nn.layers.NORMS`.
     """
 

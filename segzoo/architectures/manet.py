@@ -72,9 +72,9 @@ class FusionBlock(UnetBlock):
     scales the map from below only.
 
     Args:
-        in_channels: Of the map from below.
-        skip_channels: Of the skip connection, at least 1.
-        out_channels: Of the result.
+        in_channels: Channels of the map from below.
+        skip_channels: Channels of the skip connection, at least 1.
+        out_channels: Channels of the result.
         config: Its norm, attention and interpolation.
     """
 

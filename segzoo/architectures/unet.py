@@ -63,9 +63,10 @@ class UnetBlock(JoiningBlock):
     outputs and gradients up to rounding, with fewer multiply-adds, and no concatenation to be kept.
 
     Args:
-        in_channels: Of the map from below.
-        skip_channels: Of the skip connection; 0 where the encoder has no map at this stride.
-        out_channels: Of the result.
+        in_channels: Channels of the map from below.
+        skip_channels: Channels of the skip connection; 0 where the encoder has no map at this
+            stride.
+        out_channels: Channels of the result.
         config: Its norm, attention and interpolation.
         attend_input: Whether there is attention before the convolutions too.
 

@@ -59,7 +59,7 @@ class UnetPlusPlusDecoder(ClimbingDecoder):
             :func:`~segzoo.features.decoder_strides`.
 
     Attributes:
-        channels: Of the last block at each stride.
+        channels: Channels of the last block at each stride.
         out: What the result is.
     """
 

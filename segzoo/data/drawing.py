@@ -44,7 +44,7 @@ def write_mask(path: str | os.PathLike[str], mask: Tensor, *, classes: int) -> P
     is; above that it has 16 bit grey values.
 
     Args:
-        path: Of the PNG; its folder must exist.
+        path: Path of the PNG; its folder must exist.
         mask: ``(H, W)`` of integers below ``classes``.
         classes: How many there are, 2 to 65536.
 
@@ -67,10 +67,10 @@ def write_overlay(
     Class 0 is left as it is: in most sets of classes it is the background.
 
     Args:
-        path: Of the PNG; its folder must exist.
+        path: Path of the PNG; its folder must exist.
         picture: ``(C, H, W)`` as :func:`read_picture` gives it.
         mask: ``(H, W)`` of integers.
-        opacity: Of the tint, 0 to 1.
+        opacity: Opacity of the tint, 0 to 1.
 
     Raises:
         StorageError: The file cannot be written.

@@ -40,7 +40,7 @@ def draw_result(path: Path, scene: Scene, mask: Tensor, *, title: str) -> Path:
     """Draw the whole photograph, and of its right third truth, prediction and errors.
 
     Args:
-        path: Of the PNG.
+        path: Path of the PNG.
         scene: The whole photograph with its truth.
         mask: ``(H, W / 3)``, the prediction for ``scene.right()``.
         title: Stands above the panels.

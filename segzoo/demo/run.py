@@ -81,7 +81,7 @@ def run_demo(
         encoder: A name of :func:`segzoo.list_encoders`.
         pretrained: Start from timm's weights, which have to be downloaded once.
         steps: Training steps of 8 crops of 128x128 pixels, 2 or more.
-        seed: Of weights and crops; 0 or more.
+        seed: Seed of weights and crops; 0 or more.
         device: A device of torch, or ``auto``.
         progress: Show a bar on stderr.
 

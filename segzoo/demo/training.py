@@ -34,7 +34,7 @@ def train(
         learning_rate: The peak of the OneCycle schedule (Smith and Topin, 2018).
         encoder_scale: See :meth:`~segzoo.SegmentationModel.parameter_groups`; below 1 for an
             encoder that has learned already.
-        seed: Of the crops.
+        seed: Seed of the crops.
         progress: Show a bar on stderr.
 
     Returns:

@@ -39,8 +39,8 @@ def list_encoders(
     Args:
         pattern: Shell-style: ``"resnet*"``, ``"*dinov2*"``.
         pretrained: Only those for which timm knows pretrained weights.
-        license: Of the default weights, as timm states it: ``"mit"``, ``"cc-by-*"``. Shell-style;
-            case does not matter. Encoders without weights, or of your own, have none.
+        license: Licence of the default weights, as timm states it: ``"mit"``, ``"cc-by-*"``.
+            Shell-style; case does not matter. Encoders without weights, or of your own, have none.
         min_parameters: Number of weights, at least: ``5e6`` for five million.
         max_parameters: Number of weights, at most.
         strides: Stride of each map, finest first: ``(2, 4, 8, 16, 32)``.

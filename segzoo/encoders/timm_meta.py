@@ -95,7 +95,7 @@ def check_output_stride(name: str, given: Mapping[str, Any]) -> None:
         )
 
 
-def taps(
+def chosen_indices(
     name: str,
     backbone: nn.Module,
     depth: int | None,

@@ -29,10 +29,10 @@ from .timm_meta import (
     backbone_features,
     bands,
     check_output_stride,
+    chosen_indices,
     features_at,
     is_nhwc,
     meta_backbone,
-    taps,
 )
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ class _Request:
         return plan if same else replace(plan, dilated=Dilated(stride, way, as_made))
 
     def _taps(self, output_stride: int | None) -> dict[str, Any]:
-        return taps(
+        return chosen_indices(
             self.name,
             self.plain,
             self.depth,
@@ -360,7 +360,7 @@ def outline(name: str) -> tuple[tuple[FeatureSpec, ...], int]:
         EncoderError: timm cannot build it.
     """
     plain = meta_backbone(name, {})
-    chosen = taps(name, plain, None, {})
+    chosen = chosen_indices(name, plain, None, {})
     meta = meta_backbone(name, chosen) if chosen else plain
     return backbone_features(meta), parameter_count(meta)
 

@@ -131,8 +131,8 @@ class ConvNormAct(nn.Module):
     """Convolution, normalisation, ReLU; the convolution has a bias where ``norm`` is none.
 
     Args:
-        in_channels: Of the map.
-        out_channels: Of the result, which has the map's height and width.
+        in_channels: Channels of the map.
+        out_channels: Channels of the result, which has the map's height and width.
         kernel: Side of the convolution's window, odd.
         dilation: Cells from one of its taps to the next.
         bias: Whether the convolution has one all the same.
@@ -177,7 +177,7 @@ class SCSE(nn.Module):
     """Concurrent spatial and channel squeeze and excitation (Roy et al., 2018, figure 1d).
 
     Args:
-        channels: Of the map; any number.
+        channels: Channels of the map; any number.
         reduction: The bottleneck has ``channels // reduction`` channels, at least one.
     """
 
@@ -210,7 +210,7 @@ class SegmentationHead(nn.Module):
     dropping one of them hides nothing.
 
     Args:
-        in_channels: Of the map.
+        in_channels: Channels of the map.
         classes: Number of logits for each cell.
         kernel: Side of the convolution's window, odd.
         dropout: Probability of dropping a plane, 0 to 1.

@@ -96,7 +96,7 @@ class PositionAttention(nn.Module):
     are computed.
 
     Args:
-        channels: Of the map.
+        channels: Channels of the map.
         hidden: Channels of the query and of the key.
     """
 

@@ -21,8 +21,8 @@ class PyramidPooling(nn.Module):
     Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.2 and figure 3.
 
     Args:
-        in_channels: Of the map.
-        width: Of each branch.
+        in_channels: Channels of the map.
+        width: Width of each branch.
         norm: One of :data:`~segzoo.nn.layers.NORMS`.
         align_corners: How the averages are resized; torch's setting of that name.
         norm_of_one_bin: Whether the branch that averages the whole map has a norm too. Batch
@@ -31,7 +31,7 @@ class PyramidPooling(nn.Module):
         bins: Bins along each side, one number for each branch.
 
     Attributes:
-        out_channels: Of the result: those of the map and of all branches.
+        out_channels: Channels of the result: those of the map and of all branches.
     """
 
     def __init__(

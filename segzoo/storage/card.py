@@ -35,7 +35,7 @@ class Metric:
         dataset: The data set's id on the Hub (``"user/name"``), or any name for it.
         name: What to call the metric on the page; None for its type.
         dataset_name: What to call the data set on the page; None for its id.
-        split: Of the data set, such as ``"test"``.
+        split: Split of the data set, such as ``"test"``.
     """
 
     type: str

@@ -92,7 +92,7 @@ def find(config: Path, metadata: Mapping[str, str], where: str) -> Description:
 
     Args:
         config: The file, which may be missing.
-        metadata: Of the weights file.
+        metadata: Metadata of the weights file.
         where: The weights file, for messages.
 
     Raises:

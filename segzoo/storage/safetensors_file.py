@@ -200,7 +200,7 @@ def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str,
     used takes no memory.
 
     Args:
-        header: Of the same file, already compared with the model.
+        header: Header of the same file, already compared with the model.
         check_finite: Refuse NaN and infinite values.
 
     Raises:

@@ -52,7 +52,7 @@ class SmpArchitecture(ABC):
         """Arguments of our architecture, from the tensors and from smp's config.
 
         Args:
-            tensors: Of the checkpoint, in smp's names.
+            tensors: Tensors of the checkpoint, in smp's names.
             given: smp's config; what is used, or contradicts the tensors and is refused, is
                 taken out of it. ``encoder_depth`` stays, and is filled in where tensors tell it.
             where: The checkpoint, for messages.

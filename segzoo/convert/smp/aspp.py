@@ -41,9 +41,9 @@ def aspp_arguments(
     """Arguments of our architecture.
 
     Args:
-        tensors: Of the checkpoint.
+        tensors: Tensors of the checkpoint.
         given: smp's config; what is used is taken out of it.
-        converter: Of the architecture.
+        converter: Converter of the architecture.
         aspp: smp's name of the pyramid pooling.
         stride: smp's default ``encoder_output_stride``.
         where: The checkpoint, for messages.

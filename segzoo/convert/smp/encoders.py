@@ -17,7 +17,7 @@ from ..keymap import Rule, rename
 
 @dataclass(frozen=True)
 class Family:
-    """A family of smp's own encoders that timm has layer by layer, taps included.
+    """A family of smp's own encoders that timm has layer by layer, maps at the same places.
 
     Args:
         pattern: smp's names, as a whole.
@@ -71,7 +71,7 @@ def plan_encoder(
 
     Args:
         name: smp's name: ``resnet34``, ``tu-convnext_tiny``.
-        tensors: Of the checkpoint, in smp's names.
+        tensors: Tensors of the checkpoint, in smp's names.
         depth: smp's ``encoder_depth``.
         options: For ``timm.create_model``.
 
@@ -93,17 +93,17 @@ def plan_encoder(
             f"{depth} cannot be built on them."
         )
     chosen: int | None = len(wanted)
-    taps: dict[str, Any] = {}
+    indices: dict[str, Any] = {}
     if strides[0] == 1:  # smp throws away the map at the image's own size
         first = _meta(encoder).feature_info.out_indices
-        chosen, taps = None, {"out_indices": tuple(first[1 : depth + 1])}
+        chosen, indices = None, {"out_indices": tuple(first[1 : depth + 1])}
     elif wanted == strides:
         chosen = None
     return EncoderPlan(
         encoder=encoder,
         in_channels=_bands(encoder, _encoder_tensors(tensors, rules), name),
         depth=chosen,
-        options={**options, **taps},
+        options={**options, **indices},
         rules=_prefixed(rules),
     )
 

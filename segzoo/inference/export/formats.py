@@ -29,7 +29,7 @@ class Format:
     """One kind of file.
 
     Attributes:
-        suffix: Of the file.
+        suffix: Suffix of the file.
         needs: Packages that write it.
         runtime: The package that runs it.
         write: Writes a program, and facts about it, to a path.

@@ -54,8 +54,8 @@ class DoubleConcatConv(Kernel):
     Args:
         weight: ``(channels, in_channels + skip_channels, 3, 3)``.
         bias: ``(channels,)``, or None for zeros.
-        in_channels: Of the map that is doubled, by nearest neighbour.
-        skip_channels: Of the skip connection; 0 where there is none.
+        in_channels: Channels of the map that is doubled, by nearest neighbour.
+        skip_channels: Channels of the skip connection; 0 where there is none.
         relu: Whether there is a ReLU.
 
     Raises:
@@ -110,8 +110,8 @@ class DoubleConcatConv(Kernel):
         Args:
             x: ``(N, in_channels, h, w)``.
             skip: ``(N, skip_channels, *size)``, or None.
-            size: Of the result. Resizing to anything but ``(2 h, 2 w)`` is not doubling: to 2 h - 1
-                rows, the nearest neighbours of later rows lie elsewhere.
+            size: Size of the result. Resizing to anything but ``(2 h, 2 w)`` is not doubling: to
+                2 h - 1 rows, the nearest neighbours of later rows lie elsewhere.
         """
         reason = self._refused(x)
         if reason is not None:

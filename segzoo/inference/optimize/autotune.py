@@ -1,9 +1,9 @@
-"""The fastest of equal ways to compute each step, found by a short timing on its real inputs.
+"""The fastest of equal implementations of each step, found by a short timing on its real inputs.
 
-Which way wins depends on the device, the shape and the precision, and no table knows them all. A
-way that fails, or whose output differs, is not taken. What was found is remembered for the process.
-Without timing the last way that works is taken: of convolutions the one that does most in one step,
-of decoder blocks the one that moves the fewest bytes.
+Which one wins depends on the device, the shape and the precision, and no table knows them all. One
+that fails, or whose output differs, is not taken. What was found is remembered for the process.
+Without timing the last that works is taken: of convolutions the one that does most in one step, of
+decoder blocks the one that moves the fewest bytes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
 from .fused_conv import FusedConv
 
-#: What has several ways to compute the same.
+#: What has several implementations to compute the same.
 Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
-#: How far two ways may be apart, relative to the largest value: a few roundings of a long sum.
+#: How far two of them may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 _ROUNDS = 5
 #: What was found before, by everything that it may depend on; the latest used last.
@@ -37,7 +37,7 @@ _FINDING = threading.Lock()
 
 
 def choose(body: nn.Module, image: Tensor, *, timed: bool, compiled: bool = False) -> None:
-    """Set the way of every step of ``body`` that has several, in place.
+    """Set the implementation of every step of ``body`` that has several, in place.
 
     Args:
         body: What holds the steps; run once on ``image``.
@@ -49,7 +49,7 @@ def choose(body: nn.Module, image: Tensor, *, timed: bool, compiled: bool = Fals
 
 
 class _Chooser:
-    """Stops before the first run of each step, compares its ways on the inputs, and goes on."""
+    """Stops before each step's first run, compares its implementations on the inputs, goes on."""
 
     def __init__(self, timed: bool, compiled: bool) -> None:
         self.timed = timed
@@ -74,7 +74,9 @@ class _Chooser:
         if isinstance(step, DoubledConv):
             if not doubles(x, inputs[2], step.mode):
                 return
-            step.way = "plain"  # it stays, for other sizes, and has a kernel to choose as well
+            step.implementation = (
+                "plain"  # it stays, for other sizes, and has a kernel to choose as well
+            )
             step(*inputs)
         names = step.choices(x)
         if self.compiled and x.device.type == "cpu":
@@ -82,7 +84,7 @@ class _Chooser:
         best = self._best(step, inputs, {name: _using(name, x) for name in names})
         step.use(best, x)
         if isinstance(step, DoubledConv) and best != "plain":
-            step.plain.release()  # what it was tuned for goes another way
+            step.plain.release()  # what it was tuned for is not run now
 
     def _best(
         self,
@@ -90,7 +92,7 @@ class _Chooser:
         inputs: tuple[Any, ...],
         setters: Mapping[str, Callable[[Step], None]],
     ) -> str:
-        """The name of the fastest way, or untimed the last, among those that agree."""
+        """The name of the fastest implementation, or untimed the last, among those that agree."""
         if len(setters) == 1:
             return next(iter(setters))
         key = (*self._circumstances(inputs), *setters, *step.signature())
@@ -101,14 +103,17 @@ class _Chooser:
     ) -> str:
         plain, device = next(iter(setters)), inputs[0].device
 
-        def build(set_way: Callable[[Step], None]) -> Callable[[], Tensor]:
-            own = copy.copy(step)  # the same weights, another way
-            set_way(own)
+        def build(set_implementation: Callable[[Step], None]) -> Callable[[], Tensor]:
+            own = copy.copy(step)  # the same weights, another implementation
+            set_implementation(own)
             return functools.partial(own, *inputs)
 
         reference = build(setters[plain])()
         results = side_by_side(
-            {name: functools.partial(build, set_way) for name, set_way in setters.items()},
+            {
+                name: functools.partial(build, set_implementation)
+                for name, set_implementation in setters.items()
+            },
             difference=lambda output: largest_difference(output, reference),
             allowed=ROUNDING[reference.dtype],
             device=device,

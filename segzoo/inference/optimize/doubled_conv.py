@@ -1,4 +1,4 @@
-"""One step of a graph that doubles, concatenates and convolves, in whichever way is the fastest."""
+"""One step of a graph that doubles, concatenates and convolves, with several implementations."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ _TRANSPOSED = Geometry(stride=(2, 2), transposed=True)
 
 
 class DoubledConv(nn.Module):
-    """``act(conv(cat(resize(x), skip, ...)) + bias)`` in the way that :attr:`way` names.
+    """``act(conv(cat(resize(x), skip, ...)) + bias)``, as :attr:`implementation` says.
 
     Args:
         conv: The plain convolution with its activation, on ``x`` and then what is beside it.
-        in_channels: Of ``x``; the rest of the convolution's inputs is what is beside it.
+        in_channels: Channels of ``x``; the rest of the convolution's inputs is what is beside it.
         mode: How ``x`` is resized.
 
     Attributes:
-        way: ``plain``; ``split``: two convolutions, no concatenation; ``triton``: all of it in one
-            kernel; ``transposed``: the convolution of ``x`` on the small map; ``winograd``: all of
-            it with fewer multiplications, on a CPU.
+        implementation: ``plain``; ``split``: two convolutions, no concatenation; ``triton``: all of
+            it in one kernel; ``transposed``: the convolution of ``x`` on the small map;
+            ``winograd``: all of it with fewer multiplications, on a CPU.
     """
 
     def __init__(self, conv: FusedConv, in_channels: int, *, mode: str = "nearest") -> None:
         super().__init__()
         self.mode = mode
         self.in_channels = in_channels
-        self.ways = nn.ModuleDict({"plain": conv})
+        self.implementations = nn.ModuleDict({"plain": conv})
         above, beside = conv.weight[:, :in_channels], conv.weight[:, in_channels:]
         if beside.shape[1]:
-            self.ways["beside"] = FusedConv(beside, None, Geometry(), act=conv.act, adds=True)
-            self.ways["split"] = FusedConv(above, conv.bias, Geometry())
-        self.ways["transposed"] = FusedConv(
+            self.implementations["beside"] = FusedConv(
+                beside, None, Geometry(), act=conv.act, adds=True
+            )
+            self.implementations["split"] = FusedConv(above, conv.bias, Geometry())
+        self.implementations["transposed"] = FusedConv(
             doubled_kernel(above.double()).to(above.dtype),
             conv.bias,
             _TRANSPOSED,
             act="none" if beside.shape[1] else conv.act,
         )
-        self.way = "transposed"
-        #: The Triton kernel; in a tuple, so that copies with other ways do not share it.
+        self.implementation = "transposed"
+        #: The Triton kernel; in a tuple, so that copies with other implementations do not share it.
         self._triton: tuple[DoubleConcatConv, ...] = ()
         self._winograd: Winograd | None = None
 
@@ -57,23 +59,23 @@ class DoubledConv(nn.Module):
         Args:
             more: More maps of that size, concatenated after the skip.
         """
-        if self.way == "plain" or not doubles(x, size, self.mode):
+        if self.implementation == "plain" or not doubles(x, size, self.mode):
             x = resize(x, size, mode=self.mode)
             return self._run("plain", x if skip is None else torch.cat([x, skip, *more], dim=1))
-        if skip is not None and more:  # beside the doubled map all other ways know one
+        if skip is not None and more:  # beside the doubled map all other implementations know one
             skip = torch.cat([skip, *more], dim=1)
-        if self.way == "triton":
+        if self.implementation == "triton":
             return run_kernel(self._triton[0], x, skip)
         if self._winograd is not None and self._winograd.takes(x):
             out = self._winograd(x) if skip is None else self._winograd(x, skip)
             return ACTIVATIONS[self.plain.act](out)
-        if self.way == "split":
+        if self.implementation == "split":
             x = resize(x, size, mode=self.mode)
-        x = self._run("split" if self.way == "split" else "transposed", x)
+        x = self._run("split" if self.implementation == "split" else "transposed", x)
         return x if skip is None else self._run("beside", skip, x)
 
     def _run(self, name: str, *inputs: Tensor) -> Tensor:
-        out: Tensor = self.ways[name](*inputs)
+        out: Tensor = self.implementations[name](*inputs)
         return out
 
     def signature(self) -> tuple[object, ...]:
@@ -81,15 +83,15 @@ class DoubledConv(nn.Module):
         return ("double", *self.plain.signature())
 
     def choices(self, x: Tensor) -> list[str]:
-        """The ways there are for an input, the plain one first."""
-        names = [name for name in self.ways if name not in ("beside", "transposed")]
+        """The implementations there are for an input, the plain one first."""
+        names = [name for name in self.implementations if name not in ("beside", "transposed")]
         if self.plain.act in TRITON_ACTIVATIONS and usable(x.device, x.dtype) is None:
             names.append("triton")
         names.append("transposed")
         return [*names, "winograd"] if pays(self.plain.weight, x) else names
 
-    def use(self, way: str, x: Tensor) -> None:
-        """Compute in that way from now on.
+    def use(self, implementation: str, x: Tensor) -> None:
+        """Compute in that implementation from now on.
 
         Raises:
             OptimizationError: The Triton kernel does not work where ``x`` is.
@@ -97,39 +99,46 @@ class DoubledConv(nn.Module):
         self._triton, self._winograd = (), None
         conv = self.plain
         others = conv.weight.shape[1] - self.in_channels
-        if way == "triton":
+        if implementation == "triton":
             kernel = DoubleConcatConv(
                 conv.weight, conv.bias, self.in_channels, others, relu=conv.act == "relu"
             )
             self._triton = (checked(kernel, x),)
-        if way == "winograd":
+        if implementation == "winograd":
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
             self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts)
-        self.way = way
+        self.implementation = implementation
 
     def used(self) -> list[FusedConv]:
-        """The convolutions that its way runs."""
-        joined = [self.way, *(["beside"] if self.way in ("split", "transposed") else [])]
-        found = [self.ways[name] for name in joined if name in self.ways]
+        """The convolutions that its implementation runs."""
+        joined = [
+            self.implementation,
+            *(["beside"] if self.implementation in ("split", "transposed") else []),
+        ]
+        found = [self.implementations[name] for name in joined if name in self.implementations]
         return [conv for conv in found if isinstance(conv, FusedConv)]
 
     @property
     def plain(self) -> FusedConv:
         """The convolution of the concatenation."""
-        plain = self.ways["plain"]
+        plain = self.implementations["plain"]
         assert isinstance(plain, FusedConv)
         return plain
 
     def keep(self) -> None:
-        """Stay with the way that it has, and forget the weights that only others need.
+        """Stay with the implementation that it has, and forget the weights that only others need.
 
         The plain one stays: a size that is not twice the map's needs it.
         """
-        way = "transposed" if self.way == "winograd" else self.way  # for another shape
-        needed = {"plain", way} | ({"beside"} if way in ("split", "transposed") else set())
-        for name in set(self.ways) - needed:
-            del self.ways[name]
+        implementation = (
+            "transposed" if self.implementation == "winograd" else self.implementation
+        )  # for another shape
+        needed = {"plain", implementation} | (
+            {"beside"} if implementation in ("split", "transposed") else set()
+        )
+        for name in set(self.implementations) - needed:
+            del self.implementations[name]
 
     def extra_repr(self) -> str:
         """What ``print`` shows of it."""
-        return self.way
+        return self.implementation

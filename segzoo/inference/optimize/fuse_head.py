@@ -24,20 +24,20 @@ class HeadedConv(nn.Module):
         head: 3x3, on what ``conv`` gives.
 
     Attributes:
-        way: ``plain``: one after the other; ``triton``: both in one kernel.
+        implementation: ``plain``: one after the other; ``triton``: both in one kernel.
     """
 
     def __init__(self, conv: FusedConv, head: FusedConv) -> None:
         super().__init__()
         self.conv = conv
         self.head = head
-        self.way = "plain"
-        #: The Triton kernel; in a tuple, so that copies with other ways do not share it.
+        self.implementation = "plain"
+        #: The Triton kernel; in a tuple, so that copies with other implementations do not share it.
         self._triton: tuple[ConvReluHead, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""
-        if self.way == "triton":
+        if self.implementation == "triton":
             return run_kernel(self._triton[0], x)
         logits: Tensor = self.head(self.conv(x))
         return logits
@@ -47,29 +47,29 @@ class HeadedConv(nn.Module):
         return ("head", *self.conv.signature(), *self.head.signature())
 
     def choices(self, x: Tensor) -> list[str]:
-        """The ways there are for an input, the plain one first."""
+        """The implementations there are for an input, the plain one first."""
         return ["plain", *(["triton"] if usable(x.device, x.dtype) is None else [])]
 
-    def use(self, way: str, x: Tensor) -> None:
-        """Compute in that way from now on.
+    def use(self, implementation: str, x: Tensor) -> None:
+        """Compute in that implementation from now on.
 
         Raises:
             OptimizationError: The Triton kernel does not work where ``x`` is.
         """
         self._triton = ()
-        if way == "triton":
+        if implementation == "triton":
             conv, head = self.conv, self.head
             kernel = ConvReluHead(conv.weight, conv.bias, head.weight, head.bias)
             self._triton = (checked(kernel, x),)
-        self.way = way
+        self.implementation = implementation
 
     def used(self) -> list[FusedConv]:
-        """The convolutions that its way runs."""
-        return [self.conv, self.head] if self.way == "plain" else []
+        """The convolutions that its implementation runs."""
+        return [self.conv, self.head] if self.implementation == "plain" else []
 
     def extra_repr(self) -> str:
         """What ``print`` shows of it."""
-        return self.way
+        return self.implementation
 
 
 def join_head(graph: fx.GraphModule) -> int:

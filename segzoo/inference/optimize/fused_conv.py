@@ -1,6 +1,6 @@
 """A convolution with what follows it: bias, an addition, an activation, in one step where possible.
 
-Six ways to compute the same values. ``torch`` calls the operations one after the other.
+Six implementations of the same values. ``torch`` calls the operations one after the other.
 ``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
 the map to memory once instead of up to four times; ``triton`` does so in a kernel of our own, for
 3x3 convolutions; ``winograd`` (CPU) multiplies less, for 3x3 convolutions of many channels, and
@@ -163,7 +163,7 @@ class FusedConv(nn.Module):
         self.kernel = kernel
 
     def release(self) -> None:
-        """Back to the plain way, and without what another one needs."""
+        """Back to the plain implementation, and without what another one needs."""
         self.kernel, self._packed, self._triton, self._other_way = "torch", None, (), None
 
     def choices(self, x: Tensor) -> list[str]:

@@ -59,11 +59,11 @@ def optimize(
         dtype: The precision to compute in, such as ``torch.bfloat16``; None for the model's own.
         channels_last: Keep maps in memory cell by cell rather than plane by plane.
         backend: ``eager``, ``compile`` (torch.compile) or ``cudagraph``; ``auto`` takes the
-            fastest of those that need no compiler, and chooses the way to compute each step by a
-            short timing. With a named backend nothing is timed, and two runs make the same model.
-        example: A batch ``(N, C, H, W)`` of the shape that matters most: ways are compared on it,
-            and a compiled or recorded backend is made for it. None for one image of 512x512.
-            Other shapes work too.
+            fastest of those that need no compiler, and chooses the implementation of each step by
+            a short timing. With a named backend nothing is timed, and two runs make the same model.
+        example: A batch ``(N, C, H, W)`` of the shape that matters most: implementations are
+            compared on it, and a compiled or recorded backend is made for it. None for one image
+            of 512x512. Other shapes work too.
         tolerance: Largest difference to the source model, relative to its largest logit; None for
             1e-5 in float32, and in a lower precision for an error no larger than that of the model
             merely cast.
@@ -186,10 +186,15 @@ class _Optimizer:
         inside = {conv for block in blocks for conv in block.modules()}
         steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
         steps += [conv for block in blocks for conv in block.used()]
-        ways = [block.way for block in blocks] + [conv.kernel for conv in steps]
-        counts = {way: ways.count(way) for way in sorted(set(ways))}
-        detail = ", ".join(f"{count} {way}" for way, count in counts.items())
-        self._note("choose ways", bool(ways), detail or "nothing to choose")
+        implementations = [block.implementation for block in blocks] + [
+            conv.kernel for conv in steps
+        ]
+        counts = {
+            implementation: implementations.count(implementation)
+            for implementation in sorted(set(implementations))
+        }
+        detail = ", ".join(f"{count} {implementation}" for implementation, count in counts.items())
+        self._note("autotune", bool(implementations), detail or "nothing to choose")
 
     def _backend(self, body: Body, backend: str, image: Tensor) -> nn.Module:
         """The backend of that name, or the fastest of those that are quick to make."""

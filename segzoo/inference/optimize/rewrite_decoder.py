@@ -70,7 +70,7 @@ class _Chain:
     Attributes:
         resized: What makes the map larger.
         factor: What the larger map is multiplied by, one number for each channel, or None.
-        channels: Of the larger map.
+        channels: Channels of the larger map.
         beside: Maps that are concatenated after it.
         conv: What uses all of it.
     """

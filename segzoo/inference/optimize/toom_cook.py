@@ -20,7 +20,7 @@ def transforms(points: Sequence[Fraction], taps: int) -> tuple[Tensor, Tensor, T
 
     Args:
         points: All different; one fewer than the cells of ``d``.
-        taps: Of ``g``.
+        taps: Number of taps of ``g``.
 
     Returns:
         ``back`` (outputs, cells), ``kernel`` (cells, taps) and ``tile`` (cells, cells) in float64.

@@ -51,7 +51,7 @@ class Part:
     """A map that a convolution reads, one of those that are concatenated.
 
     Args:
-        channels: Of the map.
+        channels: Channels of the map.
         doubled: Whether it is half the output's size, and each of its cells counts four times.
     """
 
@@ -90,7 +90,7 @@ class Winograd:
     Args:
         weight: ``(O, C, 3, 3)``.
         bias: ``(O,)`` or None.
-        shape: Of the map, ``(N, C, H, W)``; of the first, where several are concatenated.
+        shape: Shape of the map, ``(N, C, H, W)``; of the first, where several are concatenated.
         parts: What is concatenated, in this order; None for one map of the output's size.
     """
 
