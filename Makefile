@@ -41,7 +41,7 @@ bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/resu
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m $$name; done
 
 sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and architecture of timm (hours)
-	SEGZOO_SWEEP=1 $(BIN)/python -m pytest -q tests/test_families.py
+	SEGZOO_SWEEP=1 $(BIN)/python -m pytest -q tests/encoders/test_families.py
 	$(BIN)/python -m benchmarks.encoders.coverage
 	$(BIN)/python -m benchmarks.encoders.coverage --real
 

@@ -1,4 +1,4 @@
-"""The kernels in Triton's interpreter; tests/test_kernels.py runs this file in a process of its own.
+"""The kernels in Triton's interpreter; tests/inference/test_kernels.py runs this file in a process of its own.
 
 The interpreter is chosen when a kernel is made, by TRITON_INTERPRET=1, for the whole process.
 """
@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from segzoo.errors import InputError
-from segzoo.inference.kernels import (
-    ConvRelu,
-    ConvReluHead,
-    DoubleConcatConv,
-    checking,
-    operators,
-    self_check,
-    usable,
-)
+from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, self_check, usable
+from segzoo.inference.kernels import checking, operators
 
 CPU = torch.device("cpu")
 #: Widths that are and are not multiples of what a product takes; maps of several tiles and of one

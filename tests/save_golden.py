@@ -1,4 +1,4 @@
-"""The models that a release leaves behind for tests/test_golden.py: ``python -m tests.save_golden``.
+"""The models that a release leaves behind for tests/storage/test_golden.py: ``python -m tests.save_golden``.
 
 One small model of each architecture, as the release saves it, an image and the logits. What a
 released version has written is never written again.

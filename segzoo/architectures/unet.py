@@ -18,13 +18,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..config import ModelConfig, built_from
 from ..features import FeatureSpec
-from ..nn.layers import (
-    ConvNormAct,
-    SegmentationHead,
-    as_weights_lie,
-    attention_layer,
-    resize,
-)
+from ..nn.layers import ConvNormAct, SegmentationHead, as_weights_lie, attention_layer, resize
 from ..nn.upsample_conv import conv_joined, doubles, is_untouched
 from ..registry import register_architecture
 from .base import SegmentationModel

@@ -7,14 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .architecture import (
-    SmpArchitecture,
-    depth_of,
-    natural_upsampling,
-    tensor_of,
-    told,
-    unit_rules,
-)
+from .architecture import SmpArchitecture, depth_of, natural_upsampling, tensor_of, told, unit_rules
 
 
 class _Segformer(SmpArchitecture):

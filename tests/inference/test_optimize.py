@@ -1,0 +1,503 @@
+"""An optimised model gives what its source gives, and leaves it alone."""
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from timm.layers import BatchNormAct2d, StdConv2d
+from torch import fx, nn
+from torch._dynamo.utils import counters
+
+import segzoo
+from segzoo._compat import hooks_of
+from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
+from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from segzoo.inference.optimize.fold_batchnorm import fold_batchnorm
+from segzoo.inference.optimize.fuse_epilogues import fuse_epilogues
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
+from segzoo.inference.optimize.rewrite_decoder import rewrite_decoder
+from segzoo.inference.optimize.trace import trace, trace_module
+from segzoo.timing import largest_difference
+from tests.architecture_checks import Maps
+from tests.helpers import assert_near, randomise, reference, skip_without_interpreter, tiny_unet
+
+
+def ready(model):
+    randomise(model)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return ready(tiny_unet())
+
+
+def gap(fast, model, *size, batch=1):
+    image = torch.randn(batch, model.in_channels, *size, dtype=next(model.parameters()).dtype)
+    with torch.no_grad():
+        return largest_difference(fast(image), model(image))
+
+
+def test_the_reference_model_at_every_size():
+    model = reference()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = segzoo.optimize(model, example=torch.randn(1, 3, 64, 96))
+    for size in ((64, 96), (65, 97), (33, 200), (1, 1)):
+        assert gap(fast, model, *size) < 1e-5
+    assert gap(fast, model, 64, 96, batch=3) < 1e-5
+    applied = {item.name for item in fast.passes if item.applied}
+    assert {"fold batch norm", "rewrite decoder", "fuse epilogues"} <= applied
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        ("mobilenetv3_small_050", {}),
+        ("test_convnext", {}),
+        ("swin_tiny_patch4_window7_224", {"in_channels": 2}),
+        ("vit_tiny_patch16_224", {"depth": 3}),
+        ("dla46x_c", {"interpolation": "bilinear"}),
+        ("resnet18", {"attention": "scse", "norm": "group", "rounding": "down"}),
+        ("vgg11_bn", {"center": True}),
+        ("xception41p", {}),
+    ],
+)
+def test_other_encoders_and_options(encoder, options):
+    torch.manual_seed(0)
+    model = ready(segzoo.Unet(encoder, classes=2, **options))
+    fast = segzoo.optimize(
+        model, backend="eager", example=torch.randn(1, model.in_channels, 64, 64)
+    )
+    assert gap(fast, model, 64, 64) < 1e-5
+    assert gap(fast, model, 71, 50) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["xception41p", "pit_ti_224"])
+def test_a_backbone_that_collects_its_maps_by_hooks_becomes_a_graph(encoder):
+    model = ready(segzoo.Unet(encoder, classes=2))
+    image = model.encoder.size_rule.fit(torch.rand(1, 3, 64, 96))
+    expected = model(image)
+    body = trace(model, image)
+    assert isinstance(body.encoder.backbone, fx.GraphModule)
+    assert not any(hooks for module in body.modules() for hooks in hooks_of(module))
+    assert_near(body(image), expected)
+    assert_near(model(image), expected)
+
+
+def test_dynamic_unet():
+    torch.manual_seed(0)
+    model = ready(segzoo.DynamicUnet("resnet18", classes=1))
+    fast = segzoo.optimize(model, backend="eager", example=torch.randn(1, 3, 64, 64))
+    assert gap(fast, model, 64, 64) < 1e-5
+    assert gap(fast, model, 57, 70) < 1e-5
+    pictures = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    agree = (fast.predict(pictures) == model.predict(pictures)).float().mean()
+    assert agree > 0.999
+
+
+def test_branches_of_a_backbone_are_merged():
+    torch.manual_seed(0)
+    model = ready(segzoo.Unet("fastvit_t8", classes=1))
+    fast = segzoo.optimize(model, backend="eager", example=torch.randn(1, 3, 64, 64))
+    (merged,) = [item for item in fast.passes if item.name == "merge branches"]
+    assert merged.applied
+    assert gap(fast, model, 64, 64) < 1e-5
+
+
+def test_maps_plane_by_plane(tiny):
+    fast = segzoo.optimize(tiny, channels_last=False, example=torch.randn(1, 3, 32, 32))
+    (report,) = [item for item in fast.passes if item.name == "channels last"]
+    assert not report.applied
+    assert "plane by plane" in report.detail
+    assert gap(fast, tiny, 32, 32) < 1e-5
+    assert gap(fast, tiny, 19, 33) < 1e-5
+
+
+def test_double_precision(tiny):
+    model = copy.deepcopy(tiny).double()
+    fast = segzoo.optimize(model, example=torch.randn(1, 3, 32, 32).double())
+    assert gap(fast, model, 32, 32) < 1e-12
+    assert gap(fast, model, 31, 19) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_no_worse_than_a_plain_cast(dtype):
+    model, image = reference(), torch.randn(2, 3, 64, 64)
+    fast = segzoo.optimize(model, dtype=dtype, example=image, backend="eager")
+    with torch.no_grad():
+        exact = copy.deepcopy(model).double()(image.double())
+        cast = copy.deepcopy(model).to(dtype)(image.to(dtype))
+    logits = fast(image)
+    assert logits.dtype is dtype
+
+    def error(output):
+        return (output.double() - exact).square().mean().sqrt()
+
+    assert error(logits) <= 1.05 * error(cast)
+
+
+def test_a_named_backend_gives_the_same_model_twice(tiny):
+    image = torch.randn(1, 3, 32, 48)
+    first, second = (segzoo.optimize(tiny, backend="eager", example=image) for _ in range(2))
+    assert first.report() == second.report()
+    assert torch.equal(first(image), second(image))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compiled_for_one_shape_and_step_by_step_for_others(tiny):
+    torch.compiler.reset()
+    counters.clear()
+    fast = segzoo.optimize(tiny, backend="compile", example=torch.randn(1, 3, 32, 32))
+    assert gap(fast, tiny, 32, 32) < 1e-5
+    assert gap(fast, tiny, 17, 40) < 1e-5
+    image = torch.randn(1, 3, 32, 32)
+    wanted = fast(image)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(image), wanted)
+        torch.testing.assert_close(fast(image.clone()), wanted)
+    with ThreadPoolExecutor(4) as pool:
+        for logits in pool.map(fast, [image] * 8):
+            torch.testing.assert_close(logits, wanted)
+    wanted += 1
+    assert counters["stats"]["unique_graphs"] == 1  # for all of these
+
+
+# ---- passes ---------------------------------------------------------------------------------
+
+
+class Convs(nn.Module):
+    """Every kind of convolution and batch norm that folding must tell apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 6, 3, groups=2, bias=True)
+        self.norm1 = nn.BatchNorm2d(6)
+        self.up = nn.ConvTranspose2d(6, 8, 2, groups=2)
+        self.norm2 = nn.BatchNorm2d(8, affine=False)
+        self.standardised = StdConv2d(8, 8, 3)
+        self.norm3 = nn.BatchNorm2d(8)
+        self.twice = nn.Conv2d(8, 8, 1)
+        self.norm4 = nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 4, 1)
+        self.norm5 = BatchNormAct2d(4)
+
+    def forward(self, x):
+        x = self.norm2(self.up(self.norm1(self.grouped(x))))
+        x = self.norm3(self.standardised(x))
+        x = self.norm4(self.twice(x)) + self.twice(x)
+        return self.norm5(self.last(x))
+
+
+def test_folding_knows_what_it_may_fold():
+    torch.manual_seed(0)
+    module = ready(Convs()).double()
+    graph = trace_module(module)
+    x = torch.randn(2, 4, 9, 9).double()
+    wanted = module(x)
+    assert fold_batchnorm(graph) == 3
+    assert largest_difference(graph(x), wanted) < 1e-13
+    left = [name for name, item in graph.named_modules() if isinstance(item, nn.BatchNorm2d)]
+    assert left == ["norm3", "norm4"]
+
+
+class Residual(nn.Module):
+    """Additions and activations in every order."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(7))
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        a, b, c, d, e, f, g = self.convs
+        x = self.act(a(x))
+        x = torch.relu(b(x) + x)
+        y = c(x)
+        x = d(x)
+        x += y
+        x = nn.functional.silu(x)
+        x = x + nn.functional.hardswish(e(x)).relu()
+        z = f(x)
+        return torch.add(z, x, alpha=2) + z + g(x) + 1
+
+
+def test_epilogues_are_fused_where_they_are_additions_and_known_activations():
+    torch.manual_seed(0)
+    module = Residual().eval()
+    graph = trace_module(module)
+    x = torch.randn(1, 4, 8, 9)
+    wanted = module(x)
+    assert fuse_epilogues(graph) == 5
+    fused = [item for item in graph.modules() if isinstance(item, FusedConv)]
+    assert sorted((item.act, item.adds) for item in fused) == [
+        *(("hardswish", False), ("none", False), ("none", False)),
+        *(("none", True), ("relu", False), ("relu", True), ("swish", True)),
+    ]
+    assert largest_difference(graph(x), wanted) < 1e-6
+    with torch.inference_mode():
+        autotune.choose(graph, x, timed=False)
+        assert largest_difference(graph(x), wanted) < 1e-6
+
+
+def decoder_of(**options):
+    torch.manual_seed(0)
+    model = ready(tiny_unet(**options)).double()
+    image = torch.randn(1, 3, 32, 32).double()
+    body = trace(model, image)
+    assert isinstance(body.decode, fx.GraphModule)
+    fold_batchnorm(body.decode)
+    return model, body, image
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "nearest-exact", "area"])
+def test_every_way_of_a_rewritten_block_is_equal(interpolation):
+    model, body, image = decoder_of(interpolation=interpolation)
+    count = rewrite_decoder(body.decode, body.encoder(image), image)
+    blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
+    assert count == len(blocks) == len(model.decoder.blocks)
+    assert [block.choices(image) for block in blocks] == [
+        ["plain", "split", "transposed"],
+        ["plain", "transposed"],
+    ]
+    for size in ((32, 32), (31, 18)):
+        image = torch.randn(2, 3, *size).double()
+        wanted = model(image)
+        for way in ("plain", "split", "transposed"):
+            for block in blocks:
+                block.use(way if way in block.choices(image) else "plain", image)
+            assert largest_difference(body(image), wanted) < 1e-13
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["test_convnext", "test_mambaout"])
+def test_a_graph_does_not_copy_maps_that_lie_channels_last(encoder):
+    model, image = ready(segzoo.Unet(encoder, classes=2)), torch.randn(1, 3, 64, 64)
+    body = trace(model, image)
+    maps = body.encoder(image)
+    assert not any(item.is_contiguous() for item in maps)
+    assert rewrite_decoder(body.decode, maps, image) == len(model.decoder.blocks)
+
+
+@pytest.mark.parametrize("options", [{"interpolation": "bilinear"}, {"attention": "scse"}])
+def test_a_decoder_for_which_the_algebra_does_not_hold_stays(options):
+    model, body, image = decoder_of(**options)
+    count = rewrite_decoder(body.decode, body.encoder(image), image)
+    assert count == (0 if "interpolation" in options else 1)  # the last has no attention before it
+    assert largest_difference(body(image), model(image)) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "count"),
+    [
+        # Three nodes, the last of which joins three maps.
+        (segzoo.UnetPlusPlus, {}, 3),
+        (segzoo.UnetPlusPlus, {"interpolation": "area"}, 3),
+        (segzoo.UnetPlusPlus, {"attention": "scse"}, 0),
+        # Each resized map is multiplied by a gate that is made of it.
+        (segzoo.MAnet, {}, 2),
+        (segzoo.MAnet, {"interpolation": "bilinear"}, 0),
+    ],
+    ids=str,
+)
+def test_several_maps_and_a_gate_are_rewritten_too(architecture, options, count):
+    torch.manual_seed(0)
+    model = ready(architecture(Maps(1, 2, 4), decoder_channels=(8, 4), **options)).double()
+    image = torch.randn(1, 3, 33, 50).double()
+    body = trace(model, image)
+    fold_batchnorm(body.decode)
+    assert rewrite_decoder(body.decode, body.encoder(image), image) == count
+    blocks = [item for item in body.modules() if isinstance(item, DoubledConv)]
+    assert len(blocks) == count
+    for size in ((32, 48), (33, 50)):
+        image = torch.randn(2, 3, *size).double()
+        for way in ("plain", "split", "transposed"):
+            for block in blocks:
+                block.use(way, image)
+            assert largest_difference(body(image), model(image)) < 1e-13
+
+
+@pytest.mark.parametrize("way", ["plain", "split", "transposed", "winograd", "triton"])
+def test_ways_that_know_one_skip_get_the_others_with_it(way):
+    torch.manual_seed(0)
+    x, *beside = (torch.randn(2, channels, 8, 12) for channels in (128, 16, 48, 64))
+    x = x[..., :4, :6].contiguous()
+    conv = FusedConv(torch.randn(128, 256, 3, 3), torch.randn(128), Geometry(), act="relu")
+    block = DoubledConv(conv, 128)
+    wanted = conv(torch.cat([nn.functional.interpolate(x, (8, 12)), *beside], dim=1))
+    if way == "triton":  # in the place of the kernel, which takes two maps
+        kernel = DoubledConv(conv, 128)
+        block.implementation, block._triton = (
+            way,
+            (lambda small, skip: kernel(small, skip, (8, 12)),),
+        )
+    elif way in block.choices(x):
+        block.use(way, x)
+    else:
+        pytest.skip("Winograd's way needs oneDNN, and this torch has none")
+    assert largest_difference(block(x, beside[0], (8, 12), *beside[1:]), wanted) < 1e-5
+
+
+class Resized(nn.Module):
+    """A map that is resized and joined in ways that are no doubled convolution."""
+
+    def __init__(self, join):
+        super().__init__()
+        self.join = join
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, maps, image):
+        size = (image.shape[-2], image.shape[-1])
+        x = nn.functional.interpolate(maps[0], size=size, mode="nearest")
+        return self.conv(self.join(x, image))
+
+
+@pytest.mark.parametrize(
+    ("channels", "join", "count"),
+    [
+        (1, lambda x, image: torch.cat([x, image], dim=1), 1),
+        (1, lambda x, image: torch.cat([x * image.mean((2, 3), keepdim=True)[:, :1], image], 1), 1),
+        # One channel times three.
+        (1, lambda x, image: torch.cat([image[:, :1], x * image], 1), 0),
+        (1, lambda x, image: torch.cat([image.amax((2, 3), keepdim=True) * x, image[:, :1]], 1), 1),
+        (1, lambda x, image: torch.cat([x * image, x], 1), 0),
+        (1, lambda x, image: torch.cat([image, x], 1), 0),
+        (1, lambda x, image: torch.cat([x, image], 1) * 2, 0),
+        (4, lambda x, image: torch.cat([x, x], 2)[:, :, : image.shape[-2]], 0),
+        (4, lambda x, image: x * image[:, :1, :1, :1], 1),
+        (4, lambda x, image: x * image.shape[-1], 0),
+    ],
+)
+def test_only_what_is_a_doubled_convolution_is_rewritten(channels, join, count):
+    module = Resized(join).double().eval()
+    graph = trace_module(module)
+    assert isinstance(graph, fx.GraphModule)
+    maps, image = [torch.randn(1, channels, 5, 4).double()], torch.randn(1, 3, 9, 8).double()
+    assert rewrite_decoder(graph, maps, image) == count
+    image = torch.randn(1, 3, 10, 8).double()
+    assert largest_difference(graph(maps, image), module(maps, image)) < 1e-13
+
+
+def test_triton_kernels_take_part():
+    skip_without_interpreter()
+    # In a process of its own: Triton looks for its interpreter when it is imported.
+    script = """
+import torch, segzoo
+from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.fuse_head import HeadedConv
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from tests.helpers import randomise, tiny_unet
+torch.manual_seed(0)
+optimize._ODD = (5, 7)  # the interpreter is slow
+model = tiny_unet()
+randomise(model)
+compare = autotune._Chooser._compare
+def prefer(self, step, inputs, setters):
+    found = compare(self, step, inputs, {n: s for n, s in setters.items() if n in ("plain", "torch", "triton")})
+    return found
+autotune._Chooser._compare = prefer
+image = torch.randn(1, 3, 8, 4)
+fast = segzoo.optimize(model.eval(), backend="eager", example=image)
+print(fast.report())
+steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
+assert sum(isinstance(step, HeadedConv) for step in steps) == 1
+assert [step.implementation for step in steps] == ["triton"] * 3, steps
+for size in ((8, 4), (5, 4)):
+    image = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
+    assert gap < 1e-5, gap
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_pass_that_is_wrong_is_left_out(tiny, monkeypatch):
+    def wrong(body):
+        body.graphs()[0].fine.get_submodule("0").weight.data.mul_(1.001)
+        return "something"
+
+    monkeypatch.setattr(optimize, "_fold", wrong)
+    fast = segzoo.optimize(tiny, example=torch.randn(1, 3, 32, 32))
+    (report,) = [item for item in fast.passes if item.name == "fold batch norm"]
+    assert not report.applied
+    assert "differ" in report.detail
+    assert gap(fast, tiny, 32, 32) < 1e-5
+
+
+def test_a_kernel_that_is_wrong_is_not_chosen(tiny, monkeypatch):
+    def wrong(self, x, other):
+        return FusedConv(self.weight, self.bias, self.geometry, act="relu")(x)
+
+    monkeypatch.setattr(FusedConv, "_onednn", wrong)
+    monkeypatch.setattr(autotune, "_FOUND", {})
+    fast = segzoo.optimize(tiny, backend="eager", example=torch.randn(1, 3, 32, 32))
+    assert gap(fast, tiny, 32, 32) < 1e-5
+
+
+# ---- wrong use ------------------------------------------------------------------------------
+
+
+def test_models_that_cannot_be_optimised(tiny):
+    with pytest.raises(ArgumentError, match=r"training mode; call model\.eval"):
+        segzoo.optimize(tiny_unet())
+    with pytest.raises(ArgumentError, match="takes a segzoo model, got Linear"):
+        segzoo.optimize(nn.Linear(1, 1))
+    for add in ("register_forward_hook", "register_full_backward_pre_hook"):
+        hooked = copy.deepcopy(tiny)
+        getattr(hooked.head, add)(lambda *_: None)
+        with pytest.raises(ArgumentError, match="head has hooks"):
+            segzoo.optimize(hooked)
+
+
+def test_arguments_that_cannot_work(tiny):
+    with pytest.raises(UnknownNameError, match="Did you mean eager"):
+        segzoo.optimize(tiny, backend="eagre")
+    with pytest.raises(ArgumentError, match="needs a CUDA device"):
+        segzoo.optimize(tiny, backend="cudagraph")
+    with pytest.raises(ArgumentError, match=r"floating point torch\.dtype, got torch\.int8"):
+        segzoo.optimize(tiny, dtype=torch.int8)
+    with pytest.raises(ArgumentError, match=r"cannot compute in torch\.float8_e5m2"):
+        segzoo.optimize(tiny, dtype=torch.float8_e5m2)
+    with pytest.raises(InputError, match="takes 3 channels, the image has 4"):
+        segzoo.optimize(tiny, example=torch.rand(1, 4, 32, 32))
+    with pytest.raises(InputError, match="example is on meta"):
+        segzoo.optimize(tiny, example=torch.rand(1, 3, 32, 32, device="meta"))
+    with pytest.raises(OptimizationError, match=r"allowed are 0\.0e\+00.*tolerance="):
+        segzoo.optimize(tiny, tolerance=0, dtype=torch.bfloat16, example=torch.rand(1, 3, 32, 32))
+
+
+def test_an_optimised_model_says_what_it_cannot_do(tiny):
+    fast = segzoo.optimize(tiny, backend="eager", example=torch.rand(1, 3, 32, 32))
+    assert fast.eval() is fast
+    with pytest.raises(ArgumentError, match="cannot be trained"):
+        fast.train()
+    with pytest.raises(ArgumentError, match="made for its device and precision"):
+        fast.half()
+    for copying in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ArgumentError, match="cannot be copied or saved"):
+            copying(fast)
+    with pytest.raises(InputError, match="image is on meta, the optimised model on cpu"):
+        fast(torch.rand(1, 3, 32, 32, device="meta"))
+    with pytest.raises(InputError, match="normalised floating point"):
+        fast(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
