@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from segzoo.errors import InputError
-from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, self_check, usable
-from segzoo.inference.kernels import checking, operators
+from segzoo.inference.kernels import (
+    ConvRelu,
+    ConvReluHead,
+    DoubleConcatConv,
+    checking,
+    operators,
+    self_check,
+    usable,
+)
 
 CPU = torch.device("cpu")
 #: Widths that are and are not multiples of what a product takes; maps of several tiles and of one

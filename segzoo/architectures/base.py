@@ -22,7 +22,15 @@ from ..registry import ARCHITECTURES
 from ..storage.pretrained import StoredModel
 from .diagram import diagram, steps_of
 from .explain import explained
-from .heads import ClassificationHead, FCNHead, Outputs, encoder_map, module_key, outputs_of, to_logits
+from .heads import (
+    ClassificationHead,
+    FCNHead,
+    Outputs,
+    encoder_map,
+    module_key,
+    outputs_of,
+    to_logits,
+)
 from .wants import Wants, make_maps
 
 if TYPE_CHECKING:

@@ -26,7 +26,15 @@ from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div, decoder_strides
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .dynamic_unet_layers import ACTIVATIONS, NORMS, ConvLayer, SelfAttention, Upsample, map_norm, resize_nearest
+from .dynamic_unet_layers import (
+    ACTIVATIONS,
+    NORMS,
+    ConvLayer,
+    SelfAttention,
+    Upsample,
+    map_norm,
+    resize_nearest,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import PartialFailureError, device_option, json_option, print_facts, print_json, show_progress
+from .output import (
+    PartialFailureError,
+    device_option,
+    json_option,
+    print_facts,
+    print_json,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from ..demo import DemoResult

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from .output import PartialFailureError, device_option, json_option, one_line, print_json, show_progress
+from .output import (
+    PartialFailureError,
+    device_option,
+    json_option,
+    one_line,
+    print_json,
+    show_progress,
+)
 
 
 @click.command("predict")

@@ -25,7 +25,15 @@ from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
 from .sizes import Size, SizeRule
 from .timm_flexible import Build, check_bands, most_flexible
-from .timm_meta import backbone_features, bands, check_output_stride, chosen_indices, features_at, is_nhwc, meta_backbone
+from .timm_meta import (
+    backbone_features,
+    bands,
+    check_output_stride,
+    chosen_indices,
+    features_at,
+    is_nhwc,
+    meta_backbone,
+)
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg

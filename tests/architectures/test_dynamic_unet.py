@@ -13,7 +13,15 @@ from torch import nn
 from torch.export import Dim
 
 import segzoo
-from benchmarks.parity.fastai_models import CASES, Case, eval_difference, fastai_unet, make_pair, our_names, step_difference
+from benchmarks.parity.fastai_models import (
+    CASES,
+    Case,
+    eval_difference,
+    fastai_unet,
+    make_pair,
+    our_names,
+    step_difference,
+)
 from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, NORMS, icnr_
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
 

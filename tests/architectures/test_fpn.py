@@ -11,7 +11,16 @@ from segzoo.architectures.diagram import diagram
 from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError, ConversionError
 
-from ..architecture_checks import ENCODERS, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 SMALL = {"pyramid_channels": 16, "decoder_channels": 8}
 #: The same in smp's names, as far as it can.

@@ -13,7 +13,18 @@ from segzoo.convert import from_smp
 from segzoo.convert.smp.architecture import converters
 from segzoo.errors import ArgumentError, ConversionError
 
-from ..architecture_checks import ENCODERS, EVEN, Maps, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    EVEN,
+    Maps,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 
 @pytest.mark.parametrize(

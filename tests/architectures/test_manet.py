@@ -13,7 +13,18 @@ from segzoo.errors import ArgumentError, ConversionError
 from segzoo.nn import position_attention
 from segzoo.nn.position_attention import PairwiseProduct, PositionAttention
 
-from ..architecture_checks import ENCODERS, EVEN, Maps, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    EVEN,
+    Maps,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 SMALL = (16, 16, 8, 8, 8)
 

@@ -11,7 +11,17 @@ from segzoo.architectures.pan import _halved
 from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError, ConversionError
 
-from ..architecture_checks import ENCODERS, EVEN, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    EVEN,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 SMALL = {"decoder_channels": 8}
 

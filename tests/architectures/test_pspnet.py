@@ -10,7 +10,18 @@ from segzoo.architectures.diagram import diagram
 from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError, ConversionError
 
-from ..architecture_checks import ENCODERS, Maps, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, randomise_all, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    Maps,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    randomise_all,
+    smp_model,
+)
 from ..helpers import TinyBackbone
 
 NARROW = {"decoder_channels": 16}

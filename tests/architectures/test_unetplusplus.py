@@ -11,7 +11,18 @@ from segzoo.architectures.unetplusplus import UnetPlusPlusConfig, UnetPlusPlusDe
 from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError, ConversionError
 
-from ..architecture_checks import ENCODERS, EVEN, Maps, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    EVEN,
+    Maps,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 SMALL = (16, 16, 8, 8, 8)
 

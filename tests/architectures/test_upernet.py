@@ -10,7 +10,16 @@ from segzoo.architectures.diagram import diagram
 from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError, ConversionError, InputError
 
-from ..architecture_checks import ENCODERS, assert_everyday, assert_exported, assert_same_logits, assert_same_step, assert_supervised, assert_takes, smp_model
+from ..architecture_checks import (
+    ENCODERS,
+    assert_everyday,
+    assert_exported,
+    assert_same_logits,
+    assert_same_step,
+    assert_supervised,
+    assert_takes,
+    smp_model,
+)
 
 NARROW = {"decoder_channels": 16}
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
 from benchmarks.encoders import describe
 from benchmarks.encoders import table as encoders_table
+from benchmarks.records import RESULTS, record
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "static" / "encoders.js"
-RECORD = tables.record("encoders")
+RECORD = record("encoders")
 node, chromium = shutil.which("node"), shutil.which("chromium")
 
 
@@ -45,7 +45,7 @@ def test_the_record_has_every_architecture_on_a_line_of_its_own():
     names = [row["name"] for row in RECORD["rows"]]
     assert len(names) == len(set(names)) == RECORD["architectures"]
     assert RECORD["described"] == sum("error" not in row for row in RECORD["rows"])
-    lines = (tables.RESULTS / "encoders.json").read_text().partition('"rows": [\n')[2].splitlines()
+    lines = (RESULTS / "encoders.json").read_text().partition('"rows": [\n')[2].splitlines()
     assert [json.loads(line.rstrip(","))["name"] for line in lines[:-2]] == names
 
 

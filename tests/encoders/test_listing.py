@@ -6,8 +6,7 @@ import pytest
 import tqdm
 
 import segzoo
-from segzoo.encoders import ENCODERS
-from segzoo.encoders import listing, timm_source
+from segzoo.encoders import ENCODERS, listing, timm_source
 from segzoo.errors import ArgumentError, UnknownNameError
 
 from ..helpers import TinyBackbone

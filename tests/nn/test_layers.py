@@ -9,7 +9,17 @@ from segzoo.architectures.unet import UnetBlock
 from segzoo.inference.optimize.doubled_conv import DoubledConv
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 from segzoo.nn import layers
-from segzoo.nn.layers import INTERPOLATIONS, NORMS, SCSE, ChannelNorm2d, InstanceNorm2d, as_weights_lie, is_channels_last, norm_layer, resize
+from segzoo.nn.layers import (
+    INTERPOLATIONS,
+    NORMS,
+    SCSE,
+    ChannelNorm2d,
+    InstanceNorm2d,
+    as_weights_lie,
+    is_channels_last,
+    norm_layer,
+    resize,
+)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -12,7 +12,15 @@ from ... import checks
 from ...architectures.aspp import ASPP, MAX_RATE, SeparableConv
 from ...errors import ArgumentError, ConversionError
 from ..keymap import Rule
-from .architecture import SmpArchitecture, depth_of, dropout_of, output_stride_of, tensor_of, told, unit_rules
+from .architecture import (
+    SmpArchitecture,
+    depth_of,
+    dropout_of,
+    output_stride_of,
+    tensor_of,
+    told,
+    unit_rules,
+)
 
 #: smp's names of the arguments.
 OPTIONS = (

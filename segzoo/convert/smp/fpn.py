@@ -7,7 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from .architecture import SmpArchitecture, depth_of, dropout_of, interpolation, natural_upsampling, tensor_of, told, unit_rules
+from .architecture import (
+    SmpArchitecture,
+    depth_of,
+    dropout_of,
+    interpolation,
+    natural_upsampling,
+    tensor_of,
+    told,
+    unit_rules,
+)
 
 
 class _FPN(SmpArchitecture):

@@ -8,7 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from ..keymap import Rule
-from .architecture import SmpArchitecture, depth_of, interpolation, natural_upsampling, output_stride_of, tensor_of, told
+from .architecture import (
+    SmpArchitecture,
+    depth_of,
+    interpolation,
+    natural_upsampling,
+    output_stride_of,
+    tensor_of,
+    told,
+)
 
 
 def _unit(pattern: str, name: str) -> tuple[Rule, ...]:

@@ -7,7 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from .architecture import SmpArchitecture, depth_of, dropout_of, natural_upsampling, norm_of_tensors, tensor_of, told, told_norm, unit_rules
+from .architecture import (
+    SmpArchitecture,
+    depth_of,
+    dropout_of,
+    natural_upsampling,
+    norm_of_tensors,
+    tensor_of,
+    told,
+    told_norm,
+    unit_rules,
+)
 
 
 class _PSPNet(SmpArchitecture):

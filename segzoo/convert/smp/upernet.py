@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import ConversionError
-from .architecture import SmpArchitecture, depth_of, natural_upsampling, norm_of_tensors, tensor_of, told, told_norm, unit_rules
+from .architecture import (
+    SmpArchitecture,
+    depth_of,
+    natural_upsampling,
+    norm_of_tensors,
+    tensor_of,
+    told,
+    told_norm,
+    unit_rules,
+)
 
 
 class _UPerNet(SmpArchitecture):

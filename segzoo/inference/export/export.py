@@ -26,7 +26,14 @@ from ..._version import __version__
 from ...architectures.base import SegmentationModel
 from ...config import MAX_SIDE
 from ...encoders import SizeRule
-from ...errors import ArgumentError, ExportError, MissingPackageError, SegzooError, StorageError, warn
+from ...errors import (
+    ArgumentError,
+    ExportError,
+    MissingPackageError,
+    SegzooError,
+    StorageError,
+    warn,
+)
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
 from ..optimize.rewrite_decoder import rewrite_decoder

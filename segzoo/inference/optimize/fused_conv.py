@@ -18,7 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..._compat import convolve, convolve_and_add, convolve_transposed, fuses_on_cpu, packed_transposed
+from ..._compat import (
+    convolve,
+    convolve_and_add,
+    convolve_transposed,
+    fuses_on_cpu,
+    packed_transposed,
+)
 from ...errors import OptimizationError
 from ..kernels import ConvRelu, Kernel, self_check, usable
 from .few_outputs import FewOutputs

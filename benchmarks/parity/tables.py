@@ -1,0 +1,102 @@
+"""Tables of our models beside those of other libraries."""
+
+from __future__ import annotations
+
+from benchmarks.records import markdown, record
+
+
+def parity() -> str:
+    """The Unet against smp."""
+    rows = []
+    for case in record("parity")["cases"]:
+        named = ", ".join(f"{key}={value}" for key, value in case["arguments"].items())
+        differences = case["eval_max_difference_float32"]
+        rows.append(
+            [
+                named or "defaults",
+                *(f"{value:g}" for value in differences.values()),
+                f"{case['step_max_relative_difference_float64']:.1e}",
+            ]
+        )
+    sizes = list(record("parity")["cases"][0]["eval_max_difference_float32"])
+    head = ["arguments", *(f"logits, {size}" for size in sizes), "gradients and statistics"]
+    return markdown(head, rows)
+
+
+def dynamic_unet() -> str:
+    """DynamicUnet against fastai's own."""
+    result = record("dynamic_unet")
+    size = "x".join(map(str, result["size"]))
+    rows = [
+        [f"{name}: GFLOPs at {size}", "", row["gflops"], ""] for name, row in result["work"].items()
+    ]
+    times = {
+        "inference, batch 1, CPU ms": "inference_batch_1",
+        "inference, batch 1, channels_last, CPU ms": "inference_batch_1_channels_last",
+        "training step, batch 2, CPU ms": "training_step_batch_2",
+    }
+    for title, key in times.items():
+        both = result[key]["cpu_ms"]
+        values = [f"{both[who]['median']:.0f}" for who in ("fastai", "segzoo")]
+        rows.append([title, *values, result[key]["ratio"]])
+    memory = {
+        "activations kept in training, batch 4, MiB": "training_activations_mib_batch_4",
+        "rise of peak memory, inference, batch 1, MiB": "peak_rise_mib_inference_batch_1",
+        "rise of peak memory, training step, batch 4, MiB": "peak_rise_mib_training_step_batch_4",
+    }
+    for title, key in memory.items():
+        rows.append([title, *(result[key][who] for who in ("fastai", "segzoo", "ratio"))])
+    return markdown(["resnet34", "fastai", "segzoo", "ratio"], rows)
+
+
+def training() -> str:
+    """A training step of the Unet beside smp's."""
+    head = [record("training")["encoder"]]
+    settings = record("training")["settings"].values()
+    for setting in settings:
+        what = f"{setting['batch']} images of {setting['size']}x{setting['size']}"
+        head += [f"{what}: images/s", "against smp's best", "kept, MiB", "peak, MiB"]
+    rows = []
+    for name in next(iter(settings))["candidates"]:
+        row = [name]
+        for found in (setting["candidates"][name] for setting in settings):
+            faster = found["speed_up_over_smp's_best"]
+            row += [
+                f"{found['images_per_second']:.2f}",
+                f"{faster:.2f}",
+                f"{found['kept_mib']:.0f}",
+                f"{found['peak_mib']:.0f}",
+            ]
+        rows.append(row)
+    return markdown(head, rows)
+
+
+def dynamic_parity() -> str:
+    """DynamicUnet against fastai's own, on the same weights."""
+    cases = record("dynamic_parity")["cases"]
+    encoders = sorted({case["case"].partition(",")[0] for case in cases})
+    rows = []
+    for encoder in encoders:
+        mine = [case for case in cases if case["case"].partition(",")[0] == encoder]
+        outputs = max(value for case in mine for value in case["eval"].values())
+        step = max(value for case in mine for value in case["training_step_33x47"].values())
+        rows.append([encoder, len(mine), f"{outputs:g}", f"{step:g}"])
+    sizes = ", ".join(cases[0]["eval"])
+    head = [
+        "encoder",
+        "option sets",
+        f"outputs at {sizes}",
+        "loss, gradients and buffers of a step",
+    ]
+    return markdown(head, rows)
+
+
+def camvid_fastai() -> str:
+    """Training on CamVid by unet_learner and by our model in fastai's Learner."""
+    result = record("camvid_fastai")
+    rows = [
+        [who, *(f"{row[key]:.3f}" for key in ("mean", "least", "greatest"))]
+        for who, row in result["miou_after_the_last_epoch"].items()
+    ]
+    head = f"validation mean IoU after {result['recipe']['epochs']} epochs"
+    return markdown([head, "mean of 3 seeds", "least", "greatest"], rows)

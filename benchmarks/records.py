@@ -1,0 +1,39 @@
+"""The committed results, and how a table of them is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str) -> dict[str, Any]:
+    """A committed result."""
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return result
+
+
+def markdown(head: list[str], rows: list[list[Any]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def environment(name: str) -> str:
+    """One sentence on where a result was measured."""
+    result = record(name)
+    where = result["environment"]
+    packages = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
+    if "modelled" in result:
+        return f"Modelled with {packages}; commit `{where['commit']}`."
+    device = where["gpu"] or f"{where['cpu']}, {where['threads']} threads of {where['cores']} cores"
+    return (
+        f"Measured on {device}; Python {where['python']}, {packages}; commit `{where['commit']}`."
+    )
+
+
+def exists(name: str) -> bool:
+    """Whether there is a result of that name."""
+    return (RESULTS / f"{name}.json").exists()

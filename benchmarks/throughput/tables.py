@@ -1,0 +1,102 @@
+"""Tables of what was timed and of what was modelled."""
+
+from __future__ import annotations
+
+from benchmarks.records import exists, markdown, record
+
+from .report import report
+
+
+def optimized() -> str:
+    """What optimize does with one encoder of each module."""
+    result = record("optimized")
+    failed = [f"- `{row['module']}`: {row['error']}\n" for row in result["rows"] if "error" in row]
+    total = result["modules"]
+    counts = [[what, f"{result[what]} of {total}"] for what in ("optimized", "folded", "rewritten")]
+    largest = result["largest_difference"], result["largest_plain_difference"]
+    rows = [
+        *counts,
+        ["largest difference to float64: optimized, plain", "{:.0e}, {:.0e}".format(*largest)],
+    ]
+    return f"{markdown(['modules', ''], rows)}\n{''.join(failed)}"
+
+
+def throughput(device: str) -> str:
+    """Whole models beside the rivals' on one kind of device, and the picture."""
+    if not exists(f"throughput_{device}"):
+        known = device == "gpu" and exists("throughput_cpu")  # a record says why there is none
+        return f"{device.upper()}: {record('throughput_cpu')['gpu'] if known else 'no record'}.\n"
+    picture = f"images/throughput_{device}.png"
+    return f"{report(record(f'throughput_{device}'))}\n![Images per second]({picture})\n"
+
+
+def roofline() -> str:
+    """Modelled bytes and floors of each part of the reference model."""
+    result = record("roofline")
+    accounts = list(result["total"])
+    rows = [
+        [row["part"], row["eager"]["gflops"], row["rewritten"]["gflops"]]
+        + [row[account]["mb"] for account in accounts]
+        + [row["block_fused"]["floor_us"]]
+        for row in [*result["parts"], {"part": "**whole**", **result["total"]}]
+    ]
+    megabytes = [f"MB, {account.replace('_', '-')}" for account in accounts]
+    head = ["part", "GFLOPs", "GFLOPs, rewritten", *megabytes, "floor, block-fused, µs"]
+    given = result["given_ceilings"]
+    floors = ", ".join(
+        f"{account.replace('_', '-')} {1e6 / row['floor_us']:,.0f}"
+        for account, row in result["total"].items()
+    )
+    return (
+        f"{markdown(head, rows)}\nModelled for an image of {result['size'][0]}x{result['size'][1]} "
+        f"in a batch of {result['batch']}, {result['bytes_per_value']} bytes a value, on a card "
+        f"that is given as copying {given['gb_s']:,.0f} GB/s and multiplying "
+        f"{given['tflop_s']:,.0f} TFLOP/s. At these floors, images per second: {floors}.\n"
+    )
+
+
+def achieved(device: str) -> str:
+    """What each part of the reference model takes, beside its floor."""
+    if not exists(f"achieved_{device}"):
+        return f"{device.upper()}: not measured.\n"
+    result = record(f"achieved_{device}")
+    rows = [
+        [row["part"], row["gflops"], row["least_mb"], f"{row['floor_ms']:.2f}"]
+        + [f"{row[name]['median']:.2f}" for name in ("plain", "optimized")]
+        + [f"{row['floor_ms'] / row['optimized']['median']:.0%}"]
+        for row in result["parts"]
+    ]
+    floor = sum(row["floor_ms"] for row in result["parts"])
+    plain, optimized = (result["whole"][name]["median"] for name in ("plain", "optimized"))
+    whole = [f"{value:.2f}" for value in (floor, plain, optimized)]
+    rows.append(["**whole**", "", "", *whole, f"{floor / optimized:.0%}"])
+    head = [
+        "part",
+        "GFLOPs",
+        "least MB",
+        "floor, ms",
+        "plain, ms",
+        "optimized, ms",
+        "floor / optimized",
+    ]
+    limits, size = result["ceilings"], "x".join(map(str, result["size"]))
+    return (
+        f"{markdown(head, rows)}\nFor an image of {size} in a batch of {result['batch']}, "
+        f"{result['dtype']}, channels last; floors at {limits['copy_gb_s']:,.0f} GB/s and "
+        f"{limits['tflop_s']:.3g} TFLOP/s, measured in the same run.\n"
+    )
+
+
+def convolutions() -> str:
+    """Ways to compute one convolution."""
+    rows = []
+    for row in record("convolutions")["rows"]:
+        (what, side), (plain, other) = (row["channels"], row["side"]), row["ways"].items()
+        rows.append(
+            [f"{what[0]} to {what[1]} at {side}x{side}", other[0]]
+            + [f"{way['ms']['median']:.2f}" for _, way in (plain, other)]
+            + [f"{other[1]['speed_up']:.2f}"]
+            + [f"{way['difference_to_float64']:.0e}" for _, way in (plain, other)]
+        )
+    head = ["channels", "way", "oneDNN, ms", "this way, ms", "speed-up"]
+    return markdown([*head, "oneDNN to float64", "this way to float64"], rows)
