@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy
 import pytest
@@ -11,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import segzoo
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def skip_without_interpreter() -> None:
@@ -96,3 +102,17 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
     """
     largest = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """The model in eval mode, with statistics that a mistake cannot hide behind."""
+    randomise(model)
+    return model.eval()
+
+
+def in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = 8
+) -> list[Result]:
+    """What a function gives for each item, in several threads at once."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, items))
