@@ -9,7 +9,14 @@ from typing import Any
 
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
-from .parity.tables import camvid_fastai, dynamic_parity, dynamic_unet, parity, training
+from .parity.tables import (
+    architectures,
+    camvid_fastai,
+    dynamic_parity,
+    dynamic_unet,
+    parity,
+    training,
+)
 from .records import RESULTS, environment, exists, markdown, record
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
@@ -83,6 +90,7 @@ def demo_iou() -> str:
 
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
+    "architectures": architectures,
     "parity": parity,
     "importing": importing,
     "coverage": lambda: coverage("coverage"),

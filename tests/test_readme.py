@@ -19,6 +19,7 @@ from segzoo.encoders import build_on_meta
 ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
+    "docs/architectures.md",
     *("docs/performance.md", "docs/deployment.md"),
 )
 

@@ -5,6 +5,25 @@ from __future__ import annotations
 from benchmarks.records import markdown, record
 
 
+def architectures() -> str:
+    """Weights and operations of every architecture on three kinds of encoders."""
+    result = record("architectures")
+    encoders = list(dict.fromkeys(row["encoder"] for row in result["rows"]))
+    costs = {(row["architecture"], row["encoder"]): row["segzoo"] for row in result["rows"]}
+    names = list(dict.fromkeys(row["architecture"] for row in result["rows"]))
+    rows = [
+        [
+            f"`{name}`",
+            *(
+                f"{costs[name, encoder]['parameters_m']} M, {costs[name, encoder]['gflops']}"
+                for encoder in encoders
+            ),
+        ]
+        for name in names
+    ]
+    return markdown(["", *encoders], rows)
+
+
 def parity() -> str:
     """The Unet against smp."""
     rows = []

@@ -128,10 +128,12 @@ def test_the_table_names_every_file():
 
 def test_type_checkers_and_readers_know_every_architecture():
     init = (FOLDER.parent / "__init__.py").read_text()
+    guide = (FOLDER.parents[1] / "docs" / "architectures.md").read_text()
     api = (FOLDER.parents[1] / "docs" / "api.md").read_text()
     for name, module in BUILT_IN.items():
         line = f"from .architectures.{module} import {name} as {name}"
         assert line in init, f"add to segzoo/__init__.py, under TYPE_CHECKING: {line}"
+        assert f"`{name}`" in guide, f"docs/architectures.md does not mention {name}"
         assert f"segzoo.{name}\n" in api, f"docs/api.md has no segzoo.{name}"
         assert getattr(segzoo, name).architecture == module
         assert name in dir(segzoo)
