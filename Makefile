@@ -26,13 +26,13 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Processes of one thread each: most tests are too small for two threads to help.
 test: check ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4
 
 cover: $(VENV)/.installed-test ## The tests with branch coverage, which has a floor (slower)
-	$(BIN)/coverage run -m pytest -q
-	$(BIN)/coverage report
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W docs docs/_build/html
