@@ -100,7 +100,7 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
     Two models with the same weights need not give the same last bits: a matrix product is computed
     by one function or another as its factors lie in memory, and as they need gradients or not.
     """
-    largest = float(expected.abs().max())
+    largest = float(expected.detach().abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
 
 
