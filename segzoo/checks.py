@@ -96,7 +96,7 @@ def sequence(
     return tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
 
 
-def plain(name: str, value: Any, *, levels: int = 4) -> Any:
+def plain_value(name: str, value: Any, *, levels: int = 4) -> Any:
     """A value that JSON can carry, small and finite; lists become tuples, mappings dicts."""
     if value is None or isinstance(value, (bool, str)):
         return text(name, value, longest=4096) if value else value
@@ -106,11 +106,15 @@ def plain(name: str, value: Any, *, levels: int = 4) -> Any:
         return number(name, value, minimum=-math.inf, maximum=math.inf)
     if levels and isinstance(value, Mapping):
         return {
-            text(f"a key of {name}", key): plain(f"{name}[{shown(key)}]", entry, levels=levels - 1)
+            text(f"a key of {name}", key): plain_value(
+                f"{name}[{shown(key)}]", entry, levels=levels - 1
+            )
             for key, entry in value.items()
         }
     if levels and isinstance(value, Sequence) and not isinstance(value, bytes):
-        return sequence(name, value, lambda where, entry: plain(where, entry, levels=levels - 1))
+        return sequence(
+            name, value, lambda where, entry: plain_value(where, entry, levels=levels - 1)
+        )
     raise ArgumentError(
         f"{name} must be made of numbers, strings, booleans, lists and mappings, so that it can "
         f"be saved; got {shown(value)} ({type(value).__name__})."

@@ -151,7 +151,7 @@ class ModelConfig:
             raise ArgumentError(
                 f"encoder_options must be a mapping, got {checks.shown(self.encoder_options)}."
             )
-        self._set(encoder_options=checks.plain("encoder_options", self.encoder_options))
+        self._set(encoder_options=checks.plain_value("encoder_options", self.encoder_options))
         self._check_heads()
 
     def _check_heads(self) -> None:

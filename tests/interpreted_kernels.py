@@ -40,7 +40,7 @@ def case(kind, widths, shape):
 @pytest.mark.parametrize(("kind", "widths", "shape"), CASES)
 def test_float32_equals_float64_borders_included(kind, widths, shape):
     kernel, weights, maps = case(kind, widths, shape)
-    exact = checking.plain(
+    exact = checking.by_torch(
         kind,
         [weight.double() for weight in weights],
         [None if x is None else x.double() for x in maps],
@@ -63,7 +63,7 @@ def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtyp
 def test_any_memory_format_and_no_bias():
     _, (weight, _), (x, skip) = case(DoubleConcatConv, (5, 3, 4), (2, 3, 6))
     kernel = DoubleConcatConv(weight, None, 5, 3)
-    expected = checking.plain(DoubleConcatConv, (weight, torch.zeros(4)), (x, skip))
+    expected = checking.by_torch(DoubleConcatConv, (weight, torch.zeros(4)), (x, skip))
     strided = torch.randn(2, 5, 3, 12)[..., ::2].copy_(x)
     for maps in (
         (x.to(memory_format=torch.channels_last), skip.to(memory_format=torch.channels_last)),

@@ -28,7 +28,7 @@ from ..registry import register_architecture
 from .base import SegmentationModel
 from .dynamic_unet_layers import (
     ACTIVATIONS,
-    NORMS,
+    DYNAMIC_NORMS,
     ConvLayer,
     SelfAttention,
     Upsample,
@@ -70,7 +70,7 @@ class DynamicUnetConfig(ModelConfig):
         for name in ("blur", "blur_final", "self_attention", "last_cross", "bottle"):
             checks.flag(name, getattr(self, name))
         checks.choice("act", self.act, ACTIVATIONS)
-        checks.choice("norm", self.norm, NORMS)
+        checks.choice("norm", self.norm, DYNAMIC_NORMS)
         if self.bottle and not self.last_cross:
             raise ArgumentError(
                 "bottle narrows the block that last_cross adds; with last_cross=False there is "

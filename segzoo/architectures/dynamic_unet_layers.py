@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 #: ``batch`` and ``instance`` normalise maps, ``weight`` and ``spectral`` normalise kernels.
-NORMS = ("batch", "instance", "none", "spectral", "weight")
+DYNAMIC_NORMS = ("batch", "instance", "none", "spectral", "weight")
 
 Init = Callable[[Tensor], Tensor]
 
@@ -92,7 +92,7 @@ class ConvLayer(nn.Module):
     """Convolution, normalisation, activation.
 
     Args:
-        norm: One of :data:`NORMS`.
+        norm: One of :data:`DYNAMIC_NORMS`.
         act: One of :data:`ACTIVATIONS`, or None.
         init: Fills the kernel; None for what torch does.
         zero: Scale by zero at first, so that a residual block starts as the identity.

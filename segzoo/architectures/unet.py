@@ -19,7 +19,7 @@ from .. import checks
 from ..config import ModelConfig, built_from
 from ..features import FeatureSpec
 from ..nn.layers import ConvNormAct, SegmentationHead, as_weights_lie, attention_layer, resize
-from ..nn.upsample_conv import conv_joined, doubles, is_untouched
+from ..nn.upsample_conv import conv_joined, doubles, runs_as_written
 from ..registry import register_architecture
 from .base import SegmentationModel
 from .climbing_decoder import ClimbingDecoder, JoiningBlock
@@ -123,9 +123,9 @@ class UnetBlock(JoiningBlock):
         wanted = self.impl == "rewritten" or (self.impl == "auto" and self._pays(x))
         return (
             wanted
-            and is_untouched(self.attention1, nn.Identity)
-            and is_untouched(self.conv1, ConvNormAct)
-            and is_untouched(self.conv1.conv, nn.Conv2d)
+            and runs_as_written(self.attention1, nn.Identity)
+            and runs_as_written(self.conv1, ConvNormAct)
+            and runs_as_written(self.conv1.conv, nn.Conv2d)
             and doubles(x, size, self.interpolation)
         )
 

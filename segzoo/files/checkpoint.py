@@ -63,7 +63,7 @@ def open_checkpoint(
     access = hub.Access(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    files = hub.find(source, access)
+    files = hub.find_files(source, access)
     return Checkpoint(
         _tensors(_load(files.weights), str(files.weights)), _config(files.config), os.fspath(source)
     )

@@ -41,7 +41,7 @@ class Access:
     local_files_only: bool = False
 
 
-def find(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelFiles:
+def find_files(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelFiles:
     """The files of a folder, or of a repository on the Hub after downloading them.
 
     A folder that exists goes before a repository of the same name.

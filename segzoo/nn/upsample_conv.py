@@ -81,7 +81,7 @@ def doubles(x: Tensor, size: tuple[int, int], interpolation: str) -> bool:
     return size == (2 * x.shape[-2], 2 * x.shape[-1])
 
 
-def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+def runs_as_written(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is what it was built as, with nothing hung on it.
 
     What others put in its place or add to it (adapters, parametrizations, hooks, quantization)

@@ -125,7 +125,7 @@ def render(
     return f"{text}\n{_MARK.format(_checksum(text))}\n"
 
 
-def is_untouched(text: str) -> bool:
+def is_unedited(text: str) -> bool:
     """Whether a card is one that segzoo wrote and nobody has edited since."""
     text = text.replace("\r\n", "\n")
     found = _MARKED.search(text)

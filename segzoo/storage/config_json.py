@@ -83,7 +83,7 @@ class Description:
         return text
 
 
-def find(config: Path, metadata: Mapping[str, str], where: str) -> Description:
+def find_config(config: Path, metadata: Mapping[str, str], where: str) -> Description:
     """What a folder says of its model.
 
     The copy in the header of the weights counts where ``config.json`` is missing or has another

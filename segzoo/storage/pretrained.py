@@ -19,7 +19,7 @@ from ..files import hub
 from ..registry import build
 from . import config_json, model_folder, safetensors_file
 from .adapt import adapted
-from .card import ModelCard, is_untouched, render
+from .card import ModelCard, is_unedited, render
 from .config_json import Description
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class StoredModel(ConfiguredModel):
         access = hub.Access(
             revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        model = _load(hub.find(folder_or_repo, access), check_finite)
+        model = _load(hub.find_files(folder_or_repo, access), check_finite)
         if not isinstance(model, cls):
             raise ConfigError(
                 f"{os.fspath(folder_or_repo)} holds a model of the architecture "
@@ -220,9 +220,11 @@ def _load(files: hub.ModelFiles, check_finite: bool) -> ConfiguredModel:
 def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, Description]:
     """The header of the weights, and the config: whichever of its two copies counts."""
     if not files.weights.exists():
-        config_json.find(files.config, {}, str(files.weights))  # a better message where it fails
+        config_json.find_config(
+            files.config, {}, str(files.weights)
+        )  # a better message where it fails
     header = safetensors_file.read_header(files.weights)
-    return header, config_json.find(files.config, header.metadata, str(files.weights))
+    return header, config_json.find_config(files.config, header.metadata, str(files.weights))
 
 
 def _on_meta(description: Description) -> ConfiguredModel:
@@ -293,7 +295,7 @@ def _keeper(card: ModelCard | None, where: str) -> Any:
     def may_replace(existing: str) -> bool:
         if card is None:
             return False
-        if not is_untouched(existing):
+        if not is_unedited(existing):
             warn(
                 f"The model card of {where} was written or edited by hand and is kept; the card "
                 "given was not used."

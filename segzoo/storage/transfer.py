@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import StorageError
 from ..files import hub
 from . import model_folder
-from .card import is_untouched
+from .card import is_unedited
 from .pretrained import check
 
 
@@ -35,13 +35,13 @@ def push(
     """
     if not Path(folder).is_dir():
         raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
-    check(hub.find(folder, hub.Access()))
+    check(hub.find_files(folder, hub.Access()))
     card = Path(folder) / model_folder.CARD
-    written = card.is_file() and not is_untouched(card.read_text("utf-8", errors="replace"))
+    written = card.is_file() and not is_unedited(card.read_text("utf-8", errors="replace"))
     return model_folder.upload(
         folder,
         repo_id,
-        may_replace=lambda existing: written or is_untouched(existing),
+        may_replace=lambda existing: written or is_unedited(existing),
         private=private,
         token=token,
         revision=revision,
@@ -77,4 +77,4 @@ def pull(
     )
     files = hub.find_remote(repo_id, access)
     check(files)
-    return model_folder.download(files, repo_id, folder, access, may_replace=is_untouched)
+    return model_folder.download(files, repo_id, folder, access, may_replace=is_unedited)

@@ -22,7 +22,7 @@ from benchmarks.parity.fastai_models import (
     our_names,
     step_difference,
 )
-from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, NORMS, icnr_
+from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, DYNAMIC_NORMS, icnr_
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
 
 from ..helpers import TinyBackbone
@@ -175,7 +175,7 @@ def test_one_map(stride):
     assert model(torch.rand(2, 3, 17, 30)).shape == (2, 2, 17, 30)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", DYNAMIC_NORMS)
 @pytest.mark.parametrize("act", ["relu", "mish", "leaky_relu"])
 @pytest.mark.parametrize("last_cross", [True, False])
 def test_every_option_trains(norm, act, last_cross):

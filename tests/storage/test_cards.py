@@ -7,7 +7,7 @@ import yaml
 
 import segzoo
 from segzoo.errors import ArgumentError
-from segzoo.storage.card import is_untouched, render
+from segzoo.storage.card import is_unedited, render
 from tests.model_folders import small
 
 CARD = segzoo.ModelCard(
@@ -39,7 +39,7 @@ def test_the_card_holds_what_was_given_and_nothing_else(tmp_path):
     assert "For *streets*." in body
     assert r"- 0: road: \[x\]" in body
     assert "<b>" not in body
-    assert is_untouched(text)
+    assert is_unedited(text)
     small().save_pretrained(tmp_path / "b")
     plain = (tmp_path / "b" / "README.md").read_text()
     assert "license" not in plain

@@ -64,8 +64,8 @@ def compared(
     """None where a kernel's result is as near to float64 as torch's, else by how much it is not."""
     device, dtype = ours.device, ours.dtype
     cast = [None if x is None else x.to(device, dtype) for x in maps]
-    theirs = plain(kind, [weight.to(device, dtype) for weight in weights], cast)
-    exact = plain(
+    theirs = by_torch(kind, [weight.to(device, dtype) for weight in weights], cast)
+    exact = by_torch(
         kind,
         [weight.to(device, torch.float64) for weight in weights],
         [None if x is None else x.double() for x in cast],
@@ -80,7 +80,9 @@ def compared(
     return f"its error against float64 is {mine:.3g}, torch's is {other:.3g}"
 
 
-def plain(kind: type[Kernel], weights: Sequence[Tensor], maps: Sequence[Tensor | None]) -> Tensor:
+def by_torch(
+    kind: type[Kernel], weights: Sequence[Tensor], maps: Sequence[Tensor | None]
+) -> Tensor:
     """What a kernel stands for, as torch computes it: with a ReLU after the first convolution."""
     x = maps[0]
     assert x is not None

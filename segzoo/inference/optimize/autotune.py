@@ -59,6 +59,9 @@ class _Chooser:
     def run(self, body: nn.Module, image: Tensor) -> None:
         kinds = (FusedConv, DoubledConv, HeadedConv)
         steps = [item for item in body.modules() if isinstance(item, kinds)]
+        # The inputs of a step, with their layouts, are there only while the body runs: each step is
+        # stopped on its way in, settled, and then runs as it will later, so that the next step sees
+        # what it will see later.
         for step in steps:
             self.handles[step] = step.register_forward_pre_hook(self._before)
         body(image)
@@ -74,11 +77,12 @@ class _Chooser:
         if isinstance(step, DoubledConv):
             if not doubles(x, inputs[2], step.mode):
                 return
-            step.implementation = (
-                "plain"  # it stays, for other sizes, and has a kernel to choose as well
-            )
+            # The plain one stays, for other sizes, and has a kernel of its own to choose: one run
+            # makes it stop in this hook as well.
+            step.implementation = "plain"
             step(*inputs)
         names = step.choices(x)
+        # The compiler fuses what follows a convolution by itself; oneDNN's operator would hide it.
         if self.compiled and x.device.type == "cpu":
             names = [name for name in names if name != "onednn"]
         best = self._best(step, inputs, {name: _using(name, x) for name in names})
@@ -95,6 +99,7 @@ class _Chooser:
         """The name of the fastest implementation, or untimed the last, among those that agree."""
         if len(setters) == 1:
             return next(iter(setters))
+        # The names too: a machine without one of the libraries has fewer to choose from.
         key = (*self._circumstances(inputs), *setters, *step.signature())
         return _remembered(key, lambda: self._compare(step, inputs, setters))
 
@@ -104,7 +109,9 @@ class _Chooser:
         plain, device = next(iter(setters)), inputs[0].device
 
         def build(set_implementation: Callable[[Step], None]) -> Callable[[], Tensor]:
-            own = copy.copy(step)  # the same weights, another implementation
+            # A shallow copy has the same weights. Setting the step itself would leave the one that
+            # was tried last, with its packed weights, where a later one fails.
+            own = copy.copy(step)
             set_implementation(own)
             return functools.partial(own, *inputs)
 
@@ -122,6 +129,7 @@ class _Chooser:
         medians = {name: item.timing.median for name, item in results.items() if item.timing}
         if not medians:
             return plain
+        # Untimed, the order in which a step names them decides: the last one moves the least.
         return min(medians, key=lambda name: medians[name]) if self.timed else list(medians)[-1]
 
     def _circumstances(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

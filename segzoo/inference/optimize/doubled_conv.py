@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from ...nn.layers import resize
 from ...nn.upsample_conv import doubled_kernel, doubles
 from ..kernels import DoubleConcatConv, usable
-from .fused_conv import ACTIVATIONS, TRITON_ACTIVATIONS, FusedConv, Geometry, checked, run_kernel
+from .fused_conv import (
+    ACTIVATIONS,
+    TRITON_ACTIVATIONS,
+    FusedConv,
+    Geometry,
+    checked_kernel,
+    run_kernel,
+)
 from .winograd import Part, Winograd, pays
 
 #: Of the transposed convolution that stands for doubling and a 3x3 convolution.
@@ -103,7 +110,7 @@ class DoubledConv(nn.Module):
             kernel = DoubleConcatConv(
                 conv.weight, conv.bias, self.in_channels, others, relu=conv.act == "relu"
             )
-            self._triton = (checked(kernel, x),)
+            self._triton = (checked_kernel(kernel, x),)
         if implementation == "winograd":
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
             self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts)

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from ..kernels import ConvReluHead, usable
 from ..kernels.modules import MAX_FUSED_CHANNELS
 from .fuse_epilogues import only_user, replace_step
-from .fused_conv import FusedConv, Geometry, checked, run_kernel
+from .fused_conv import FusedConv, Geometry, checked_kernel, run_kernel
 from .trace import simplify
 
 
@@ -60,7 +60,7 @@ class HeadedConv(nn.Module):
         if implementation == "triton":
             conv, head = self.conv, self.head
             kernel = ConvReluHead(conv.weight, conv.bias, head.weight, head.bias)
-            self._triton = (checked(kernel, x),)
+            self._triton = (checked_kernel(kernel, x),)
         self.implementation = implementation
 
     def used(self) -> list[FusedConv]:

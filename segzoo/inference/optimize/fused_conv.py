@@ -45,7 +45,7 @@ TRITON_ACTIVATIONS = ("none", "relu")
 _FEW = 4
 
 
-def checked(kernel: AnyKernel, x: Tensor) -> AnyKernel:
+def checked_kernel(kernel: AnyKernel, x: Tensor) -> AnyKernel:
     """A Triton kernel where its maps are, once it has shown there that it is right.
 
     Raises:
@@ -154,7 +154,9 @@ class FusedConv(nn.Module):
         self._packed = self._pack(x) if kernel == "onednn" else None
         self._triton = ()
         if kernel == "triton":
-            self._triton = (checked(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),)
+            self._triton = (
+                checked_kernel(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),
+            )
         self._other_way = None
         if kernel == "winograd":
             self._other_way = Winograd(self.weight, self.bias, x.shape)

@@ -41,7 +41,7 @@ class Judge:
         self.model = model
         self.images = images
         with exactly():
-            self.wanted = [plain(model, image) for image in images]
+            self.wanted = [source_logits(model, image) for image in images]
 
     def verdict(self, run: Run, dtype: torch.dtype, tolerance: float | None) -> tuple[bool, str]:
         """Whether ``run``, which computes in ``dtype``, may stand for the source; and why."""
@@ -72,7 +72,7 @@ class Judge:
         model = copy.deepcopy(self.model).double()
         # Image by image: a large batch in float64 may not fit where the model itself does.
         return [
-            torch.cat([plain(model, one.double()) for one in image[:, None]])
+            torch.cat([source_logits(model, one.double()) for one in image[:, None]])
             for image in self.images
         ]
 
@@ -81,10 +81,10 @@ class Judge:
             return self._error(self.wanted)
         model = copy.deepcopy(self.model).to(dtype)
         with exactly():
-            return self._error([plain(model, image.to(dtype)) for image in self.images])
+            return self._error([source_logits(model, image.to(dtype)) for image in self.images])
 
 
-def plain(model: SegmentationModel, image: Tensor) -> Tensor:
+def source_logits(model: SegmentationModel, image: Tensor) -> Tensor:
     """What a model gives for an image that fits its encoder already."""
     return model.decode_fully(model.encoder(image), image)
 

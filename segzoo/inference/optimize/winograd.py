@@ -106,8 +106,11 @@ class Winograd:
         times = 2 if self._parts[0].doubled else 1
         self._images, self._height, self._width = shape[0], times * shape[2], times * shape[3]
         self._rows, self._columns = ceil_div(self._height, _OUT), ceil_div(self._width, _OUT)
+        # The transformed cells of a strip are written and read again for the products: they should
+        # still be in the cache then. Too few tiles, and all filters are read for too little work.
         bytes_of_tile = _IN**2 * max(weight.shape[:2]) * weight.itemsize
         wanted = max(_FEWEST, _BYTES * torch.get_num_threads() // bytes_of_tile)
+        # Half more than wanted is allowed, so that a divisor is likely to be found near it.
         most = wanted * 3 // (2 * self._columns)
         images, rows = _divisor(self._images, most // self._rows), _divisor(self._rows, most)
         #: Images, and rows of tiles, that are worked on together: lists of those side by side.
@@ -119,6 +122,7 @@ class Winograd:
             for image in range(0, self._images, images)
         ]
         back, kernel, tile = (item.to(weight.device) for item in transforms(_POINTS, _TAPS))
+        # The points make fractions that float32 cannot hold: in float64, once, when it is set up.
         filters = torch.einsum("ia,ocab,jb->ijoc", kernel, weight.double(), kernel)
         # Rounded once, after the transform.
         count = images * rows * self._columns
@@ -139,6 +143,7 @@ class Winograd:
         ]
         out = self._joined(tiles) if torch.compiler.is_compiling() else self._written(tiles)
         out = out.reshape(self._images, self._rows * _OUT, self._columns * _OUT, -1)
+        # The last tiles reach beyond an edge that four does not divide.
         out = out[:, : self._height, : self._width].permute(0, 3, 1, 2)
         out = out.contiguous(memory_format=torch.channels_last)
         return out if other is None else out.add_(other)
