@@ -10,6 +10,7 @@ from typing import Any
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .parity.tables import (
+    architecture_parity,
     architectures,
     camvid_fastai,
     dynamic_parity,
@@ -91,6 +92,7 @@ def demo_iou() -> str:
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
+    "architecture_parity": architecture_parity,
     "parity": parity,
     "importing": importing,
     "coverage": lambda: coverage("coverage"),

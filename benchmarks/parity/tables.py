@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.records import markdown, record
 
 
@@ -22,6 +24,24 @@ def architectures() -> str:
         for name in names
     ]
     return markdown(["", *encoders], rows)
+
+
+def architecture_parity() -> str:
+    """The largest difference of each converted architecture to smp's own."""
+    rows = record("architecture_parity")["rows"]
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    names = list(dict.fromkeys(row["architecture"] for row in rows))
+    found = {(row["architecture"], row["encoder"]): row for row in rows}
+
+    def cell(row: dict[str, Any]) -> str:
+        if "smp" in row:
+            return "smp has none"
+        if "refused" in row:
+            return "refused"
+        return f"{max(item['difference'] for item in row.values() if isinstance(item, dict)):g}"
+
+    table = [[f"`{name}`", *(cell(found[name, one]) for one in encoders)] for name in names]
+    return markdown(["", *encoders], table)
 
 
 def parity() -> str:
