@@ -29,7 +29,7 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 # Processes of one thread each: most tests are too small for two threads to help.
 test: check ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
 
 cover: $(VENV)/.installed-test ## The tests with branch coverage, which has a floor (slower)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov

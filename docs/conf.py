@@ -12,8 +12,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # benchmarks are not installed with the package
 
 project = "segzoo"
-author = "the segzoo developers"
-copyright = "the segzoo developers"
+author = "The segzoo authors"
+copyright = "The segzoo authors"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence"]

@@ -49,6 +49,32 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "bottle": True,
         "y_range": (-2.0, 3.0),
     },
+    "unetplusplus": {
+        "encoder": "test_convnext",
+        "depth": 2,
+        "decoder_channels": (16, 8, 8),
+        "attention": "scse",
+    },
+    "manet": {
+        "encoder": "test_convnext",
+        "depth": 2,
+        "decoder_channels": (8, 8, 8),
+        "attention_channels": 8,
+    },
+    "linknet": {"encoder": "test_convnext", "depth": 2},
+    "fpn": {
+        "encoder": "test_convnext",
+        "depth": 2,
+        "pyramid_channels": 16,
+        "decoder_channels": 16,
+        "merge": "cat",
+    },
+    "upernet": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "segformer": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 16},
+    "pspnet": {"encoder": "test_convnext", "decoder_channels": 16},
+    "deeplabv3": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "deeplabv3plus": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "pan": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
 }
 
 

@@ -76,9 +76,8 @@ def test_the_reference_is_equal_to_the_bit():
 
 def test_bottlenecks_are_equal_to_the_bit():
     theirs, ours = make_pair(Case("resnet50"))
+    # 339 million parameters: benchmarks/parity/fastai.py takes a training step as well.
     assert eval_difference(theirs, ours, (1, 3, 33, 47)) == 0.0
-    # 339 million parameters: one step has to do.
-    assert step_difference(theirs, ours, (2, 3, 33, 47), steps=1) == SAME
 
 
 @pytest.mark.parametrize("norm", ["None", "Batch", "Weight", "Spectral", "Instance"])

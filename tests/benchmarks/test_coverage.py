@@ -11,7 +11,7 @@ from benchmarks.encoders.coverage import try_ours
 
 BENCHMARKS = Path(benchmarks.__file__).parent
 NAMES = timm.list_models()
-SAMPLE = NAMES[:: len(NAMES) // 12]
+SAMPLE = NAMES[:: len(NAMES) // 6]
 
 
 @pytest.mark.filterwarnings("ignore:.* images only, so others are resized:UserWarning")

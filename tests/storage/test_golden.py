@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 
 import segzoo
+from segzoo.registry import BUILT_IN
 
-from ..save_golden import DATA, digest, save_golden
+from ..save_golden import ARGUMENTS, DATA, digest, save_golden
 
 FOLDERS = sorted(path for path in DATA.glob("saved-by-*/*") if path.is_dir())
 #: The sums are rounded differently from processor to processor, and from torch to torch: by a few
@@ -77,3 +78,7 @@ def test_what_writes_them(tmp_path):
     assert digest(model.state_dict()) == weights
     with torch.inference_mode():
         assert torch.equal(model(tensors["image"]), tensors["logits"])
+
+
+def test_a_release_can_save_every_architecture():
+    assert set(ARGUMENTS) == set(BUILT_IN.values())
