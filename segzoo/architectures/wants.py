@@ -26,7 +26,6 @@ class Wants:
             they need of the encoder is not run; None for all.
         output_stride: How far the encoder should shrink the image where the user does not say;
             the nearest that the backbone can. None for what it is made for.
-        prefix_tokens: The class and register tokens of a transformer beside each map.
     """
 
     own_maps: bool = False
@@ -36,7 +35,6 @@ class Wants:
     ends: bool = False
     coarsest: int | None = None
     output_stride: int | None = None
-    prefix_tokens: bool = False
 
 
 def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:
