@@ -73,6 +73,8 @@ class SegmentationModel(StoredModel, ABC):
             dilation=config.dilation,
             coarsest=wants.coarsest,
         )
+        if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
+            self.encoder.give_tokens()  # never to an encoder that somebody else holds
         self.base_model = self.encoder.base_model
         self.pyramid = make_maps(self.encoder, wants, config.output_stride)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
@@ -101,14 +103,16 @@ class SegmentationModel(StoredModel, ABC):
 
     @abstractmethod
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Maps of :attr:`features` and the image they came from -> logits.
+        """Maps of :attr:`features` (and tokens, where wanted) and their image -> logits.
 
         They have the image's size where :attr:`align_corners` is None, else any.
         """
 
     def decode_fully(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """The encoder's maps and its image -> logits of that image's size."""
-        return self.resized(self.decode(self.pyramid(maps), image), image)
+        count = len(self.encoder.features)
+        chosen = [*self.pyramid(maps[:count]), *maps[count:]]
+        return self.resized(self.decode(chosen, image), image)
 
     def resized(self, logits: Tensor, image: Tensor) -> Tensor:
         """The last step: logits of the image's size, wherever the decoder ended."""
@@ -178,7 +182,9 @@ class SegmentationModel(StoredModel, ABC):
             name: rule.restore(self._up(self.auxiliary_heads[module_key(name)](item), fitted), size)
             for name, item in found.items()
         }
-        labels = None if self.classification_head is None else self.classification_head(maps[-1])
+        labels = None
+        if self.classification_head is not None:
+            labels = self.classification_head(maps[len(self.encoder.features) - 1])
         return Outputs(rule.restore(logits, size), auxiliary, labels)
 
     @staticmethod

@@ -26,6 +26,9 @@ class Wants:
             they need of the encoder is not run; None for all.
         output_stride: How far the encoder should shrink the image where the user does not say;
             the nearest that the backbone can. None for what it is made for.
+        prefix_tokens: The class and register tokens of a transformer that the model builds by
+            name, ``(N, P, C)`` for each of the encoder's maps. They come after the maps;
+            ``encoder.prefix_tokens`` tells how many there are, 0 where there are none.
     """
 
     own_maps: bool = False
@@ -35,6 +38,7 @@ class Wants:
     ends: bool = False
     coarsest: int | None = None
     output_stride: int | None = None
+    prefix_tokens: bool = False
 
 
 def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:

@@ -13,6 +13,7 @@ from ..nn.layers import is_channels_last
 from ..nn.sharing import Lock, collects_by_hooks
 from ..preprocessing import IDENTITY, Normalization
 from .dilation import Dilated
+from .prefix_tokens import WithTokens, tokens_of
 from .sizes import ANY_SIZE, SizeRule
 from .stages import parameter_stages, whole_modules
 
@@ -70,6 +71,8 @@ class Encoder(nn.Module):
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
         self.dilated = dilated
+        #: Class and register tokens beside each map, where an architecture wants them.
+        self.prefix_tokens = 0
         self.frozen_stages = 0
         self._frozen: frozenset[str] = frozenset()  # the names in those stages
         self._taken: frozenset[str] = frozenset()  # of these, what was trainable before
@@ -95,7 +98,10 @@ class Encoder(nn.Module):
         return self.strides if self.dilated is None else self.dilated.made_for
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``."""
+        """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``.
+
+        With :attr:`prefix_tokens` they are followed by the tokens of each, ``(N, P, channels_i)``.
+        """
         if self.one_at_a_time is None or torch.compiler.is_dynamo_compiling():
             maps = self.backbone(image)
         else:
@@ -110,6 +116,12 @@ class Encoder(nn.Module):
         # in another layout a decoder adds up in another order.
         return [item.contiguous() for item in maps]
 
+    def give_tokens(self) -> None:
+        """Give the prefix tokens too, where the backbone is a transformer that has them."""
+        self.prefix_tokens = tokens_of(self.backbone)
+        if self.prefix_tokens:
+            self.backbone = WithTokens(self.backbone)
+
     def stages(self) -> list[list[str]]:
         """The names of the backbone's parameters, stage by stage.
 
@@ -117,7 +129,8 @@ class Encoder(nn.Module):
         first); what no map needs is counted to the last. Found from the graph of gradients, so it
         holds for every backbone.
         """
-        return parameter_stages(self.backbone, self.in_channels, self.size_rule)
+        count = len(self.features)
+        return parameter_stages(self.backbone, self.in_channels, self.size_rule, count)
 
     def freeze(self, stages: int | None = None) -> None:
         """Stop training the first ``stages`` stages (None: all of them).

@@ -15,11 +15,16 @@ from .sizes import SizeRule
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule) -> list[list[str]]:
+def parameter_stages(
+    backbone: nn.Module, in_channels: int, size_rule: SizeRule, count: int | None = None
+) -> list[list[str]]:
     """The parameter names of each stage; see :meth:`Encoder.stages`.
 
     The backbone runs on the meta device, where nothing is computed, and only the graph that leads
     from each map back to the parameters is read; with its own weights where it needs values.
+
+    Args:
+        count: How many of the backbone's outputs are maps, where others follow.
     """
     image = size_rule.fit(torch.empty(2, in_channels, 256, 256, device="meta"))
     run, parameters = on_meta(backbone, gradients=True)
@@ -33,7 +38,7 @@ def parameter_stages(backbone: nn.Module, in_channels: int, size_rule: SizeRule)
             maps = evaluating(torch.zeros(image.shape, device=device))
     left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
-    for item in maps:
+    for item in maps[:count]:
         reached: tuple[Tensor | None, ...] = ()
         if left and item.requires_grad:
             reached = torch.autograd.grad(

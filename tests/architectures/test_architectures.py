@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import segzoo
+from segzoo.architectures.wants import Wants
 from segzoo.bench import run_bench
 from segzoo.cli import main
 from segzoo.errors import ArgumentError, DuplicateNameError, InputError
@@ -91,6 +92,50 @@ def test_the_command_line_knows_the_toy(toy, capsys):
     found = run_bench("test_resnet", arch="toy", size=(64, 64), rounds=3, limit=1)
     assert {"segzoo eager", "segzoo optimized"} <= set(found.results)
     assert found.reason == "smp has no architecture toy"
+
+
+def test_an_architecture_can_have_the_tokens_of_a_transformer(toy, tmp_path):
+    class Readout(toy):
+        @classmethod
+        def wants(cls, config):
+            return Wants(own_maps=True, prefix_tokens=True)
+
+        def decode(self, maps, image):
+            count = len(self.features)
+            seen.append([tuple(item.shape) for item in maps])
+            if self.encoder.prefix_tokens:
+                pairs = zip(maps[:count], maps[count:], strict=True)
+                maps = [item + tokens.mean(1)[..., None, None] for item, tokens in pairs]
+            return super().decode(maps[:count], image)
+
+    seen: list[object] = []
+    image = torch.rand(2, 3, 65, 97)
+    plain, model = toy("test_vit", classes=3).eval(), Readout("test_vit", classes=3).eval()
+    assert model(image).shape == (2, 3, 65, 97)
+    count, channels = len(model.features), model.features[0].channels
+    assert seen[-1][count:] == [(2, model.encoder.prefix_tokens, channels)] * count
+    names = [name for name, _ in plain.encoder.named_parameters()]
+    assert [name for name, _ in model.encoder.named_parameters()] == names
+    assert model.encoder.stages() == plain.encoder.stages()
+    # The tokens are those that timm's own model gives.
+    vit = model.encoder.backbone.model
+    fitted = model.encoder.size_rule.fit(image)
+    pairs = vit.forward_intermediates(
+        fitted,
+        indices=model.encoder.backbone.out_indices,
+        intermediates_only=True,
+        return_prefix_tokens=True,
+    )
+    with torch.no_grad():
+        given = model.encoder(fitted)
+    assert torch.equal(given[-1], pairs[-1][1])
+    fast = segzoo.optimize(model, backend="eager", example=image)
+    with torch.no_grad():
+        assert torch.allclose(fast(image), model(image), atol=1e-4)
+    segzoo.export(model, tmp_path / "m.onnx")
+    # A backbone without such tokens gives its maps alone.
+    assert Readout("test_resnet", classes=3)(image).shape == (2, 3, 65, 97)
+    assert len(seen[-1]) == 5
 
 
 def test_models_that_share_a_config_load_as_themselves(toy, tmp_path):
