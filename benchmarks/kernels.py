@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.common import write_result
 from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel, self_check
-from segzoo.inference.kernels.checking import compared, made, plain, trial
+from segzoo.inference.kernels.checking import compared, made, trial
 from segzoo.timing import in_turn
 
 #: Kernel, widths, side of its first map.
@@ -89,7 +89,7 @@ def measured(
         return {"reason": reason}
     try:
         ours, out = graphed(lambda: kernel(*on_device))
-        theirs, _ = graphed(lambda: plain(kind, cast, on_device))
+        theirs, _ = graphed(lambda: by_torch(kind, cast, on_device))
         ours()
         reason = compared(out, kind, weights, maps)
     except Exception as error:  # memory, a driver, a compiler: the record goes on
