@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.common import write_result
 from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel, self_check
-from segzoo.inference.kernels.checking import compared, made, trial
+from segzoo.inference.kernels.checking import by_torch, compared, made, trial
 from segzoo.timing import in_turn
 
 #: Kernel, widths, side of its first map.
