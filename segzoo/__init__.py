@@ -85,7 +85,8 @@ __all__ = sorted([*_HOMES, "__version__", "errors"])
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = "" if name.startswith("_") else errors.nearest(name, __all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")
     home = import_module(f".{_HOMES[name]}", __name__)
     value = home if name == _HOMES[name] else getattr(home, name)
     globals()[name] = value

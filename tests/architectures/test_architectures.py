@@ -184,6 +184,12 @@ def test_type_checkers_and_readers_know_every_architecture():
         assert name in dir(segzoo)
 
 
+def test_a_misspelt_name_is_told_the_nearest():
+    name = "UNet"
+    with pytest.raises(AttributeError, match=r"no attribute 'UNet'\. Did you mean Unet"):
+        getattr(segzoo, name)
+
+
 def test_a_name_of_the_table_is_taken_before_it_is_imported():
     with pytest.raises(DuplicateNameError, match="already registered"):
         segzoo.register_architecture("unet")(type("Mine", (segzoo.SegmentationModel,), {}))
