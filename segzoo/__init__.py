@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from .architectures.upernet import UPerNet as UPerNet
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
+    from .data.collate import collate as collate
+    from .data.dataset import PairDataset as PairDataset
+    from .data.open_data import open_data as open_data
+    from .data.splits import DataSplits as DataSplits
+    from .data.transforms import Augmentation as Augmentation
+    from .data.transforms import Augmented as Augmented
     from .encoders import Encoder as Encoder
     from .encoders import EncoderInfo as EncoderInfo
     from .encoders import SizeRule as SizeRule
@@ -55,7 +61,10 @@ if TYPE_CHECKING:
 #: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
 _HOMES = {
     "ARCHITECTURES": "registry",
+    "Augmentation": "data.transforms",
+    "Augmented": "data.transforms",
     "Classification": "config",
+    "DataSplits": "data.splits",
     "Encoder": "encoders",
     "EncoderInfo": "encoders",
     "FeatureSpec": "features",
@@ -65,8 +74,10 @@ _HOMES = {
     "Normalization": "preprocessing",
     "OptimizedModel": "inference.optimize.optimized_model",
     "Outputs": "architectures.heads",
+    "PairDataset": "data.dataset",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
+    "collate": "data.collate",
     "convert": "convert",
     "create_encoder": "encoders",
     "encoder_info": "encoders",
@@ -74,6 +85,7 @@ _HOMES = {
     "fastai_splitter": "training.fastai",
     "from_pretrained": "architectures.base",
     "list_encoders": "encoders",
+    "open_data": "data.open_data",
     "optimize": "inference.optimize.optimize",
     "register_architecture": "registry",
     "register_encoder": "encoders",

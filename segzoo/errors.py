@@ -6,6 +6,7 @@
     │   ├── UnknownKeywordError (TypeError) a misspelt keyword argument
     │   └── DuplicateNameError             the name is taken
     ├── InputError (ValueError)            the tensor or picture given to a model cannot be used
+    │   └── DataError                      pictures and masks that cannot be learned from
     ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
     ├── OptimizationError (RuntimeError)   the optimised model would not give the same outputs
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
@@ -54,6 +55,10 @@ class DuplicateNameError(ArgumentError):
 
 class InputError(SegzooError, ValueError):
     """A tensor or a picture that a model cannot take."""
+
+
+class DataError(InputError):
+    """Pictures and masks that cannot be learned from, or scored on."""
 
 
 class EncoderError(SegzooError, RuntimeError):

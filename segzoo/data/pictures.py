@@ -84,6 +84,20 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes))
 
 
+def read_stored(path: str | os.PathLike[str]) -> Tensor:
+    """Read the values as they stand in a file: of a palette the numbers, not the colours.
+
+    Returns:
+        ``(C, H, W)``, of the file's own integers.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    values = _read(path, {"1": "L"})
+    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))
+
+
 def read_mask(path: str | os.PathLike[str]) -> Tensor:
     """Read a mask: the values as they stand in the file, palette or not.
 

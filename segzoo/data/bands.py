@@ -1,0 +1,70 @@
+"""How many bands a picture file has, from its header where that tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from .. import checks
+from ..errors import ArgumentError, DataError
+from .dataset import Bands
+from .pairs import Pair
+from .pictures import read_picture
+
+MAX_BANDS = 4096
+#: Files whose header is read, spread evenly.
+_LOOKED_AT = 64
+_SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 277, 338
+_ALPHA = (1, 2)
+
+
+def choose_band_count(pairs: Sequence[Pair], bands: object) -> tuple[Bands, int]:
+    """What ``bands=`` means for these pictures, and how many bands a model then sees.
+
+    Without ``bands`` it is the largest number of bands without alpha: grey pictures among coloured
+    ones become coloured.
+
+    Raises:
+        ArgumentError: ``bands`` is no number and no list of numbers.
+    """
+    if bands is None:
+        step = max(len(pairs) // _LOOKED_AT, 1)
+        count = max(count_bands(pair.image) for pair in pairs[::step])
+        return count, count
+    if isinstance(bands, int):
+        count = checks.integer("bands", bands, minimum=1, maximum=MAX_BANDS)
+        return count, count
+    chosen = checks.sequence("bands", bands, _band, longest=MAX_BANDS)
+    if not chosen:
+        raise ArgumentError("bands is empty; give a number, or the numbers of those to take.")
+    return chosen, len(chosen)
+
+
+def count_bands(path: Path) -> int:
+    """Bands of a file without alpha.
+
+    Raises:
+        InputError: A file that cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            tags = getattr(image, "tag_v2", None)
+            if tags is not None:
+                bands = int(tags.get(_SAMPLES_PER_PIXEL, 1))
+                extra = tags.get(_EXTRA_SAMPLES, ())
+                if image.mode != "P" and image.mode != "CMYK":
+                    return bands - sum(value in _ALPHA for value in extra)
+            if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;"):
+                return 1
+            return 3
+    except Exception:  # not one of Pillow's: its own reader knows
+        picture = read_picture(path)
+        if 0 in picture.shape:
+            raise DataError(f"{path} holds no pixel.") from None
+        return picture.shape[0]
+
+
+def _band(name: str, value: object) -> int:
+    return checks.integer(name, value, minimum=0, maximum=MAX_BANDS)

@@ -1,0 +1,119 @@
+"""Datasets of pictures and masks: what a loop reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from ..errors import InputError
+from .faults import PairError
+from .mask_coding import MaskCoding
+from .mask_file import orientation, read_classes
+from .pairs import Pair
+from .pictures import read_picture, to_bands
+
+#: Which bands of a file a model sees: as many as given, these ones in this order, or all.
+Bands = int | tuple[int, ...] | None
+
+
+class SegmentationData(Protocol):
+    """What can be trained on: anything with a length and items of (image, mask).
+
+    The image is ``(C, H, W)`` of raw values as a file has them (uint8, uint16, floats in 0..1);
+    the mask is ``(H, W)`` int64 of classes, or the ignore index where nobody labelled.
+    """
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        """A picture and its mask."""
+
+
+@dataclass(frozen=True)
+class PairDataset:
+    """Pairs of files as a dataset for any loop, made by :func:`segzoo.open_data`.
+
+    It holds paths only, so it can be pickled and sent to workers. Each item is read when it is
+    asked for, turned upright where its EXIF data says so, and checked.
+
+    Attributes:
+        pairs: The files.
+        coding: How the values of masks become classes.
+        bands: None for the bands of the file; a number to which grey, RGB and alpha are brought;
+            or the bands to take, counted from 0.
+    """
+
+    pairs: tuple[Pair, ...]
+    coding: MaskCoding = field(default_factory=MaskCoding)
+    bands: Bands = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each pair."""
+        return tuple(pair.name for pair in self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        """The picture ``(C, H, W)`` as its file has it and the mask ``(H, W)``, int64.
+
+        Raises:
+            DataError: Sizes that differ, or a mask with values that are no class.
+            InputError: A file that cannot be read.
+        """
+        pair = self.pairs[index]
+        try:
+            image = choose_bands(read_picture(pair.image), self.bands)
+            mask = read_classes(pair.mask, self.coding)
+            _check_sizes(pair, image, mask)
+        except PairError as error:
+            raise error.of(pair.name) from None
+        return image, mask
+
+
+def choose_bands(picture: Tensor, bands: Bands) -> Tensor:
+    """The bands of a picture that a model sees.
+
+    Raises:
+        PairError: Bands that the picture does not have.
+    """
+    if bands is None:
+        return picture
+    if isinstance(bands, int):
+        try:
+            return to_bands(picture, bands)
+        except InputError:
+            raise PairError(
+                "bands",
+                f"{picture.shape[0]} bands instead of {bands}, and nothing tells which is which",
+                "Pass bands=(0, 1, 2), the numbers of those to take, or make all files alike.",
+            ) from None
+    if max(bands) >= picture.shape[0]:
+        raise PairError(
+            "bands",
+            f"the band {max(bands)} was asked for, and there are {picture.shape[0]}, from 0",
+            "Choose others with bands=.",
+        )
+    return picture[list(bands)]
+
+
+def _check_sizes(pair: Pair, image: Tensor, mask: Tensor) -> None:
+    if image.shape[1:] == mask.shape:
+        return
+    sizes = f"the image has {_size(image)} pixels, its mask {_size(mask)}"
+    turned = orientation(pair.image) != orientation(pair.mask)
+    if turned and image.shape[1:] == mask.T.shape:
+        raise PairError(
+            "turned",
+            f"{sizes} (height x width): EXIF data turns the one and not the other",
+            "Save both upright, without EXIF orientation.",
+        )
+    raise PairError("size", sizes, "Both must show the same pixels (height x width).")
+
+
+def _size(picture: Tensor) -> str:
+    return f"{picture.shape[-2]}x{picture.shape[-1]}"

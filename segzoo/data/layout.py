@@ -1,0 +1,207 @@
+"""The folders and tables that people keep pictures in: which files belong to which split."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ..errors import DataError, nearest
+from .pairs import Pair, find_pairs
+
+#: Names of subfolders, and of the values in a column ``split``.
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+_COLUMNS = ("image", "mask", "split", "group")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pairs are.
+
+    Attributes:
+        splits: ``train``, and ``val`` and ``test`` where they are told apart.
+        groups: Name -> group, where a table has them.
+        folders: Where a file with the names of the classes may be, nearest first.
+    """
+
+    splits: Mapping[str, tuple[Pair, ...]]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+
+
+def find_layout(images: Path, masks: Path | None, *, mask_suffix: str = "") -> Layout:
+    """Read a table, or look how two folders or one are arranged.
+
+    Args:
+        images: A CSV; the folder of the pictures; or, without ``masks``, a folder with both.
+        masks: The folder of the masks.
+        mask_suffix: See :func:`~segzoo.data.pairs.find_pairs`.
+
+    Raises:
+        DataError: Nothing there, or no arrangement that is known.
+    """
+    if images.is_file():
+        if images.suffix.lower() != ".csv":
+            raise DataError(
+                f"{images} is a file. Give the folder of the pictures, or a .csv with the columns "
+                "image and mask."
+            )
+        if masks is not None:
+            raise DataError(f"{images} names the masks, so {masks} cannot be given as well.")
+        return read_table(images)
+    if not images.is_dir():
+        raise DataError(f"There is no folder {images}.")
+    if masks is None:
+        return _one_folder(images, mask_suffix)
+    if not masks.is_dir():
+        raise DataError(f"There is no folder {masks}.")
+    return _two_folders(images, masks, mask_suffix)
+
+
+def _one_folder(root: Path, mask_suffix: str) -> Layout:
+    """``root/images`` and ``root/masks``, or the two in each of ``root/train``, ``root/val``."""
+    images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
+    if images and masks:
+        layout = _two_folders(images, masks, mask_suffix)
+        return Layout(layout.splits, folders=(*layout.folders, root))
+    parts = _split_folders(root)
+    if "train" not in parts:
+        raise DataError(
+            f"{root} has neither images/ and masks/ nor train/ with the two in it. Give both "
+            "folders: the pictures' and the masks'."
+        )
+    splits = {}
+    for split, folder in parts.items():
+        images, masks = _child(folder, IMAGE_FOLDERS), _child(folder, MASK_FOLDERS)
+        if images and masks:
+            splits[split] = find_pairs(images, masks, mask_suffix=mask_suffix)
+        elif mask_suffix:
+            splits[split] = find_pairs(folder, folder, mask_suffix=mask_suffix)
+        else:
+            raise DataError(
+                f"{folder} has no images/ and masks/. Pass mask_suffix='_mask' where pictures and "
+                "masks lie side by side."
+            )
+    return Layout(splits, folders=(root, parts["train"]))
+
+
+def _two_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
+    """``images`` and ``masks``, or ``images/train`` with ``masks/train`` and so on."""
+    folders = (masks, images, masks.parent)
+    ours, theirs = _split_folders(images), _split_folders(masks)
+    if "train" not in ours:
+        return Layout(
+            {"train": find_pairs(images, masks, mask_suffix=mask_suffix)}, folders=folders
+        )
+    missing = [folder for split, folder in ours.items() if split not in theirs]
+    if missing:
+        raise DataError(
+            f"{missing[0]} has no counterpart in {masks}; both need the same subfolders train, "
+            "val and test."
+        )
+    return Layout(
+        {
+            split: find_pairs(folder, theirs[split], mask_suffix=mask_suffix)
+            for split, folder in ours.items()
+        },
+        folders=folders,
+    )
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Split -> its folder below this one."""
+    found: dict[str, Path] = {}
+    for path in sorted(root.iterdir()):
+        split = SPLITS.get(path.name.lower())
+        if split is None or not path.is_dir():
+            continue
+        if split in found:
+            raise DataError(f"{found[split]} and {path} both mean {split}; rename one.")
+        found[split] = path
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _child(root: Path, names: tuple[str, ...]) -> Path | None:
+    below = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    return next((below[name] for name in names if name in below), None)
+
+
+def read_table(path: Path) -> Layout:
+    """Pairs from a CSV with the columns image and mask, and split and group if it likes.
+
+    Paths are relative to the table's own folder, or absolute.
+
+    Raises:
+        DataError: Columns that are missing or not known, a file that is not there, a picture
+            twice.
+    """
+    rows = _rows(path)
+    splits: dict[str, list[Pair]] = {}
+    groups: dict[str, str] = {}
+    taken: set[tuple[str, str]] = set()
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        files = {column: _file(path.parent, row, column, where) for column in ("image", "mask")}
+        split = row.get("split", "").strip().lower() or "train"
+        if split not in SPLITS:
+            raise DataError(
+                f"{where}: {split!r} is no split; train, val and test are.{nearest(split, SPLITS)}"
+            )
+        name = PurePosixPath(Path(row["image"].strip()).with_suffix("").as_posix()).as_posix()
+        if (SPLITS[split], name) in taken:
+            raise DataError(f"{where}: the picture {name} is there twice.")
+        taken.add((SPLITS[split], name))
+        splits.setdefault(SPLITS[split], []).append(Pair(name, files["image"], files["mask"]))
+        if "group" in row:
+            groups[name] = row["group"].strip() or name
+    if "train" not in splits:
+        raise DataError(f"{path} has no pair to train on.")
+    ordered: dict[str, tuple[Pair, ...]] = {
+        key: tuple(splits[key]) for key in ("train", "val", "test") if key in splits
+    }
+    return Layout(ordered, groups, (path.parent,))
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            rows = [
+                (reader.line_num, {k: v or "" for k, v in row.items() if k in _COLUMNS})
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}.") from error
+    missing = [name for name in ("image", "mask") if name not in reader.fieldnames]
+    if missing:
+        raise DataError(
+            f"{path} has no column {missing[0]!r}; its first line must name them: image,mask and, "
+            f"if you like, split and group. It has: {', '.join(reader.fieldnames) or 'nothing'}."
+        )
+    if not rows:
+        raise DataError(f"{path} has no pair.")
+    return rows
+
+
+def _file(folder: Path, row: Mapping[str, str], column: str, where: str) -> Path:
+    text = row[column].strip()
+    if not text:
+        raise DataError(f"{where} names no {column}.")
+    file = folder / text
+    if not file.is_file():
+        raise DataError(
+            f"{where}: there is no file {file}. Paths are relative to the table's own folder."
+        )
+    return file

@@ -1,0 +1,72 @@
+"""One mask file: whether its numbers can be trusted, and what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from .faults import PairError
+from .mask_coding import MaskCoding
+from .pictures import read_picture, read_stored
+
+#: First bytes of files whose pixels are not kept exactly.
+_LOSSY = {b"\xff\xd8\xff": "JPEG"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_classes(path: Path, coding: MaskCoding) -> Tensor:
+    """The classes in a mask file, ``(H, W)`` int64.
+
+    Raises:
+        PairError: A file whose numbers cannot be trusted, or with values that are no class.
+        InputError: A file that cannot be read.
+    """
+    kind = lossy_format(path)
+    if kind:
+        raise PairError(
+            "lossy",
+            f"the mask is a {kind} file, which does not keep numbers exactly",
+            "Save masks as PNG; what was once JPEG has to be made again from its source.",
+        )
+    read = read_stored if coding.colors is None else read_picture
+    return coding.decode(read(path))
+
+
+def lossy_format(path: Path) -> str | None:
+    """The name of a format that loses exact values, if the file is of one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(40)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    for begin, name in _LOSSY.items():
+        if head.startswith(begin):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and head[12:16] == b"VP8 ":
+        return "lossy WebP"
+    if head[4:12] in (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1"):
+        return "AVIF or HEIC"
+    if head.startswith(_TIFF) and _compression(path) == "jpeg":
+        return "JPEG compressed TIFF"
+    return None
+
+
+def _compression(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("compression"))
+    except Exception:  # not one of Pillow's: the reader says what is wrong, if anything is
+        return None
+
+
+def orientation(path: Path) -> int:
+    """How far a file asks to be turned when it is shown (EXIF): 1 for not at all."""
+    try:
+        with Image.open(path) as image:
+            value = image.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
