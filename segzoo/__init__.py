@@ -16,6 +16,7 @@ from .registry import BUILT_IN
 if TYPE_CHECKING:
     # For type checkers, which cannot look into tables; a test compares it with them.
     from . import convert as convert
+    from . import losses as losses
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
@@ -86,6 +87,7 @@ _HOMES = {
     "from_pretrained": "architectures.base",
     "list_encoders": "encoders",
     "open_data": "data.open_data",
+    "losses": "losses",
     "optimize": "inference.optimize.optimize",
     "register_architecture": "registry",
     "register_encoder": "encoders",
