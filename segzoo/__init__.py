@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from .storage.card import Metric as Metric
     from .storage.card import ModelCard as ModelCard
     from .training.fastai import fastai_splitter as fastai_splitter
+    from .training.score_values import Intervals as Intervals
+    from .training.score_values import Scores as Scores
+    from .training.scores import ScoreMeter as ScoreMeter
 
 #: Public name -> the module that has it. That is imported when the name is first asked for: torch
 #: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
@@ -69,6 +72,7 @@ _HOMES = {
     "Encoder": "encoders",
     "EncoderInfo": "encoders",
     "FeatureSpec": "features",
+    "Intervals": "training.score_values",
     "Metric": "storage.card",
     "ModelCard": "storage.card",
     "ModelConfig": "config",
@@ -76,6 +80,8 @@ _HOMES = {
     "OptimizedModel": "inference.optimize.optimized_model",
     "Outputs": "architectures.heads",
     "PairDataset": "data.dataset",
+    "ScoreMeter": "training.scores",
+    "Scores": "training.score_values",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
     "collate": "data.collate",
