@@ -6,6 +6,7 @@ raised is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import tempfile
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor.config
 from torch import Tensor, nn
 
 import segzoo
+from segzoo._compat import freezing, options_of
 from segzoo.bench import DTYPES, as_called, copied, eager, optimized
 
 from .settings import PRECISIONS, Setting
@@ -87,17 +88,20 @@ def unique(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return call
 
 
-def compiled(load: Load, *, mode: str | None = None, **patches: Any) -> Call:
-    """torch.compile in a mode, channels last, with settings of inductor patched in."""
-    function = torch.compile(unique(load.copy()), options=_options(mode, patches))
+def compiled(
+    load: Load, *, mode: str | None = None, frozen: bool = False, **settings: bool
+) -> Call:
+    """torch.compile in a mode, channels last, with other settings of inductor than the mode's."""
+    function = torch.compile(unique(load.copy()), options=_options(mode, settings))
     call = as_called(function, load.channels_last)
-    with torch._inductor.config.patch(patches):  # freezing is looked up outside of the options
+    with freezing() if frozen else contextlib.nullcontext():  # what is read when it first runs
         call()
     return call
 
 
-def _options(mode: str | None, patches: dict[str, Any]) -> dict[str, Any]:
-    return {**(torch._inductor.list_mode_options(mode) if mode else {}), **patches}
+def _options(mode: str | None, settings: dict[str, bool]) -> dict[str, Any]:
+    """Both for torch.compile, which takes either a mode or options."""
+    return {**(options_of(mode) if mode else {}), **settings}
 
 
 def onnx_runtime(load: Load, *, path: Path | None = None) -> Call:
@@ -244,7 +248,7 @@ INFERENCE = (
         _CPU,
         "exported",
     ),
-    Way("compiled, frozen", partial(compiled, freezing=True), ("theirs",), _CPU, "compiled"),
+    Way("compiled, frozen", partial(compiled, frozen=True), ("theirs",), _CPU, "compiled"),
     Way("compiled", compiled, devices=_GPU, kind="compiled"),
     Way(
         "compiled, no reindexing",

@@ -1,5 +1,6 @@
 """The benchmark of whole models: its record, what it refuses to time, what it says is missing."""
 
+import contextlib
 import json
 import sys
 from functools import partial
@@ -171,9 +172,16 @@ def test_bytes_are_those_counted_by_hand(fuse, values):
     layers = [torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers, torch.nn.Conv2d(1, 1, 3, padding=1)).to("meta")
     recorder = roofline.Recorder(fuse)
-    with recorder:
+    with recorder.watching():
         model(torch.empty(1, 1, 4, 4, device="meta"))
     assert sum(part.values for part in recorder.parts.values()) == values
+
+
+def test_a_torch_that_shows_no_operations_is_no_count_of_zero(monkeypatch):
+    monkeypatch.setattr(roofline, "operations_go_to", lambda _: contextlib.nullcontext())
+    recorder = roofline.Recorder()
+    with pytest.raises(RuntimeError, match="no operation was seen"), recorder.watching():
+        torch.empty(1, device="meta") + 1
 
 
 @torch.no_grad()
@@ -181,7 +189,7 @@ def test_two_elementwise_operations_are_one_kernel():
     conv = torch.nn.Conv2d(1, 1, 1, bias=False, device="meta")
     image = torch.empty(1, 1, 4, 4, device="meta")
     recorder = roofline.Recorder("elementwise")
-    with recorder:
+    with recorder.watching():
         conv((conv(image) + image).relu())
     first, joined, second = 16 + 1 + 16, 16 + 16 + 16, 16 + 1 + 16
     assert sum(part.values for part in recorder.parts.values()) == first + joined + second
