@@ -87,7 +87,7 @@ def test_the_rewritten_decoder_trains_alike(resnet, shape):
     for name, value in plain.items():
         scale = value.abs().max().clamp_min(1e-30)
         assert (rewritten[name] - value).abs().max() <= 1e-9 * scale, name
-    # At odd sizes no target is twice its map, and everything is the plain way.
+    # At odd sizes no target is twice its map, and everything is the plain form.
     assert all(torch.equal(rewritten[n], plain[n]) for n in plain) == (shape[2] == 65)
 
 

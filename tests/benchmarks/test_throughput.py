@@ -60,7 +60,7 @@ def test_a_wrong_output_is_not_timed(monkeypatch):
         return lambda: model(load.image) * 1.001
 
     right = partial(candidates._eager, channels_last=False)
-    entries = (candidates.Way("right", right), candidates.Way("wrong", wrong))
+    entries = (candidates.Candidate("right", right), candidates.Candidate("wrong", wrong))
     monkeypatch.setattr(candidates, "INFERENCE", entries)
     result = measured(only="*")
     assert "ms" in result["ways"]["segzoo right"]
@@ -96,7 +96,7 @@ def test_a_training_step_is_compared_by_loss_and_gradients(monkeypatch, wrong):
 
             return call
 
-        entries = (candidates.Way("eager", partial(training, how="eager")),)
+        entries = (candidates.Candidate("eager", partial(training, how="eager")),)
         monkeypatch.setattr(candidates, "TRAINING", entries)
     setting = Setting("resnet18", (64, 64), 2, task="training", threads=1, quick=True)
     rows = measured(setting, only="* eager")["ways"]
@@ -122,10 +122,10 @@ def test_a_process_that_dies_takes_one_setting_with_it(monkeypatch):
 
 def test_the_time_that_building_took_is_expected_again():
     budget = child.Budget(100)
-    way = candidates.Way("compiled", candidates.compiled, kind="compiled")
-    assert budget.refusal(way, reserve=10) is None
-    budget.saw(way, 95)
-    assert budget.refusal(way, reserve=10) == "left out: the time was used up"
+    candidate = candidates.Candidate("compiled", candidates.compiled, kind="compiled")
+    assert budget.refusal(candidate, reserve=10) is None
+    budget.saw(candidate, 95)
+    assert budget.refusal(candidate, reserve=10) == "left out: the time was used up"
 
 
 def test_the_sets_have_no_setting_twice():
@@ -133,7 +133,7 @@ def test_the_sets_have_no_setting_twice():
         assert len(set(settings)) == len(settings)
     for setting in (*CPU_FULL, *GPU_FULL):
         assert from_json(json.loads(json.dumps(setting.as_json()))) == setting
-        assert candidates.ways(setting, "ours", "cuda")
+        assert candidates.candidates(setting, "ours", "cuda")
 
 
 @torch.no_grad()
