@@ -1,9 +1,9 @@
-"""Ways to compute a 3x3 convolution on a CPU: oneDNN's, Winograd's, and squares for few outputs.
+"""Algorithms for a 3x3 convolution on a CPU: oneDNN's, Winograd's, and squares for few outputs.
 
     python -m benchmarks.convolutions [--threads 1]
 
-The shapes are those of Unet-resnet34 at 512x512. The ways of a shape take turns, and the outputs of
-each are compared with float64. Where optimize does not try a way, it is timed here all the same.
+The shapes are those of Unet-resnet34 at 512x512. Algorithms take turns on each, and their outputs
+are compared with float64. Where optimize does not try one, it is timed here all the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUNDS = 15
 
 @torch.inference_mode()
 def measure(channels: int, outputs: int, side: int) -> dict[str, Any]:
-    """Milliseconds and errors of each way, for one image."""
+    """Milliseconds and errors of each algorithm, for one image."""
     torch.manual_seed(0)
     x = torch.randn(1, channels, side, side).relu()
     x = x.contiguous(memory_format=torch.channels_last)

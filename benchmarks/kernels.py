@@ -3,7 +3,7 @@
     python -m benchmarks.kernels
 
 The last three decoder blocks and the head of ``Unet("resnet34", classes=3)`` on 512x512 images.
-torch resizes, concatenates and convolves with cuDNN's best algorithm, channels-last; both ways are
+torch resizes, concatenates and convolves with cuDNN's best algorithm, channels-last; both are
 recorded as CUDA graphs, so that the time of launching does not count, and take turns. An output is
 compared before it is timed. Without a GPU nothing is timed and no record is written: the kernels
 are then compared in Triton's interpreter, on tiny maps.
@@ -71,7 +71,7 @@ def graphed(call: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 def measured(
     kind: type[Kernel], widths: tuple[int, ...], side: int, batch: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """One step at one batch size: milliseconds of both ways, or why there are none."""
+    """One step at one batch size: milliseconds of both, or why there are none."""
     weights, maps = trial(kind, widths, batch=batch, size=(side, side))
     layout = torch.channels_last
     on_device = [

@@ -3,10 +3,10 @@
     python -m benchmarks.optimized           all of them, resumes where it stopped
     python -m benchmarks.optimized resnet    only looked at: printed, and no record is written
 
-Nothing is timed, but for the ways that optimize itself chooses from. Logits in float32 are compared
-with the plain model's in float64, for an image of the shape that it was optimised for and for two
-others, one of them with odd sides; and so are the plain model's own in float32. Each model has a
-process of its own with a time and a memory limit.
+Nothing is timed, but for the candidates that optimize itself chooses from. Logits in float32 are
+compared with the plain model's in float64, for an image of the shape that it was optimised for and
+for two others, one of them with odd sides; and so are the plain model's own in float32. Each model
+has a process of its own with a time and a memory limit.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def optimized(name: str) -> dict[str, Any]:
             logits = exact(image.double())
             gaps.append(largest_difference(fast(image), logits))
             plain.append(largest_difference(model(image), logits))
-    ways = [item.detail for item in fast.passes if item.name == "autotune"]
+    chosen = [item.detail for item in fast.passes if item.name == "autotune"]
     return {
         "encoder": name,
         "passes": [item.name for item in fast.passes if item.applied],
-        "ways": ways[0],
+        "ways": chosen[0],
         "difference": max(gaps),
         "plain_difference": max(plain),
     }

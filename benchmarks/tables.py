@@ -68,15 +68,15 @@ def rivals() -> str:
 
 
 def _fastest(result: Mapping[str, Any], library: str) -> str:
-    """The images per second of a library's fastest way, and its name."""
+    """The images per second of a library's fastest implementation, and its name."""
     speeds = {
-        way.removeprefix(f"{library} "): row["images_per_second"]
-        for way, row in result["ways"].items()
-        if way.startswith(f"{library} ") and "ms" in row
+        name.removeprefix(f"{library} "): row["images_per_second"]
+        for name, row in result["ways"].items()
+        if name.startswith(f"{library} ") and "ms" in row
     }
     if not speeds:
         return "not measured"
-    best = max(speeds, key=lambda way: speeds[way])
+    best = max(speeds, key=lambda name: speeds[name])
     return f"{speeds[best]} ({best})"
 
 

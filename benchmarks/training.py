@@ -35,7 +35,7 @@ SETTINGS = {"512": (2, 512, 5), "256": (4, 256, 8), "smallest": (2, 64, 1)}
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to train: whose model, how it computes, how it lies in memory."""
+    """How to train: whose model, how it computes, how it lies in memory."""
 
     library: str
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -141,14 +141,16 @@ def peak_of_its_own(*arguments: object) -> float:
 
 
 def differences(pair: tuple[nn.Module, nn.Module], size: tuple[int, int]) -> dict[str, float]:
-    """Of gradients and running statistics in float64, relative, for each way to compute.
+    """Of gradients and running statistics in float64, relative, for each implementation.
 
     Raises:
         RuntimeError: One is not equal up to rounding, so that there is nothing to time.
     """
     found = {}
-    ways = {str(sorted(c.training.items())): c for c in CANDIDATES if c.library == "segzoo"}
-    for candidate in ways.values():
+    implementations = {
+        str(sorted(c.training.items())): c for c in CANDIDATES if c.library == "segzoo"
+    }
+    for candidate in implementations.values():
         ours: Any = copy.deepcopy(pair[1])
         ours.configure_training(**candidate.training)
         name = ", ".join(f"{key}={value}" for key, value in candidate.training.items())

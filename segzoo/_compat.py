@@ -165,6 +165,22 @@ def freezing() -> AbstractContextManager[object]:
     return frozen
 
 
+def options_of(mode: str) -> dict[str, Any]:
+    """The compiler's settings that a mode of ``torch.compile`` stands for, to be added to.
+
+    Raises:
+        RuntimeError: This torch does not tell. Then a mode is had as it is, or not at all.
+    """
+    of_modes = found("torch._inductor", "list_mode_options")
+    if of_modes is None:
+        raise RuntimeError(
+            f"torch {torch.__version__} does not tell which settings mode={mode!r} stands for; "
+            "give torch.compile the mode alone"
+        )
+    settings: dict[str, Any] = of_modes(mode)
+    return settings
+
+
 def collector(hook: Any) -> Any:
     """What one of timm's backbones collects its maps in by that hook; None for any other hook.
 

@@ -200,7 +200,7 @@ class Comparison:
     """What :func:`run_bench` found.
 
     Attributes:
-        results: By name of the way the model was run.
+        results: By name of the implementation, ``segzoo optimized`` for one.
         baseline: What ratios are to: the fastest of smp's, or our own eager model without one.
         reason: Why smp's model is not there; None where it is.
     """

@@ -27,7 +27,7 @@ MAX_CLASSES = 65536
 MAX_BANDS = 4096
 MAX_SIDE = 16384
 OUTPUT_STRIDES = (8, 16, 32)
-#: Ways to have an output stride, the first that works being taken; see ``encoders/dilation.py``.
+#: Methods to have an output stride, the first that works being taken; see ``encoders/dilation.py``.
 DILATIONS = ("none", "timm", "convolutions")
 
 #: Metadata of a field that says how a model is begun or computed, not what it is: not saved.
@@ -86,7 +86,7 @@ class ModelConfig:
         dilation: How stages are dilated: ``timm`` by timm's own option, ``convolutions`` by giving
             every convolution of a late stage stride 1 and the stage's rate, ``none`` not at all;
             None for the first of the two that works. The weights are the same, the maps are not,
-            so a model keeps the way that it was built in.
+            so a model keeps the one that it was built with.
         classification: Image-level logits beside the mask, from the encoder's deepest map; None
             for none. Like the next two it is given by ``model.forward_heads`` and left out of
             everything that only predicts.

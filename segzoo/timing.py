@@ -1,4 +1,4 @@
-"""Timing several ways to do the same thing, side by side.
+"""Timing several implementations of the same thing, side by side.
 
 What is compared takes turns, round by round and in an order that changes, so that drift of the
 clock speed and other processes hit all alike. An output is compared with a reference before its

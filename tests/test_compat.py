@@ -9,7 +9,6 @@ import json
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,87 +21,14 @@ from segzoo.encoders.positions import PositionsHaveValues
 from segzoo.inference.optimize.backends import CompiledFor
 from segzoo.nn.upsample_conv import runs_as_written
 
+from .private_names import code_in, is_private, owned_names, private_names
+
 PACKAGE = Path(segzoo.__file__).parent
+PROJECT = PACKAGE.parent
 COMPAT = Path(_compat.__file__)
-#: What takes the name of an attribute, or of a module, as text.
-ASKING = frozenset(
-    (
-        *("attrgetter", "delattr", "getattr", "hasattr", "methodcaller", "setattr"),
-        *("found", "find_spec", "import_module", "locate", "resolve_name"),
-    )
-)
 
 
 # ---- the rule -------------------------------------------------------------------------------
-
-
-def is_private(name: str) -> bool:
-    """Names such as ``__init__`` and ``_missing_`` are for others to use."""
-    return name.startswith("_") and not name.endswith("_")
-
-
-def owned_names(tree: ast.AST) -> set[str]:
-    """What a file defines: functions, classes, variables, and attributes of ``self``."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            names |= {node.attr} if ast.unparse(node.value) in ("self", "cls") else set()
-    return names
-
-
-def private_names(
-    source: str, ours: set[str], inherited: dict[str, set[str]]
-) -> Iterator[tuple[int, str]]:
-    """Where a file uses a private name that is not ours: the line and the name.
-
-    A name is ours if we define it (``ours``) and no class of others from which ours derive has it
-    (``inherited``, by our class); on ``self`` those count from which its own class derives. One
-    that is asked of something imported is never ours. The standard library's are let be: those
-    that are of use are documented.
-    """
-    tree = ast.parse(source)
-    foreign, documented = set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, "level", 0):
-            module = getattr(node, "module", None)
-            for alias in node.names:
-                path = (f"{module}." if module else "") + alias.name
-                standard = path.split(".")[0] in sys.stdlib_module_names
-                bound = alias.asname or alias.name.split(".")[0]
-                (documented if standard else foreign).add(bound)
-                if not standard:
-                    yield from ((node.lineno, part) for part in path.split(".") if is_private(part))
-    anyones = set().union(*inherited.values())
-    homes = {
-        node: kind.name
-        for kind in ast.walk(tree)
-        if isinstance(kind, ast.ClassDef)
-        for node in ast.walk(kind)
-    }
-    for node in ast.walk(tree):
-        owner, names = names_in(node)
-        theirs = inherited.get(homes.get(node, ""), anyones) if owner == "self" else anyones
-        for name in filter(is_private, names):
-            if owner not in documented and (owner in foreign or name not in ours or name in theirs):
-                yield node.lineno, name
-
-
-def names_in(node: ast.AST) -> tuple[str, list[str]]:
-    """The names that a node uses, and what the first of them is asked of, where it has a name."""
-    if isinstance(node, ast.Attribute):
-        return ast.unparse(node.value).split(".")[0], [node.attr]
-    if isinstance(node, ast.keyword):
-        return "", [node.arg or ""]
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ASKING:
-        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-        return "", [part for text in texts if isinstance(text, str) for part in text.split(".")]
-    if isinstance(node, ast.ClassDef):  # what it overrides
-        return "self", [name for name in owned_names(node) if name != node.name]
-    return "", []
 
 
 def is_ours(kind: type) -> bool:
@@ -148,7 +74,7 @@ def looked_up() -> tuple[str, ...]:
 
 def test_private_names_are_in_one_file():
     found = [
-        f"{path.relative_to(PACKAGE.parent)}:{line}: {name}"
+        f"{path.relative_to(PROJECT)}:{line}: {name}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path != COMPAT
         for line, name in private_names(path.read_text(), *known())
@@ -156,6 +82,25 @@ def test_private_names_are_in_one_file():
     assert not found, "move these into segzoo/_compat.py, each with a way to do without:\n" + (
         "\n".join(found)
     )
+
+
+def test_neither_benchmarks_nor_tests_nor_pages_use_them():
+    """They ask segzoo/_compat.py, or do with public names; here alone they are named, as text."""
+    paths = [PROJECT / "conftest.py"]
+    for folder in ("benchmarks", "tests", "docs"):
+        paths += sorted((PROJECT / folder).rglob("*.py"))
+    sources = {path: path.read_text() for path in paths}
+    ours, inherited = known()
+    ours = ours.union(*(owned_names(ast.parse(source)) for source in sources.values()))
+    for path in (*sorted((PROJECT / "docs").glob("*.md")), *sorted(PROJECT.glob("*.md"))):
+        sources[path] = code_in(path.read_text())
+    found = [
+        f"{path.relative_to(PROJECT)}:{line}: {name}"
+        for path, source in sources.items()
+        for line, name in private_names(source, ours, inherited, texts=path != Path(__file__))
+    ]
+    assert len(sources) > 100  # they were found
+    assert not found, "ask segzoo/_compat.py, or use public names:\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +136,11 @@ def test_the_rule_lets_the_rest_be():
     assert not list(private_names(source, {"_packed", "_private"}, known()[1]))
     source = "class Registry(Mapping):\n    def __init__(self): self._modules = {}"
     assert not list(private_names(source, {"_modules"}, known()[1]))
+
+
+def test_pages_are_read_line_by_line():
+    page = "Text.\n```bash\nls _x\n```\n\n```python\nimport torch\n\ntorch._C\n```\n"
+    assert list(private_names(code_in(page), set(), {})) == [(9, "_C")]
 
 
 def test_each_private_name_is_asked_for_before_it_is_used():
@@ -321,3 +271,10 @@ def test_what_is_compiled_may_keep_its_weights_as_inputs(name, without, monkeypa
         without(*hidden)
         assert torch.equal(CompiledFor(nn.ReLU(), image)(image), image)
     assert settings == [True, False]
+
+
+def test_a_mode_s_settings_are_told_or_refused(without):
+    assert _compat.options_of("max-autotune")["max_autotune"] is True
+    without("list_mode_options")
+    with pytest.raises(RuntimeError, match="mode='max-autotune' stands for"):
+        _compat.options_of("max-autotune")

@@ -111,12 +111,18 @@ def test_distributed_data_parallel(tmp_path):
         dist.destroy_process_group()
 
 
-def test_data_parallel_replicas_share_no_state():
-    """What DataParallel does to a module, without the devices it needs."""
+def test_data_parallel():
     model = tiny_unet().eval()
-    replica = model._replicate_for_data_parallel()
-    assert replica.config is model.config
     assert torch.equal(torch.nn.DataParallel(model)(IMAGE), model(IMAGE))
+
+
+def test_a_shallow_copy_is_a_model_with_the_same_tensors():
+    """DataParallel makes one for each device: an object with the same entries, made without a call."""
+    model = tiny_unet().eval()
+    replica = copy.copy(model)
+    assert replica.config is model.config
+    assert replica.head.conv.weight is model.head.conv.weight
+    assert torch.equal(replica(IMAGE), model(IMAGE))
 
 
 def test_printing_names_the_encoder():

@@ -1,4 +1,4 @@
-"""The ways to run a model that ``benchmarks.throughput.run`` compares, each a small named entry.
+"""Candidates: how a model can be run, to be compared by ``benchmarks.throughput.run``.
 
 One that cannot be built on a machine (a package is missing, a device cannot) raises, and what it
 raised is recorded.
@@ -6,6 +6,7 @@ raised is recorded.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import tempfile
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor.config
 from torch import Tensor, nn
 
 import segzoo
+from segzoo._compat import freezing, options_of
 from segzoo.bench import DTYPES, as_called, copied, eager, optimized
 
 from .settings import PRECISIONS, Setting
@@ -55,8 +56,8 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to run a model.
+class Candidate:
+    """A named implementation of a model's run.
 
     Attributes:
         name: Without the library in front.
@@ -87,17 +88,20 @@ def unique(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return call
 
 
-def compiled(load: Load, *, mode: str | None = None, **patches: Any) -> Call:
-    """torch.compile in a mode, channels last, with settings of inductor patched in."""
-    function = torch.compile(unique(load.copy()), options=_options(mode, patches))
+def compiled(
+    load: Load, *, mode: str | None = None, frozen: bool = False, **settings: bool
+) -> Call:
+    """torch.compile in a mode, channels last, with other settings of inductor than the mode's."""
+    function = torch.compile(unique(load.copy()), options=_options(mode, settings))
     call = as_called(function, load.channels_last)
-    with torch._inductor.config.patch(patches):  # freezing is looked up outside of the options
+    with freezing() if frozen else contextlib.nullcontext():  # what is read when it first runs
         call()
     return call
 
 
-def _options(mode: str | None, patches: dict[str, Any]) -> dict[str, Any]:
-    return {**(torch._inductor.list_mode_options(mode) if mode else {}), **patches}
+def _options(mode: str | None, settings: dict[str, bool]) -> dict[str, Any]:
+    """Both for torch.compile, which takes either a mode or options."""
+    return {**(options_of(mode) if mode else {}), **settings}
 
 
 def onnx_runtime(load: Load, *, path: Path | None = None) -> Call:
@@ -222,42 +226,44 @@ _OURS = ("ours",)
 _GPU = ("cuda",)
 _CPU = ("cpu",)
 INFERENCE = (
-    Way("eager", partial(_eager, channels_last=False)),
-    Way("channels_last", partial(_eager, channels_last=True)),
-    Way("optimize", partial(_optimized, backend="auto"), _OURS),
-    Way("optimize eager", partial(_optimized, backend="eager"), _OURS),
-    Way("optimize compile", partial(_optimized, backend="compile"), _OURS, kind="compiled"),
-    Way("optimize cudagraph", partial(_optimized, backend="cudagraph"), _OURS, _GPU, "compiled"),
-    Way("ONNX Runtime", onnx_runtime, ("theirs",), _CPU, "exported"),
-    Way("OpenVINO", openvino, ("theirs",), _CPU, "exported"),
-    Way(
+    Candidate("eager", partial(_eager, channels_last=False)),
+    Candidate("channels_last", partial(_eager, channels_last=True)),
+    Candidate("optimize", partial(_optimized, backend="auto"), _OURS),
+    Candidate("optimize eager", partial(_optimized, backend="eager"), _OURS),
+    Candidate("optimize compile", partial(_optimized, backend="compile"), _OURS, kind="compiled"),
+    Candidate(
+        "optimize cudagraph", partial(_optimized, backend="cudagraph"), _OURS, _GPU, "compiled"
+    ),
+    Candidate("ONNX Runtime", onnx_runtime, ("theirs",), _CPU, "exported"),
+    Candidate("OpenVINO", openvino, ("theirs",), _CPU, "exported"),
+    Candidate(
         "ONNX Runtime, optimized",
         partial(exported_optimized, run=onnx_runtime, form="onnx"),
         _OURS,
         _CPU,
         "exported",
     ),
-    Way(
+    Candidate(
         "OpenVINO, optimized",
         partial(exported_optimized, run=openvino, form="openvino"),
         _OURS,
         _CPU,
         "exported",
     ),
-    Way("compiled, frozen", partial(compiled, freezing=True), ("theirs",), _CPU, "compiled"),
-    Way("compiled", compiled, devices=_GPU, kind="compiled"),
-    Way(
+    Candidate("compiled, frozen", partial(compiled, frozen=True), ("theirs",), _CPU, "compiled"),
+    Candidate("compiled", compiled, devices=_GPU, kind="compiled"),
+    Candidate(
         "compiled, no reindexing",
         partial(compiled, **NO_REINDEXING),
         ("theirs",),
         _GPU,
         "compiled",
     ),
-    Way(
+    Candidate(
         "reduce-overhead", partial(compiled, mode="reduce-overhead"), ("theirs",), _GPU, "compiled"
     ),
-    Way("max-autotune", partial(compiled, mode="max-autotune"), ("theirs",), _GPU, "tuned"),
-    Way(
+    Candidate("max-autotune", partial(compiled, mode="max-autotune"), ("theirs",), _GPU, "tuned"),
+    Candidate(
         "max-autotune, no reindexing",
         partial(compiled, mode="max-autotune", **NO_REINDEXING),
         ("theirs",),
@@ -266,40 +272,42 @@ INFERENCE = (
     ),
 )
 TRAINING = (
-    Way("eager", partial(training, how="eager")),
-    Way("channels_last", training),
-    Way("rewritten", partial(training, decoder_impl="rewritten"), _OURS),
-    Way(
+    Candidate("eager", partial(training, how="eager")),
+    Candidate("channels_last", training),
+    Candidate("rewritten", partial(training, decoder_impl="rewritten"), _OURS),
+    Candidate(
         "rewritten, checkpoint",
         partial(training, decoder_impl="rewritten", checkpoint=True),
         _OURS,
     ),
-    Way("compiled", partial(training, how="compiled"), devices=_GPU, kind="compiled"),
-    Way(
+    Candidate("compiled", partial(training, how="compiled"), devices=_GPU, kind="compiled"),
+    Candidate(
         "rewritten, compiled",
         partial(training, how="compiled", decoder_impl="rewritten"),
         _OURS,
         _GPU,
         "compiled",
     ),
-    Way(
+    Candidate(
         "compiled, no reindexing",
         partial(training, how="compiled, no reindexing"),
         ("theirs",),
         _GPU,
         "compiled",
     ),
-    Way("max-autotune", partial(training, how="compiled, autotune"), ("theirs",), _GPU, "tuned"),
+    Candidate(
+        "max-autotune", partial(training, how="compiled, autotune"), ("theirs",), _GPU, "tuned"
+    ),
 )
 
 
-def ways(setting: Setting, side: str, device: str) -> Sequence[Way]:
+def candidates(setting: Setting, side: str, device: str) -> Sequence[Candidate]:
     """What a setting compares of one side; ``quick`` settings without what tunes for minutes."""
     every = INFERENCE if setting.task == "inference" else TRAINING
     return [
-        way
-        for way in every
-        if side in way.sides
-        and device in way.devices
-        and not (setting.quick and (way.kind == "tuned" or "reindexing" in way.name))
+        candidate
+        for candidate in every
+        if side in candidate.sides
+        and device in candidate.devices
+        and not (setting.quick and (candidate.kind == "tuned" or "reindexing" in candidate.name))
     ]

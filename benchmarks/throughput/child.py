@@ -23,7 +23,7 @@ import segzoo
 from segzoo.bench import CLASSES, DTYPES, Pair, make_pair, make_reference, settle
 from segzoo.timing import Measured, in_turn, largest_difference, side_by_side
 
-from .candidates import Call, Load, Way, plain, training, ways
+from .candidates import Call, Candidate, Load, candidates, plain, training
 from .ceilings import ceilings
 from .roofline import work
 from .settings import PRECISIONS, Setting, from_json
@@ -48,15 +48,15 @@ class Budget:
         """Seconds."""
         return self.deadline - time.monotonic()
 
-    def refusal(self, way: Way, reserve: float) -> str | None:
-        """Why a way is not begun, or None."""
-        if self.left < self.expected[way.kind] + reserve:
+    def refusal(self, candidate: Candidate, reserve: float) -> str | None:
+        """Why a candidate is not begun, or None."""
+        if self.left < self.expected[candidate.kind] + reserve:
             return "left out: the time was used up"
         return None
 
-    def saw(self, way: Way, seconds: float | None) -> None:
+    def saw(self, candidate: Candidate, seconds: float | None) -> None:
         """What building took."""
-        self.expected[way.kind] = max(self.expected[way.kind], seconds or 0)
+        self.expected[candidate.kind] = max(self.expected[candidate.kind], seconds or 0)
 
 
 def measure(
@@ -74,13 +74,13 @@ def measure(
     loads = {side: Load(model, image, setting) for side, model in sides.items() if model}
     difference, allowed = reference(loads.get("theirs", loads["ours"]))
     chosen = {
-        f"{'segzoo' if side == 'ours' else library} {way.name}": (way, load)
+        f"{'segzoo' if side == 'ours' else library} {candidate.name}": (candidate, load)
         for side, load in loads.items()
-        for way in ways(setting, side, device)
+        for candidate in candidates(setting, side, device)
     }
     chosen = {name: entry for name, entry in chosen.items() if fnmatch(name, only)}
     results = side_by_side(
-        {name: _builder(way, load, budget) for name, (way, load) in chosen.items()},
+        {name: _builder(candidate, load, budget) for name, (candidate, load) in chosen.items()},
         difference=difference,
         allowed=allowed,
         device=device,
@@ -101,13 +101,13 @@ def measure(
     return {**record, **evaluated(results, record, batch)}
 
 
-def _builder(way: Way, load: Load, budget: Budget) -> Callable[[], Call]:
+def _builder(candidate: Candidate, load: Load, budget: Budget) -> Callable[[], Call]:
     def build() -> Call:
         began = time.monotonic()
         try:
-            return way.build(load)
+            return candidate.build(load)
         finally:
-            budget.saw(way, time.monotonic() - began)
+            budget.saw(candidate, time.monotonic() - began)
 
     return build
 
@@ -163,11 +163,12 @@ def fingerprint(step: tuple[Tensor, list[nn.Parameter]]) -> Tensor:
 def best_batch(pair: Pair, setting: Setting, device: str) -> int:
     """Doubled until images per second gain no more, or memory is out; by the plain model."""
     batch, rate = 1, 0.0
-    way = next(way for way in ways(setting, "ours", device) if way.name == "channels_last")
+    every = candidates(setting, "ours", device)
+    plain = next(candidate for candidate in every if candidate.name == "channels_last")
     while batch <= _LARGEST[device]:
         image = random_images(batch, setting.size).to(device)
         try:
-            call = way.build(Load(pair.ours, image, setting))
+            call = plain.build(Load(pair.ours, image, setting))
             timing = in_turn({"": call}, device=device, rounds=3, warmup=2, turn=0.1)[""]
         except torch.OutOfMemoryError:
             break

@@ -26,19 +26,20 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import segzoo
 import segzoo.bench
+from segzoo._compat import operations_go_to
 from segzoo.architectures.unet import UnetBlock
 from segzoo.encoders import build_on_meta
+from segzoo.encoders.positions import tensors_in
 from segzoo.nn.upsample_conv import doubled_kernel
 
 from ..common import write_result
@@ -67,8 +68,10 @@ class _Map:
 
 
 @dataclass
-class Recorder(TorchDispatchMode):
+class Recorder:
     """Counts, by part, what the operations of a run move and compute.
+
+    A run under :meth:`watching` is counted.
 
     Args:
         fuse: ``nothing``, ``elementwise`` operations with each other, or as ``epilogues`` of the
@@ -80,21 +83,18 @@ class Recorder(TorchDispatchMode):
     part: str = "other"
 
     def __post_init__(self) -> None:
-        super().__init__()
         self._maps: dict[int, tuple[Tensor, _Map]] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        inputs, outputs = tensors_in((args, kwargs)), tensors_in(out)
         account = self.parts.setdefault(self.part, Part())
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
-            account.flops += count(*args, **(kwargs or {}), out_val=out)
-        alias = func._schema.returns[0].alias_info if func._schema.returns else None
+            account.flops += count(*args, **kwargs, out_val=out)
         if not inputs or not outputs:
             return out
-        if alias is not None and not alias.is_write:  # a view: the same memory
+        if func.is_view:  # the same memory
             for output in outputs:
                 self._remember(output, self._map(inputs[0]))
         elif self.fuse == "nothing":
@@ -132,18 +132,27 @@ class Recorder(TorchDispatchMode):
         return entry.size
 
     @contextmanager
-    def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Count under a module's name while it runs."""
+    def watching(self, modules: Mapping[str, nn.Module] = MappingProxyType({})) -> Iterator[None]:
+        """Count what runs meanwhile, under a module's name while it runs.
+
+        Raises:
+            RuntimeError: This torch shows nobody its operations.
+        """
         handles = []
         for name, module in modules.items():
             handles.append(module.register_forward_pre_hook(functools.partial(self._enter, name)))
             handles.append(module.register_forward_hook(functools.partial(self._enter, "other")))
         try:
-            with self:
+            with operations_go_to(self._count):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
+        if not self.parts:
+            raise RuntimeError(
+                f"no operation was seen; torch {torch.__version__} has no mode that shows them, "
+                "so nothing can be counted with it"
+            )
 
     def _enter(self, name: str, *_: object) -> None:
         self.part = name

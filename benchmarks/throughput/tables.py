@@ -88,15 +88,15 @@ def achieved(device: str) -> str:
 
 
 def convolutions() -> str:
-    """Ways to compute one convolution."""
+    """Algorithms for one convolution."""
     rows = []
     for row in record("convolutions")["rows"]:
         (what, side), (plain, other) = (row["channels"], row["side"]), row["ways"].items()
         rows.append(
             [f"{what[0]} to {what[1]} at {side}x{side}", other[0]]
-            + [f"{way['ms']['median']:.2f}" for _, way in (plain, other)]
+            + [f"{timed['ms']['median']:.2f}" for _, timed in (plain, other)]
             + [f"{other[1]['speed_up']:.2f}"]
-            + [f"{way['difference_to_float64']:.0e}" for _, way in (plain, other)]
+            + [f"{timed['difference_to_float64']:.0e}" for _, timed in (plain, other)]
         )
-    head = ["channels", "way", "oneDNN, ms", "this way, ms", "speed-up"]
-    return markdown([*head, "oneDNN to float64", "this way to float64"], rows)
+    head = ["channels", "algorithm", "oneDNN, ms", "its, ms", "speed-up"]
+    return markdown([*head, "oneDNN to float64", "its to float64"], rows)

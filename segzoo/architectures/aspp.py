@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..config import WHEN_SET
 from ..nn.layers import ConvNormAct
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 
 #: The branches look this many pixels of the image to each side, where no rates are given: rates of
 #: 6, 12 and 18 on a map of stride 16 and twice that at stride 8, as in the paper.
@@ -27,11 +27,10 @@ MAX_RATE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class ASPPConfig(DecoderConfig):
+class ASPPConfig(WidthConfig):
     """What decoders with atrous spatial pyramid pooling can be told.
 
     Args:
-        decoder_channels: Width of the decoder.
         atrous_rates: The rate of each dilated branch; None for 6, 12 and 18 on a map of stride 16,
             and in proportion on others, so that they look as far in the image: 12, 24 and 36 at
             stride 8.
@@ -41,7 +40,6 @@ class ASPPConfig(DecoderConfig):
             aligned, or, as torchvision does, their edges.
     """
 
-    decoder_channels: int = 256
     atrous_rates: tuple[int, ...] | None = None
     separable: bool = False
     aspp_dropout: float = 0.5
@@ -49,7 +47,6 @@ class ASPPConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
         if self.atrous_rates is not None:
             rates = checks.sequence("atrous_rates", self.atrous_rates, _rate, longest=16)
             self._set(atrous_rates=rates)

@@ -92,7 +92,7 @@ class SegmentationModel(StoredModel, ABC):
         """How the encoder came to its output stride: a saved model is dilated as it was built."""
         found = self.encoder.dilated
         if found is not None and "output_stride" not in config.encoder_options:
-            return {"output_stride": found.output_stride, "dilation": found.way}
+            return {"output_stride": found.output_stride, "dilation": found.dilation}
         asked = config.output_stride or config.dilation or wants.output_stride
         return {"dilation": "none"} if asked and found is None else {}
 

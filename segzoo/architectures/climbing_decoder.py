@@ -39,9 +39,13 @@ class ClimbingDecoder(nn.Module):
             there, or None.
         checkpoint: How many of the last blocks keep only their inputs for the backward pass.
         blocks: In the order in which they run; a subclass fills it.
+        channels: Width of each of the walk's blocks, deepest first.
+        out: What the result is.
     """
 
     blocks: nn.ModuleList | nn.ModuleDict
+    channels: tuple[int, ...]
+    out: FeatureSpec
 
     def __init__(self, features: Sequence[FeatureSpec]) -> None:
         super().__init__()

@@ -36,6 +36,21 @@ class DecoderConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WidthConfig(DecoderConfig):
+    """What a decoder can be told that has one width throughout.
+
+    Args:
+        decoder_channels: Width of the decoder.
+    """
+
+    decoder_channels: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width("decoder_channels", self.decoder_channels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlocksConfig(DecoderConfig):
     """What a decoder can be told that climbs from the deepest map block by block.
 

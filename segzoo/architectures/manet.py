@@ -8,20 +8,20 @@ segmentation_models_pytorch, so that its checkpoints can be brought over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig, built_from
+from ..config import built_from
 from ..features import FeatureSpec
-from ..nn.layers import ConvNormAct, SegmentationHead, resize, zero_bias
+from ..nn.layers import ConvNormAct, resize, zero_bias
 from ..nn.position_attention import PositionAttention
 from ..nn.upsample_conv import conv_joined
 from ..registry import register_architecture
-from .base import SegmentationModel
 from .climbing_decoder import ClimbingDecoder
+from .climbing_model import ClimbingModel
 from .decoder_config import JoiningConfig, block_widths, width
 from .unet import UnetBlock
 
@@ -147,7 +147,7 @@ class MAnetDecoder(ClimbingDecoder):
 
 
 @register_architecture("manet")
-class MAnet(SegmentationModel):
+class MAnet(ClimbingModel):
     """MA-Net on any encoder: image ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
     >>> model = segzoo.MAnet("resnet18", classes=3)
@@ -173,22 +173,9 @@ class MAnet(SegmentationModel):
 
     config_class = MAnetConfig
     config: MAnetConfig
+    decoder: MAnetDecoder
 
     @built_from(MAnetConfig)
     def __init__(self, config: MAnetConfig) -> None:
         super().__init__(config)
-        self.decoder = MAnetDecoder(self.features, config)
-        self.head = SegmentationHead(
-            self.decoder.out.channels, config.classes, dropout=config.dropout
-        )
-        self.config = replace(self.config, decoder_channels=self.decoder.channels)
-
-    def set_computing(self, config: ModelConfig) -> None:
-        """Make the decoder compute as the options of ``config`` that are not saved say."""
-        assert isinstance(config, MAnetConfig)
-        self.decoder.compute(config)
-
-    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Maps of ``features`` -> logits of the image's size."""
-        logits: Tensor = self.head(self.decoder(maps, (image.shape[-2], image.shape[-1])))
-        return logits
+        self._complete_with(MAnetDecoder(self.features, config))

@@ -21,16 +21,16 @@ from ..nn.layers import INTERPOLATIONS, ConvNormAct, SegmentationHead, norm_laye
 from ..registry import register_architecture
 from .aspp import norm_of_a_cell
 from .base import SegmentationModel
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 from .wants import Wants
 
 
 @dataclass(frozen=True, kw_only=True)
-class PANConfig(DecoderConfig):
+class PANConfig(WidthConfig):
     """Arguments of :class:`PAN`, on top of what decoders share.
 
     Args:
-        decoder_channels: Width of the decoder.
+        decoder_channels: As in :class:`~segzoo.architectures.decoder_config.WidthConfig`.
         interpolation: How a map is resized to the next finer one: ``nearest``, ``bilinear`` (with
             aligned corners), ``bicubic``, ``area`` or ``nearest-exact``. The attention on the
             deepest map is always resized bilinearly.
@@ -41,7 +41,6 @@ class PANConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
 
 

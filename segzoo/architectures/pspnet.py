@@ -20,7 +20,7 @@ from ..nn.layers import ConvNormAct, SegmentationHead
 from ..nn.pyramid_pooling import BINS, PyramidPooling
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 from .wants import Wants
 
 #: The stride of the paper's map.
@@ -28,12 +28,12 @@ _STRIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSPNetConfig(DecoderConfig):
+class PSPNetConfig(WidthConfig):
     """Arguments of :class:`PSPNet`, on top of what decoders share.
 
     Args:
         dropout: As in :class:`~segzoo.architectures.decoder_config.DecoderConfig`.
-        decoder_channels: Width of the decoder.
+        decoder_channels: As in :class:`~segzoo.architectures.decoder_config.WidthConfig`.
         max_stride: The deepest map whose stride is not larger is pooled, or the finest where all
             are larger; what only deeper maps need of the encoder is left out. None for 8, and
             where ``output_stride`` or ``depth`` is given, for all maps of that encoder.
@@ -45,7 +45,6 @@ class PSPNetConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
         if self.max_stride is not None:
             checks.integer("max_stride", self.max_stride, minimum=1, maximum=1024)
 

@@ -20,25 +20,15 @@ from ..features import FeatureSpec, ceil_div
 from ..nn.layers import ConvNormAct, SegmentationHead
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 
 #: The decoder works at a quarter of the image's size.
 _STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegformerConfig(DecoderConfig):
-    """Arguments of :class:`Segformer`, on top of what decoders share.
-
-    Args:
-        decoder_channels: Width of the decoder.
-    """
-
-    decoder_channels: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
+class SegformerConfig(WidthConfig):
+    """Arguments of :class:`Segformer`: those of a decoder of one width."""
 
 
 class Projection(nn.Module):

@@ -9,20 +9,20 @@ that its checkpoints can be brought over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import checks
-from ..config import ModelConfig, built_from
+from ..config import built_from
 from ..features import FeatureSpec
-from ..nn.layers import ConvNormAct, SegmentationHead, as_weights_lie, attention_layer, resize
+from ..nn.layers import ConvNormAct, as_weights_lie, attention_layer, resize
 from ..nn.upsample_conv import conv_joined, doubles, runs_as_written
 from ..registry import register_architecture
-from .base import SegmentationModel
 from .climbing_decoder import ClimbingDecoder, JoiningBlock
+from .climbing_model import ClimbingModel
 from .decoder_config import BlocksConfig, JoiningConfig, block_widths
 
 #: Where training with the rewritten form was measured and is no slower; see docs/benchmarks.md.
@@ -187,7 +187,7 @@ class UnetDecoder(ClimbingDecoder):
 
 
 @register_architecture("unet")
-class Unet(SegmentationModel):
+class Unet(ClimbingModel):
     """U-Net on any encoder: image ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
     >>> model = segzoo.Unet("resnet34", classes=3)
@@ -207,22 +207,9 @@ class Unet(SegmentationModel):
 
     config_class = UnetConfig
     config: UnetConfig
+    decoder: UnetDecoder
 
     @built_from(UnetConfig)
     def __init__(self, config: UnetConfig) -> None:
         super().__init__(config)
-        self.decoder = UnetDecoder(self.features, config)
-        self.head = SegmentationHead(
-            self.decoder.out.channels, config.classes, dropout=config.dropout
-        )
-        self.config = replace(self.config, decoder_channels=self.decoder.channels)
-
-    def set_computing(self, config: ModelConfig) -> None:
-        """Make the decoder compute as the options of ``config`` that are not saved say."""
-        assert isinstance(config, UnetConfig)
-        self.decoder.compute(config)
-
-    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Maps of ``features`` -> logits of the image's size."""
-        logits: Tensor = self.head(self.decoder(maps, (image.shape[-2], image.shape[-1])))
-        return logits
+        self._complete_with(UnetDecoder(self.features, config))

@@ -8,17 +8,16 @@ those of segmentation_models_pytorch, so that its checkpoints can be brought ove
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig, built_from
 from ..features import FeatureSpec
-from ..nn.layers import SegmentationHead
 from ..registry import register_architecture
-from .base import SegmentationModel
 from .climbing_decoder import ClimbingDecoder
+from .climbing_model import ClimbingModel
 from .decoder_config import JoiningConfig, block_widths
 from .unet import UnetBlock
 from .wants import Wants
@@ -104,7 +103,7 @@ class UnetPlusPlusDecoder(ClimbingDecoder):
 
 
 @register_architecture("unetplusplus")
-class UnetPlusPlus(SegmentationModel):
+class UnetPlusPlus(ClimbingModel):
     """UNet++ on any encoder: image ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
     >>> model = segzoo.UnetPlusPlus("resnet18", classes=3)
@@ -132,28 +131,15 @@ class UnetPlusPlus(SegmentationModel):
 
     config_class = UnetPlusPlusConfig
     config: UnetPlusPlusConfig
+    decoder: UnetPlusPlusDecoder
 
     @built_from(UnetPlusPlusConfig)
     def __init__(self, config: UnetPlusPlusConfig) -> None:
         super().__init__(config)
-        self.decoder = UnetPlusPlusDecoder(self.features, config)
-        self.head = SegmentationHead(
-            self.decoder.out.channels, config.classes, dropout=config.dropout
-        )
-        self.config = replace(self.config, decoder_channels=self.decoder.channels)
+        self._complete_with(UnetPlusPlusDecoder(self.features, config))
 
     @classmethod
     def wants(cls, config: ModelConfig) -> Wants:
         """All maps of the encoder, but for one of the image's size where that is not wanted."""
         assert isinstance(config, UnetPlusPlusConfig)
         return Wants(finest=1 if config.full_resolution else 2)
-
-    def set_computing(self, config: ModelConfig) -> None:
-        """Make the decoder compute as the options of ``config`` that are not saved say."""
-        assert isinstance(config, UnetPlusPlusConfig)
-        self.decoder.compute(config)
-
-    def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
-        """Maps of ``features`` -> logits of the image's size."""
-        logits: Tensor = self.head(self.decoder(maps, (image.shape[-2], image.shape[-1])))
-        return logits

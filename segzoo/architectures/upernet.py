@@ -21,7 +21,7 @@ from ..nn.layers import ChannelNorm2d, ConvNormAct, SegmentationHead
 from ..nn.pyramid_pooling import PyramidPooling
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 from .wants import Wants
 
 #: Maps of a smaller stride are left out, as in the paper.
@@ -29,18 +29,8 @@ _FINEST = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class UPerNetConfig(DecoderConfig):
-    """Arguments of :class:`UPerNet`, on top of what decoders share.
-
-    Args:
-        decoder_channels: Width of the decoder.
-    """
-
-    decoder_channels: int = 256
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
+class UPerNetConfig(WidthConfig):
+    """Arguments of :class:`UPerNet`: those of a decoder of one width."""
 
 
 class UPerNetDecoder(nn.Module):

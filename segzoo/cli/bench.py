@@ -88,7 +88,7 @@ def bench_command(
 
 
 def _rows(found: Comparison, batch: int) -> dict[str, dict[str, Any]]:
-    """For each way its figures, or the reason why it has none."""
+    """For each implementation its figures, or the reason why it has none."""
     base = found.results[found.baseline].timing if found.baseline else None
     rows: dict[str, dict[str, Any]] = {}
     for name, result in found.results.items():

@@ -295,8 +295,8 @@ def _own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
     """An encoder that was just built by the user's function, with the output stride asked for."""
 
     def had(wanted: OutputStride, backbone: nn.Module) -> Dilated | None:
-        for stride, way in wanted.tries():
-            if way == "convolutions" and dilate(
+        for stride, dilation in wanted.tries():
+            if dilation == "convolutions" and dilate(
                 backbone,
                 encoder.features,
                 stride,
@@ -304,7 +304,7 @@ def _own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
                 encoder.size_rule,
                 encoder.channels_last,
             ):
-                return Dilated(stride, way, encoder.strides)
+                return Dilated(stride, dilation, encoder.strides)
         return None
 
     if asked is None or encoder.stride <= asked.stride:

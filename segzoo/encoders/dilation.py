@@ -2,8 +2,8 @@
 
 A stage that shrinks the image no further has to spread its convolutions instead, so that they see
 as much of the image as before: the "algorithme à trous" of Chen et al., "Rethinking Atrous
-Convolution for Semantic Image Segmentation", 2017, section 3.1. Two ways are known here. They need
-the same weights and give other maps:
+Convolution for Semantic Image Segmentation", 2017, section 3.1. Two methods are known here. They
+need the same weights and give different maps:
 
 ``timm``
     timm's own option ``output_stride``: the first convolutions of a dilated stage keep the rate of
@@ -42,7 +42,7 @@ class OutputStride:
     Args:
         stride: One of :data:`~segzoo.config.OUTPUT_STRIDES`.
         dilation: How it is to be had, one of :data:`~segzoo.config.DILATIONS`; None for the first
-            way that works.
+            that works.
         required: Whether nothing else will do; else the next larger one that can be had.
     """
 
@@ -51,11 +51,11 @@ class OutputStride:
     required: bool = True
 
     def tries(self) -> Iterator[tuple[int, str]]:
-        """What to try, the best first: strides, and the ways to have them."""
-        ways = [way for way in DILATIONS if way in ("none", self.dilation or way)]
+        """What to try, the best first: strides, and the dilation for them."""
+        methods = [item for item in DILATIONS if item in ("none", self.dilation or item)]
         for stride in OUTPUT_STRIDES:
             if stride == self.stride or (stride > self.stride and not self.required):
-                yield from ((stride, way) for way in ways)
+                yield from ((stride, method) for method in methods)
 
     def others(self) -> Iterator[OutputStride]:
         """The same for each other stride."""
@@ -68,12 +68,12 @@ class Dilated:
 
     Attributes:
         output_stride: The stride of its deepest maps.
-        way: One of :data:`~segzoo.config.DILATIONS`.
+        dilation: How, one of :data:`~segzoo.config.DILATIONS`.
         made_for: The strides that its maps have without dilation.
     """
 
     output_stride: int
-    way: str
+    dilation: str
     made_for: tuple[int, ...]
 
 
@@ -86,13 +86,13 @@ def not_had(asked: OutputStride, name: str, possible: Sequence[int], deepest: in
         possible: The output strides that it can have.
         deepest: The stride of its deepest map, which no dilation changes.
     """
-    way = f" by dilation={asked.dilation!r}" if asked.dilation else ""
+    how = f" by dilation={asked.dilation!r}" if asked.dilation else ""
     can = f"it ends at stride {deepest} whatever is asked for."
     if possible:
         *first, last = map(str, possible)
         can = f"{', '.join(first)} and {last} can." if first else f"{last} can."
     return (
-        f"output_stride={asked.stride} cannot be had with {name!r}{way}; {can} Fewer maps (depth) "
+        f"output_stride={asked.stride} cannot be had with {name!r}{how}; {can} Fewer maps (depth) "
         "end at a smaller stride too."
     )
 

@@ -47,7 +47,7 @@ class PositionsHaveValues(AbstractContextManager[None]):
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What one of torch's functions gives while positions have values."""
     name = func.overloadpacket.__name__
-    tensors = _tensors((args, kwargs))
+    tensors = tensors_in((args, kwargs))
     if not tensors and name not in _RANGES:
         return func(*args, **kwargs)
     if not any(tensor.is_meta for tensor in tensors) and _is_small(func, args, kwargs):
@@ -57,13 +57,13 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return _shapes_of(func, args, kwargs)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_in(tree: Any) -> list[Tensor]:
     """Those in lists, tuples and values of mappings, of any depth."""
     if isinstance(tree, Tensor):
         return [tree]
     items = tree.values() if isinstance(tree, Mapping) else tree
     nested = isinstance(tree, (list, tuple, Mapping))
-    return [tensor for item in items for tensor in _tensors(item)] if nested else []
+    return [tensor for item in items for tensor in tensors_in(item)] if nested else []
 
 
 def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -96,7 +96,7 @@ def _is_small(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         made = _shapes_of(func, args, kwargs)
     except Exception:  # a shape that depends on the values, which are small themselves
         return True
-    return sum(tensor.numel() for tensor in _tensors(made)) <= _MOST
+    return sum(tensor.numel() for tensor in tensors_in(made)) <= _MOST
 
 
 def _lookups(name: str, args: tuple[Any, ...]) -> Iterator[tuple[int, Tensor | None]]:

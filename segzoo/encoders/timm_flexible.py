@@ -15,7 +15,7 @@ from .probe import accepts
 from .sizes import Size, SizeRule, find_size_rule, sizes_to_build_for
 from .timm_meta import backbone_features, bands, is_nhwc, meta_backbone, size_hint
 
-#: Ways to make a backbone take other sizes than the one it was designed for; each is tried.
+#: Options that make a backbone take other sizes than the one it was designed for; each is tried.
 _FLEXIBLE: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
     {"strict_img_size": False, "dynamic_img_pad": True},

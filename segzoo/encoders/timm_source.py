@@ -258,7 +258,7 @@ class _Request:
 
     def first(self, asked: OutputStride) -> BackbonePlan | None:
         """The first plan with an output stride that works, or None."""
-        tries = (self._attempt(stride, way) for stride, way in asked.tries())
+        tries = (self._attempt(stride, method) for stride, method in asked.tries())
         return next((plan for plan in tries if plan is not None), None)
 
     def strides(self, output_stride: int | None) -> tuple[int, ...]:
@@ -276,33 +276,33 @@ class _Request:
         as_made = tuple(item.stride for item in backbone_features(meta_backbone(self.name, others)))
         return self._dilated(plan, as_made, self.given["output_stride"], "timm")
 
-    def _attempt(self, stride: int, way: str) -> BackbonePlan | None:
-        """A plan with that output stride, had in one way; None where it cannot be."""
+    def _attempt(self, stride: int, method: str) -> BackbonePlan | None:
+        """A plan with that output stride, had by one method; None where it cannot be."""
         as_made = self.strides(stride)
-        if way == "none":
+        if method == "none":
             return self.plan(stride) if as_made[-1] <= stride else None
-        if way == "convolutions" and stride not in as_made:
+        if method == "convolutions" and stride not in as_made:
             return None  # no stage ends there; known before anything is built
-        timms = {"output_stride": stride} if way == "timm" else {}
+        timms = {"output_stride": stride} if method == "timm" else {}
         try:
-            meta, rule, options = self._flexible(stride, timms, changed=way == "convolutions")
+            meta, rule, options = self._flexible(stride, timms, changed=method == "convolutions")
         except (ArgumentError, EncoderError):
             return None  # timm raises either for a stride that a backbone cannot have
         features = features_at(self.plain, options.get("out_indices"))
         plan = self._planned(meta, rule, options, dilated(features, stride))
-        if way == "timm":
+        if method == "timm":
             had = is_had(meta, plan.features, stride, bands(meta), rule, plan.channels_last)
-            return self._dilated(plan, as_made, stride, way) if had else None
+            return self._dilated(plan, as_made, stride, method) if had else None
         changes = dilate(meta, features, stride, bands(meta), rule, plan.channels_last)
         if changes is None:
             return None
-        return self._dilated(replace(plan, changes=changes), as_made, stride, way)
+        return self._dilated(replace(plan, changes=changes), as_made, stride, method)
 
     def _dilated(
-        self, plan: BackbonePlan, as_made: tuple[int, ...], stride: int, way: str
+        self, plan: BackbonePlan, as_made: tuple[int, ...], stride: int, method: str
     ) -> BackbonePlan:
         same = as_made == tuple(item.stride for item in plan.features)
-        return plan if same else replace(plan, dilated=Dilated(stride, way, as_made))
+        return plan if same else replace(plan, dilated=Dilated(stride, method, as_made))
 
     def _taps(self, output_stride: int | None) -> dict[str, Any]:
         return chosen_indices(

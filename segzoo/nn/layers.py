@@ -17,7 +17,7 @@ BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.Syn
 NORMS = ("batch", "group", "instance", "layer", "none")
 #: Attention modules by name.
 ATTENTIONS = ("none", "scse")
-#: Ways to resize a map, by the name that torch gives them.
+#: How a map can be resized, by the name that torch gives them.
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 #: Up to this side torch's ``nearest`` is right. For output ``i`` it takes cell ``i * n / side``,
 #: rounded down, in float32. Where ``side`` is ``n - 1`` or ``2 * n - 1`` that comes as near to the

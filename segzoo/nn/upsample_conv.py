@@ -3,7 +3,7 @@
 Nearest-neighbour doubling repeats each cell in a 2x2 square, so a 3x3 window on the doubled map
 sees only two different rows and two different columns of the small one: the convolution equals a
 transposed convolution (kernel 4, stride 2, padding 1) on the small map, with 4 multiply-adds for
-each output where the plain way has 9. The resize convolution itself is Odena et al.,
+each output where the plain form has 9. The resize convolution itself is Odena et al.,
 "Deconvolution and Checkerboard Artifacts", 2016; writing it on the small map is the sub-pixel view
 of Shi et al., 2016. A convolution is linear in its channels, so a concatenation needs no copy:
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._compat import may_have_hooks
 from .graph_capture import serves_other_sizes
 
-#: Ways to resize that repeat each cell in a 2x2 square where a map becomes twice as large.
+#: Interpolations that repeat each cell in a 2x2 square where a map becomes twice as large.
 DOUBLING = ("nearest", "nearest-exact", "area")
 
 

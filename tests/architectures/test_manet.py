@@ -193,13 +193,13 @@ def test_steps_have_names():
     assert diagram(model).splitlines()[-1].endswith(f"center {model.features[-1].channels}")
 
 
-@pytest.mark.parametrize("way", [{"decoder_impl": "rewritten"}, {"checkpoint": 3}], ids=str)
-def test_how_it_computes_changes_no_gradient(way):
+@pytest.mark.parametrize("computing", [{"decoder_impl": "rewritten"}, {"checkpoint": 3}], ids=str)
+def test_how_it_computes_changes_no_gradient(computing):
     model = segzoo.MAnet(Maps(1, 2, 4, 8), decoder_channels=(8, 8, 4), decoder_impl="plain")
     model.double().train()
     image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
     found = []
-    for options in ({}, way):
+    for options in ({}, computing):
         model.zero_grad()
         model.configure_training(**options)
         loss = model(image).square().mean()

@@ -9,6 +9,7 @@ from torch import nn
 from torch.export import Dim
 
 import segzoo
+from segzoo._compat import operations_go_to
 from segzoo.errors import ArgumentError, UnknownNameError
 from segzoo.nn.activation_checkpoint import recomputed
 from segzoo.nn.layers import INTERPOLATIONS
@@ -34,13 +35,12 @@ def joins(model):
     """How many concatenations and resizings a step makes."""
     counts = {"cat": 0, "upsample_nearest2d": 0}
 
-    class Count(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            name = func.overloadpacket.__name__
-            counts[name] = counts.get(name, 0) + 1
-            return func(*args, **(kwargs or {}))
+    def count(func, args, kwargs):
+        name = func.overloadpacket.__name__
+        counts[name] = counts.get(name, 0) + 1
+        return func(*args, **kwargs)
 
-    with Count():
+    with operations_go_to(count):
         model(torch.rand(2, 3, 64, 96))
     return counts["cat"], counts["upsample_nearest2d"]
 
@@ -87,7 +87,7 @@ def test_the_rewritten_decoder_trains_alike(resnet, shape):
     for name, value in plain.items():
         scale = value.abs().max().clamp_min(1e-30)
         assert (rewritten[name] - value).abs().max() <= 1e-9 * scale, name
-    # At odd sizes no target is twice its map, and everything is the plain way.
+    # At odd sizes no target is twice its map, and everything is the plain form.
     assert all(torch.equal(rewritten[n], plain[n]) for n in plain) == (shape[2] == 65)
 
 

@@ -129,7 +129,7 @@ def test_predict_normalises_and_restores_the_mode():
 
 
 def test_sizes_without_a_skip_are_rounded_as_asked():
-    up, down = (segzoo.Unet("convnext_atto", rounding=way).eval() for way in ("up", "down"))
+    up, down = (segzoo.Unet("convnext_atto", rounding=name).eval() for name in ("up", "down"))
     down.load_state_dict(up.state_dict())
     for size, same in (((64, 96), True), ((65, 97), False)):
         image = torch.rand(1, 3, *size)

@@ -179,13 +179,13 @@ def test_a_file_for_other_sizes(tmp_path):
     assert_exported(model, tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("way", [{"decoder_impl": "rewritten"}, {"checkpoint": 7}], ids=str)
-def test_how_it_computes_changes_no_gradient(way):
+@pytest.mark.parametrize("computing", [{"decoder_impl": "rewritten"}, {"checkpoint": 7}], ids=str)
+def test_how_it_computes_changes_no_gradient(computing):
     model = segzoo.UnetPlusPlus("test_resnet", decoder_channels=SMALL, decoder_impl="plain")
     model.double().train()
     image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
     found = []
-    for options in ({}, way):
+    for options in ({}, computing):
         model.zero_grad()
         model.configure_training(**options)
         loss = model(image).square().mean()

@@ -1,5 +1,6 @@
 """The benchmark of whole models: its record, what it refuses to time, what it says is missing."""
 
+import contextlib
 import json
 import sys
 from functools import partial
@@ -59,7 +60,7 @@ def test_a_wrong_output_is_not_timed(monkeypatch):
         return lambda: model(load.image) * 1.001
 
     right = partial(candidates._eager, channels_last=False)
-    entries = (candidates.Way("right", right), candidates.Way("wrong", wrong))
+    entries = (candidates.Candidate("right", right), candidates.Candidate("wrong", wrong))
     monkeypatch.setattr(candidates, "INFERENCE", entries)
     result = measured(only="*")
     assert "ms" in result["ways"]["segzoo right"]
@@ -95,7 +96,7 @@ def test_a_training_step_is_compared_by_loss_and_gradients(monkeypatch, wrong):
 
             return call
 
-        entries = (candidates.Way("eager", partial(training, how="eager")),)
+        entries = (candidates.Candidate("eager", partial(training, how="eager")),)
         monkeypatch.setattr(candidates, "TRAINING", entries)
     setting = Setting("resnet18", (64, 64), 2, task="training", threads=1, quick=True)
     rows = measured(setting, only="* eager")["ways"]
@@ -121,10 +122,10 @@ def test_a_process_that_dies_takes_one_setting_with_it(monkeypatch):
 
 def test_the_time_that_building_took_is_expected_again():
     budget = child.Budget(100)
-    way = candidates.Way("compiled", candidates.compiled, kind="compiled")
-    assert budget.refusal(way, reserve=10) is None
-    budget.saw(way, 95)
-    assert budget.refusal(way, reserve=10) == "left out: the time was used up"
+    candidate = candidates.Candidate("compiled", candidates.compiled, kind="compiled")
+    assert budget.refusal(candidate, reserve=10) is None
+    budget.saw(candidate, 95)
+    assert budget.refusal(candidate, reserve=10) == "left out: the time was used up"
 
 
 def test_the_sets_have_no_setting_twice():
@@ -132,7 +133,7 @@ def test_the_sets_have_no_setting_twice():
         assert len(set(settings)) == len(settings)
     for setting in (*CPU_FULL, *GPU_FULL):
         assert from_json(json.loads(json.dumps(setting.as_json()))) == setting
-        assert candidates.ways(setting, "ours", "cuda")
+        assert candidates.candidates(setting, "ours", "cuda")
 
 
 @torch.no_grad()
@@ -171,9 +172,16 @@ def test_bytes_are_those_counted_by_hand(fuse, values):
     layers = [torch.nn.Conv2d(1, 1, 3, padding=1), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers, torch.nn.Conv2d(1, 1, 3, padding=1)).to("meta")
     recorder = roofline.Recorder(fuse)
-    with recorder:
+    with recorder.watching():
         model(torch.empty(1, 1, 4, 4, device="meta"))
     assert sum(part.values for part in recorder.parts.values()) == values
+
+
+def test_a_torch_that_shows_no_operations_is_no_count_of_zero(monkeypatch):
+    monkeypatch.setattr(roofline, "operations_go_to", lambda _: contextlib.nullcontext())
+    recorder = roofline.Recorder()
+    with pytest.raises(RuntimeError, match="no operation was seen"), recorder.watching():
+        torch.empty(1, device="meta") + 1
 
 
 @torch.no_grad()
@@ -181,7 +189,7 @@ def test_two_elementwise_operations_are_one_kernel():
     conv = torch.nn.Conv2d(1, 1, 1, bias=False, device="meta")
     image = torch.empty(1, 1, 4, 4, device="meta")
     recorder = roofline.Recorder("elementwise")
-    with recorder:
+    with recorder.watching():
         conv((conv(image) + image).relu())
     first, joined, second = 16 + 1 + 16, 16 + 16 + 16, 16 + 1 + 16
     assert sum(part.values for part in recorder.parts.values()) == first + joined + second

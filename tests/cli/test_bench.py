@@ -67,13 +67,13 @@ def test_the_figures_belong_together(capsys):
     assert (code, err) == (0, [])
     assert torch.get_num_threads() == threads
     assert (facts["size"], facts["batch"], facts["smp"]) == ([64, 32], 2, None)
-    ways = facts["ways"]
-    assert list(ways) == ["segzoo eager", "segzoo optimized", "smp eager", "smp channels_last"]
-    for row in ways.values():
+    rows = facts["ways"]
+    assert list(rows) == ["segzoo eager", "segzoo optimized", "smp eager", "smp channels_last"]
+    for row in rows.values():
         assert row["images_per_second"] == pytest.approx(2e3 / row["ms"]["median"], rel=0.01)
         assert row["difference_to_float64"] < 1e-4
     assert facts["baseline"].startswith("smp")
-    assert ways[facts["baseline"]]["ratio"] == 1
+    assert rows[facts["baseline"]]["ratio"] == 1
 
 
 def test_a_wrong_output_is_not_timed_and_the_exit_code_is_1(capsys, monkeypatch):

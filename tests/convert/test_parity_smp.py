@@ -18,7 +18,7 @@ def test_logits_are_equal_to_the_bit(arguments):
 )
 def test_a_training_step_gives_the_same_gradients_and_statistics(arguments):
     pair = make_pair(arguments, "resnet18")
-    for size in ((65, 49), (64, 96)):  # at an even size the decoder computes in another way
+    for size in ((65, 49), (64, 96)):  # at an even size the decoder computes in another form
         assert step_difference(*pair, size) < 1e-9
 
 

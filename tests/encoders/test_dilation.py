@@ -66,7 +66,7 @@ def shapes(encoder: Encoder, height: int, width: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "stride", "way"),
+    ("name", "stride", "method"),
     [
         ("test_resnet", 16, "timm"),
         ("test_efficientnet", 8, "convolutions"),
@@ -76,10 +76,10 @@ def shapes(encoder: Encoder, height: int, width: int) -> list[tuple[int, ...]]:
         ("vgg11", 8, "convolutions"),  # max poolings
     ],
 )
-def test_the_late_maps_have_the_output_stride(name, stride, way):
+def test_the_late_maps_have_the_output_stride(name, stride, method):
     plain = segzoo.create_encoder(name)
-    encoder = segzoo.create_encoder(name, output_stride=stride, dilation=way)
-    assert encoder.dilated.way == way
+    encoder = segzoo.create_encoder(name, output_stride=stride, dilation=method)
+    assert encoder.dilated.dilation == method
     assert encoder.made_for == plain.strides
     assert encoder.strides == tuple(min(item, stride) for item in plain.strides)
     assert encoder.channels == plain.channels
@@ -97,13 +97,13 @@ def test_the_late_maps_have_the_output_stride(name, stride, way):
 
 def test_timms_own_option_is_taken_first():
     encoder = segzoo.create_encoder("test_resnet", output_stride=8)
-    assert encoder.dilated.way == "timm"
+    assert encoder.dilated.dilation == "timm"
     theirs = timm.create_model("test_resnet", features_only=True, output_stride=8)
     theirs.load_state_dict(encoder.backbone.state_dict())
     image = torch.rand(1, 3, 97, 64)
     for ours, item in zip(encoder.eval()(image), theirs.eval()(image), strict=True):
         assert torch.equal(ours, item)
-    assert segzoo.create_encoder("vgg11", output_stride=16).dilated.way == "convolutions"
+    assert segzoo.create_encoder("vgg11", output_stride=16).dilated.dilation == "convolutions"
 
 
 @pytest.mark.parametrize("stride", [8, 16])
@@ -113,15 +113,15 @@ def test_convolutions_are_dilated_as_by_smp(stride):
     randomise(theirs)
     image = torch.rand(1, 3, 64, 96)
     encoders = {
-        way: segzoo.create_encoder("resnet18", output_stride=stride, dilation=way)
-        for way in ("convolutions", "timm")
+        method: segzoo.create_encoder("resnet18", output_stride=stride, dilation=method)
+        for method in ("convolutions", "timm")
     }
     maps = theirs.eval()(image)[1:]
     same = {}
-    for way, encoder in encoders.items():
+    for method, encoder in encoders.items():
         encoder.backbone.load_state_dict(theirs.state_dict())
         found = encoder.eval()(image)
-        same[way] = [torch.equal(a, b) for a, b in zip(found, maps, strict=True)]
+        same[method] = [torch.equal(a, b) for a, b in zip(found, maps, strict=True)]
     assert all(same["convolutions"])
     assert not same["timm"][-1]  # the same weights, other maps: why a model says which it has
 
@@ -228,12 +228,12 @@ def test_a_model_without_an_output_stride_has_the_config_of_before():
 # Saving and loading.
 
 
-@pytest.mark.parametrize("way", ["timm", "convolutions"])
-def test_a_saved_model_is_dilated_as_it_was(way, tmp_path):
-    model = segzoo.Unet("test_efficientnet", classes=2, output_stride=16, dilation=way).eval()
+@pytest.mark.parametrize("method", ["timm", "convolutions"])
+def test_a_saved_model_is_dilated_as_it_was(method, tmp_path):
+    model = segzoo.Unet("test_efficientnet", classes=2, output_stride=16, dilation=method).eval()
     randomise(model)
     loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path))
-    assert loaded.config.dilation == loaded.encoder.dilated.way == way
+    assert loaded.config.dilation == loaded.encoder.dilated.dilation == method
     image = torch.rand(1, 3, 65, 97)
     with torch.no_grad():
         assert torch.equal(loaded(image), model(image))

@@ -151,11 +151,11 @@ def test_what_was_found_is_forgotten_the_longest_unused_first(monkeypatch):
     monkeypatch.setattr(autotune, "_FOUND", {})
     monkeypatch.setattr(autotune, "_MOST", 3)
     for i in (1, 2, 3, 1, 4):
-        assert autotune._remembered((i,), lambda i=i: f"way {i}") == f"way {i}"
+        assert autotune._remembered((i,), lambda i=i: f"choice {i}") == f"choice {i}"
     assert list(autotune._FOUND) == [(3,), (1,), (4,)]
-    assert autotune._remembered((1,), lambda: "another") == "way 1"
+    assert autotune._remembered((1,), lambda: "another") == "choice 1"
     found = in_threads(lambda i: autotune._remembered((i % 7,), lambda: str(i % 7)), range(200))
-    assert found[1:] == ["way 1" if i == 1 else str(i % 7) for i in range(1, 200)] or set(found)
+    assert found[1:] == ["choice 1" if i == 1 else str(i % 7) for i in range(1, 200)] or set(found)
     assert len(autotune._FOUND) == 3
 
 

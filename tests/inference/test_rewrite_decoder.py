@@ -38,9 +38,9 @@ def test_every_way_of_a_rewritten_block_is_equal(interpolation):
     for size in ((32, 32), (31, 18)):
         image = torch.randn(2, 3, *size).double()
         wanted = model(image)
-        for way in ("plain", "split", "transposed"):
+        for name in ("plain", "split", "transposed"):
             for block in blocks:
-                block.use(way if way in block.choices(image) else "plain", image)
+                block.use(name if name in block.choices(image) else "plain", image)
             assert largest_difference(body(image), wanted) < 1e-13
 
 
@@ -86,30 +86,30 @@ def test_several_maps_and_a_gate_are_rewritten_too(architecture, options, count)
     assert len(blocks) == count
     for size in ((32, 48), (33, 50)):
         image = torch.randn(2, 3, *size).double()
-        for way in ("plain", "split", "transposed"):
+        for name in ("plain", "split", "transposed"):
             for block in blocks:
-                block.use(way, image)
+                block.use(name, image)
             assert largest_difference(body(image), model(image)) < 1e-13
 
 
-@pytest.mark.parametrize("way", ["plain", "split", "transposed", "winograd", "triton"])
-def test_ways_that_know_one_skip_get_the_others_with_it(way):
+@pytest.mark.parametrize("implementation", ["plain", "split", "transposed", "winograd", "triton"])
+def test_implementations_that_know_one_skip_get_the_others_with_it(implementation):
     torch.manual_seed(0)
     x, *beside = (torch.randn(2, channels, 8, 12) for channels in (128, 16, 48, 64))
     x = x[..., :4, :6].contiguous()
     conv = FusedConv(torch.randn(128, 256, 3, 3), torch.randn(128), Geometry(), act="relu")
     block = DoubledConv(conv, 128)
     wanted = conv(torch.cat([nn.functional.interpolate(x, (8, 12)), *beside], dim=1))
-    if way == "triton":  # in the place of the kernel, which takes two maps
+    if implementation == "triton":  # in the place of the kernel, which takes two maps
         kernel = DoubledConv(conv, 128)
         block.implementation, block._triton = (
-            way,
+            implementation,
             (lambda small, skip: kernel(small, skip, (8, 12)),),
         )
-    elif way in block.choices(x):
-        block.use(way, x)
+    elif implementation in block.choices(x):
+        block.use(implementation, x)
     else:
-        pytest.skip("Winograd's way needs oneDNN, and this torch has none")
+        pytest.skip("Winograd's algorithm needs oneDNN, and this torch has none")
     assert largest_difference(block(x, beside[0], (8, 12), *beside[1:]), wanted) < 1e-5
 
 

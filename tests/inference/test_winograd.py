@@ -1,4 +1,4 @@
-"""Winograd's way of convolving gives what a convolution gives."""
+"""Winograd's algorithm gives what a convolution gives."""
 
 from fractions import Fraction
 
@@ -116,7 +116,7 @@ def test_only_the_shape_it_is_made_for_takes_it():
         expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
         assert relative(conv(x, other), (expected + other).relu()) < 3e-6
     conv.use("torch", x)
-    assert conv._other_way is None
+    assert conv._algorithm is None
 
 
 class Wide(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_pickle_is_never_asked_for(hub, model):
 def test_a_push_that_is_cut_changes_nothing_and_can_be_made_again(hub, model, image, monkeypatch):
     model.push_to_hub(REPO)
     before = hub.repos[REPO].refs["main"]
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     other = segzoo.Unet("test_resnet", classes=5, decoder_channels=(16, 8, 8, 8, 8)).eval()
     for fault in (("PUT", "lfs-upload"), ("POST", "preupload"), ("POST", "/commit/")):
         hub.cut = {fault: 1000}
@@ -197,7 +198,7 @@ def test_a_push_that_is_cut_changes_nothing_and_can_be_made_again(hub, model, im
 
 
 def test_a_push_survives_a_hiccup(hub, model, image, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.cut = {("PUT", "lfs-upload"): 1}
     model.push_to_hub(REPO)
     assert same(segzoo.from_pretrained(REPO), model, image)
@@ -205,7 +206,7 @@ def test_a_push_survives_a_hiccup(hub, model, image, monkeypatch):
 
 def test_a_pull_that_is_cut_can_be_made_again(hub, model, image, monkeypatch):
     model.push_to_hub(REPO)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.cut = {("GET", "safetensors"): 1000}
     with pytest.raises(HubError, match="call this again"):
         segzoo.from_pretrained(REPO)
@@ -216,7 +217,7 @@ def test_a_pull_that_is_cut_can_be_made_again(hub, model, image, monkeypatch):
 def test_a_large_download_goes_on_where_it_was_cut(hub, monkeypatch):
     big = segzoo.Unet("resnet18", decoder_channels=(256, 16, 8, 8, 8)).eval()
     big.push_to_hub(REPO)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.cut = {("GET", "safetensors"): 1}
     loaded = segzoo.from_pretrained(REPO)
     assert torch.equal(loaded.head.conv.weight, big.head.conv.weight)
@@ -227,7 +228,7 @@ def test_a_large_download_goes_on_where_it_was_cut(hub, monkeypatch):
 
 @pytest.mark.parametrize("status", [401, 403, 413, 429, 500])
 def test_a_hub_that_refuses(hub, model, status, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     hub.refuse = {("POST", "/commit/"): status}
     with pytest.raises(HubError, match=r"refused|status"):
         model.push_to_hub(REPO)

@@ -235,7 +235,7 @@ def interpolation(given: dict[str, Any], default: str) -> str:
     """How smp's decoder resizes, taken from ``given``.
 
     Raises:
-        ConversionError: There is no such way.
+        ConversionError: There is no such interpolation.
     """
     value = given.pop("decoder_interpolation", default)
     try:

@@ -121,7 +121,7 @@ class FusedConv(nn.Module):
         #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
         self._triton: tuple[ConvRelu, ...] = ()
         #: Where the kernel is one of these; it does not take every map.
-        self._other_way: Winograd | FewOutputs | None = None
+        self._algorithm: Winograd | FewOutputs | None = None
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
@@ -132,8 +132,8 @@ class FusedConv(nn.Module):
             return self._cudnn(x, other)
         if self.kernel == "triton":
             return run_kernel(self._triton[0], x)
-        if self._other_way is not None and self._other_way.takes(x):
-            return ACTIVATIONS[self.act](self._other_way(x, other=other))
+        if self._algorithm is not None and self._algorithm.takes(x):
+            return ACTIVATIONS[self.act](self._algorithm(x, other=other))
         g = self.geometry
         if g.transposed:
             out = F.conv_transpose2d(
@@ -157,16 +157,16 @@ class FusedConv(nn.Module):
             self._triton = (
                 checked_kernel(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),
             )
-        self._other_way = None
+        self._algorithm = None
         if kernel == "winograd":
-            self._other_way = Winograd(self.weight, self.bias, x.shape)
+            self._algorithm = Winograd(self.weight, self.bias, x.shape)
         if kernel == "squares":
-            self._other_way = FewOutputs(self.weight, self.bias)
+            self._algorithm = FewOutputs(self.weight, self.bias)
         self.kernel = kernel
 
     def release(self) -> None:
         """Back to the plain implementation, and without what another one needs."""
-        self.kernel, self._packed, self._triton, self._other_way = "torch", None, (), None
+        self.kernel, self._packed, self._triton, self._algorithm = "torch", None, (), None
 
     def choices(self, x: Tensor) -> list[str]:
         """Those to be tried on an input; whether one works for its shape is seen by trying."""

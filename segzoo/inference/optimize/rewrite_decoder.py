@@ -2,7 +2,7 @@
 
 The algebra is in :mod:`segzoo.nn.upsample_conv`. It holds where a map is resized by nearest
 neighbours to exactly twice its size, which an odd image does not do at every step: then the plain
-way is taken.
+form is taken.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Winograd's minimal filtering, F(4x4, 3x3) in Lavin and Gray, "Fast Algorithms for Convolutional
 Neural Networks", 2016, section 4: tiles of 6x6 cells and the kernel are transformed so that their
 products, summed over the channels, transform back into 4x4 outputs. That takes 36 products for each
-pair of channels where the plain way takes 144. The transforms are work for each channel, not for
-each pair of them, so that it pays off where channels are many. Maps that are concatenated are
+pair of channels where direct convolution takes 144. The transforms are work for each channel, not
+for each pair of them, so that it pays off where channels are many. Maps that are concatenated are
 transformed one by one, and one that is doubled first is read as it is: its tiles have 4x4 cells.
 
 The points are those of Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd
