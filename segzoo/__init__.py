@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
     from .architectures.deeplabv3plus import DeepLabV3Plus as DeepLabV3Plus
+    from .architectures.dpt import DPT as DPT
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs

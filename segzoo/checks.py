@@ -98,8 +98,10 @@ def sequence(
 
 def plain_value(name: str, value: Any, *, levels: int = 4) -> Any:
     """A value that JSON can carry, small and finite; lists become tuples, mappings dicts."""
-    if value is None or isinstance(value, (bool, str)):
-        return text(name, value, longest=4096) if value else value
+    if value is None or isinstance(value, bool) or value == "":
+        return value
+    if isinstance(value, str):
+        return text(name, value, longest=4096)
     if isinstance(value, int):
         return integer(name, value, minimum=-(2**53), maximum=2**53)
     if isinstance(value, float):

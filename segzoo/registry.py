@@ -35,6 +35,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "DeepLabV3": "deeplabv3",
         "DeepLabV3Plus": "deeplabv3plus",
         "PAN": "pan",
+        "DPT": "dpt",
     }
 )
 

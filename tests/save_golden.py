@@ -75,6 +75,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "deeplabv3": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
     "deeplabv3plus": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
     "pan": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "dpt": {
+        "encoder": "test_vit",
+        "depth": 1,
+        "decoder_channels": 8,
+        "reassemble_channels": (8,),
+    },
 }
 
 

@@ -16,7 +16,10 @@ def test_a_config_survives_json():
         image_size=(250, 317),
         normalization=segzoo.Normalization((0.1,) * 4, (0.2,) * 4),
         class_names=("sky", "road"),
-        encoder_options={"drop_path_rate": 0.1, "out_indices": [0, 2]},
+        encoder_options={
+            **{"drop_path_rate": 0.1, "out_indices": [0, 2], "dynamic_img_size": True},
+            **{"norm_layer": "", "act_layer": "gelu", "strict_img_size": False, "pad": None},
+        },
         decoder_channels=(64, 32),
         attention="scse",
         dropout=0.25,

@@ -19,6 +19,7 @@ from ...errors import ArgumentError, ConversionError
 from ...nn.layers import INTERPOLATIONS
 from ...registry import ARCHITECTURES
 from ..keymap import Rule
+from .encoders import EncoderPlan, plan_encoder
 
 #: smp's names for its normalisation layers -> ours. Its layernorm crashes on every image.
 _NORMS = {"batchnorm": "batch", "instancenorm": "instance", "identity": "none"}
@@ -63,6 +64,26 @@ class SmpArchitecture(ABC):
         Raises:
             ConversionError: Something that cannot be brought over exactly.
         """
+
+    def plan_encoder(
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        given: dict[str, Any],
+        options: Mapping[str, Any],
+    ) -> EncoderPlan:
+        """How to build the encoder.
+
+        Args:
+            name: smp's name of it.
+            tensors: Tensors of the checkpoint, in smp's names.
+            given: smp's config, with ``encoder_depth``; what only the encoder needs is taken out.
+            options: For ``timm.create_model``.
+
+        Raises:
+            ConversionError: It cannot be brought over exactly.
+        """
+        return plan_encoder(name, tensors, given["encoder_depth"], options)
 
     def renames(self, model: nn.Module) -> tuple[Rule, ...]:
         """:attr:`rules`, where they depend on the model of ours that was built."""

@@ -22,15 +22,12 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, fill, rename
 from .architecture import SmpArchitecture, converters, told
-from .encoders import EncoderPlan, dilation_of, plan_encoder, recognise_encoder, whole_shapes
+from .encoders import EncoderPlan, dilation_of, recognise_encoder
 
 _log = logging.getLogger(__name__)
 
-#: Names that mean the same in every architecture; ``tu-`` encoders have a ``model.`` of their own.
-_RULES: tuple[Rule, ...] = (
-    (r"^encoder\.(?:model\.)?", "encoder.backbone."),
-    (r"^classification_head\.3\.", "classification_head.linear."),
-)
+#: Names that mean the same in every architecture.
+_RULES: tuple[Rule, ...] = ((r"^classification_head\.3\.", "classification_head.linear."),)
 #: What smp 0.6 writes into the config of any model, and what older versions wrote.
 _KEYS = (
     *("encoder_name", "encoder_depth", "encoder_weights", "in_channels", "classes", "activation"),
@@ -87,12 +84,12 @@ def from_smp(
     given = _given({**checkpoint.config, **(config or {})}, where)
     architecture, converter = _converter(given.pop("_model_class", None), checkpoint)
     arguments = converter.arguments(tensors, given, where)
-    depth = given.pop("encoder_depth", converter.depth)
+    given.setdefault("encoder_depth", converter.depth)
     arguments["classes"] = _classes(tensors, given, where)
     arguments["classification"] = _classification(tensors, given, where)
     name = given.pop("encoder_name", None) or recognise_encoder(tensors, where)
     options = _encoder_options(given, name, converter)
-    plan = plan_encoder(name, tensors, depth, options)
+    plan = converter.plan_encoder(name, tensors, given, options)
     if "output_stride" in arguments:
         arguments["dilation"] = dilation_of(name)
     model = create_model(
@@ -191,7 +188,8 @@ def _encoder_options(
     given: Mapping[str, Any], name: str, converter: SmpArchitecture
 ) -> dict[str, Any]:
     """What else the config holds: options of timm, for ``tu-`` encoders only."""
-    options = {key: value for key, value in given.items() if key != "in_channels"}
+    known_by_now = ("in_channels", "encoder_depth", *converter.options)
+    options = {key: value for key, value in given.items() if key not in known_by_now}
     for key in options:
         if not name.startswith("tu-") or key not in allowed_options.STORED_OPTIONS:
             known = (*_KEYS, *converter.options)
@@ -209,10 +207,14 @@ def _renamed(
     where: str,
 ) -> dict[str, Tensor]:
     """The tensors under our names, without those that smp has but never uses."""
-    renamed = rename(tensors, (*_RULES, *converter.renames(model), *plan.rules))
+    inside = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
+    outside = {name: value for name, value in tensors.items() if name not in inside}
+    encoder = rename(inside, ((r"^encoder\.(?:model\.)?", ""), *plan.rules))
+    renamed = rename(outside, (*_RULES, *converter.renames(model)))
+    renamed |= {f"encoder.backbone.{name}": value for name, value in encoder.items()}
     expected = model.state_dict()
     # smp builds stages below the encoder's depth and does not use them.
-    beyond = whole_shapes(plan)
+    beyond = {f"encoder.backbone.{name}": shape for name, shape in plan.whole.items()}
     unused = [
         name
         for name in renamed.keys() - expected.keys()

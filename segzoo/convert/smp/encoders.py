@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...encoders import timm_meta, timm_source
 from ...errors import ArgumentError, ConversionError, EncoderError, nearest
@@ -54,7 +54,9 @@ class EncoderPlan:
         in_channels: Bands of the image.
         depth: How many of its maps to use, or None for all.
         options: For ``encoder_options``.
-        rules: For names of tensors that have ``encoder.backbone.`` in front.
+        rules: For names of tensors in the encoder.
+        whole: Shapes of all tensors that smp's encoder may have, whatever its depth, by the names
+            that the rules make.
     """
 
     encoder: str
@@ -62,6 +64,7 @@ class EncoderPlan:
     depth: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    whole: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def plan_encoder(
@@ -99,12 +102,35 @@ def plan_encoder(
         chosen, indices = None, {"out_indices": tuple(first[1 : depth + 1])}
     elif wanted == strides:
         chosen = None
+    meta = _meta(encoder).state_dict()
+    in_channels = bands_of(meta, _encoder_tensors(tensors, rules), name)
+    whole = timm_meta.meta_backbone(encoder, {"in_chans": in_channels}).state_dict()
     return EncoderPlan(
         encoder=encoder,
-        in_channels=_bands(encoder, _encoder_tensors(tensors, rules), name),
+        in_channels=in_channels,
         depth=chosen,
         options={**options, **indices},
-        rules=_prefixed(rules),
+        rules=rules,
+        whole={key: tuple(value.shape) for key, value in whole.items()},
+    )
+
+
+def backbone_rules(whole: nn.Module, backbone: nn.Module) -> tuple[Rule, ...]:
+    """From the names in one of timm's models to those in what it makes of it for its maps.
+
+    Args:
+        whole: What ``timm.create_model`` gives.
+        backbone: What it gives with ``features_only=True``.
+    """
+    inner: dict[str, nn.Module] = dict(backbone.named_children())
+    if list(inner) == ["model"]:
+        return ((r"^", "model."),)
+    # timm takes sequences apart, and joins the names of their parts with an underscore.
+    parts = [name for name, _ in whole.named_modules() if "." in name]
+    return tuple(
+        (rf"^{re.escape(name)}\.", f"{name.replace('.', '_')}.")
+        for name in parts
+        if name.replace(".", "_") in inner
     )
 
 
@@ -186,11 +212,20 @@ def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _bands(encoder: str, tensors: Mapping[str, Tensor], name: str) -> int:
-    """The number of bands: the only thing in which a first convolution differs from timm's."""
+def bands_of(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str) -> int:
+    """The number of bands: the only thing in which a first convolution differs from timm's.
+
+    Args:
+        expected: Tensors of the encoder for three bands.
+        tensors: Those of the checkpoint, by the same names.
+        name: smp's name of the encoder, for messages.
+
+    Raises:
+        ConversionError: They differ in more.
+    """
     found = {
         tensors[key].shape[1]
-        for key, value in _meta(encoder).state_dict().items()
+        for key, value in expected.items()
         if key in tensors and _is_other_bands(tensors[key], value)
     }
     if len(found) > 1:
@@ -211,20 +246,6 @@ def _is_other_bands(found: Tensor, value: Tensor) -> bool:
 def _encoder_tensors(tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> dict[str, Tensor]:
     inside = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
     return rename(inside, ((r"^encoder\.(?:model\.)?", ""), *rules))
-
-
-def _prefixed(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-    """The same rules for names that have ``encoder.backbone.`` in front."""
-    return tuple(
-        (pattern.replace("^", r"^encoder\.backbone\.", 1), f"encoder.backbone.{new}")
-        for pattern, new in rules
-    )
-
-
-def whole_shapes(plan: EncoderPlan) -> dict[str, tuple[int, ...]]:
-    """Names (as in a model) and shapes of all tensors of an encoder, whatever its depth."""
-    tensors = timm_meta.meta_backbone(plan.encoder, {"in_chans": plan.in_channels}).state_dict()
-    return {f"encoder.backbone.{name}": tuple(value.shape) for name, value in tensors.items()}
 
 
 @functools.lru_cache(maxsize=64)
