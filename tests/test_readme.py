@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
     "docs/architectures.md",
+    "docs/pictures.md",
     *("docs/performance.md", "docs/deployment.md"),
 )
 

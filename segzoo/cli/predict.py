@@ -15,6 +15,7 @@ from .output import (
     print_json,
     show_progress,
 )
+from .reading import reading_options
 
 
 @click.command("predict")
@@ -25,6 +26,7 @@ from .output import (
 )
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 @click.option("--overwrite", is_flag=True, help="Replace results that exist already.")
+@reading_options
 @device_option
 @json_option
 def predict_command(
@@ -33,6 +35,9 @@ def predict_command(
     out: Path,
     revision: str | None,
     overwrite: bool,
+    bands: tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+    max_pixels: int | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -49,15 +54,19 @@ def predict_command(
     """
     from ..architectures.base import from_pretrained
     from ..data.pictures import find_pictures
+    from ..data.pixel_values import check_range
+    from ..data.raster import MAX_PIXELS
     from ..devices import choose_device
     from ..files.atomic import make_folder
-    from ..prediction.jobs import check_outputs, plan_jobs, run_jobs
+    from ..prediction.jobs import Reading, check_outputs, plan_jobs, run_jobs
+
+    reading = Reading(bands, check_range(value_range), max_pixels or MAX_PIXELS)
 
     jobs = plan_jobs(find_pictures(image), out)
     check_outputs(jobs, overwrite=overwrite)
     segmenter = from_pretrained(model, revision=revision).to(choose_device(device))
     make_folder(out)
-    done, failed = run_jobs(jobs, segmenter, progress=show_progress(as_json))
+    done, failed = run_jobs(jobs, segmenter, progress=show_progress(as_json), reading=reading)
     if as_json:
         print_json(
             {"predictions": [asdict(item) for item in done], "failed": [str(e) for e in failed]}

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..errors import StorageError
 from ..files.atomic import replacing
-from .pictures import to_bands
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +67,8 @@ def write_overlay(
 
     Args:
         path: Path of the PNG; its folder must exist.
-        picture: ``(C, H, W)`` as :func:`read_picture` gives it.
+        picture: ``(C, H, W)`` as :func:`read_picture` gives it. Of other bands than grey and RGB
+            the first three are shown.
         mask: ``(H, W)`` of integers.
         opacity: Opacity of the tint, 0 to 1.
 
@@ -80,9 +80,12 @@ def write_overlay(
 
 def overlay(picture: Tensor, mask: Tensor, *, opacity: float = 0.4) -> NDArray[np.uint8]:
     """The pixels ``(H, W, 3)`` of :func:`write_overlay`."""
-    rgb = to_bands(picture, 3).permute(1, 2, 0).cpu().numpy().astype(np.float32)
+    shown = picture[:3] if picture.shape[0] > 2 else picture[:1].expand(3, -1, -1)
+    rgb = shown.permute(1, 2, 0).cpu().numpy().astype(np.float32)
     if picture.dtype == torch.uint16:
         rgb *= 255 / max(float(rgb.max()), 1.0)  # sensors rarely use all 16 bits
+    elif picture.is_floating_point():
+        rgb = (rgb * 255).clip(0, 255)
     labels = mask.cpu().numpy()
     tint = class_colors(int(labels.max()) + 1)[labels]
     weight = np.where(_borders(labels), 1.0, opacity) * (labels > 0)

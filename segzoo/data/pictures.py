@@ -1,38 +1,24 @@
-"""Picture files, read into a tensor.
+"""Picture files, read into a tensor; what is a picture file, and what its bands mean.
 
-Reading is Pillow's; what is here decides what the bands of a file mean.
+Reading is :mod:`segzoo.data.raster`'s: every door has the same rules.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
+from .raster import MAX_PIXELS, open_raster
+from .readers.with_pillow import FORMATS
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-#: Pillow's mode of a file -> the mode to read it in; others are read in their own.
-_READ_AS = {
-    "1": "L",
-    "La": "LA",
-    "P": "RGB",
-    "PA": "RGBA",
-    "RGBX": "RGB",
-    "RGBa": "RGBA",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-    "LAB": "RGB",
-    "HSV": "RGB",
-}
 #: ITU-R BT.601 in units of 1/65536, the integers that Pillow uses.
 _LUMA = (19595, 38470, 7471)
 
@@ -62,92 +48,78 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
+    # A phone's MPO is a JPEG with previews behind it.
     kind = Image.registered_extensions().get(path.suffix.lower())
-    return kind in Image.OPEN and not path.name.startswith(".") and path.is_file()
+    return kind in {*FORMATS, "MPO"} and not path.name.startswith(".") and path.is_file()
 
 
-def read_picture(path: str | os.PathLike[str]) -> Tensor:
+def read_picture(
+    path: str | os.PathLike[str],
+    *,
+    bands: Sequence[int] | None = None,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
     """Read a picture file, turned upright where its EXIF data says so.
 
     Args:
-        path: PNG, JPEG, TIFF, WebP, BMP, ... whatever Pillow opens, with one picture in it.
+        path: A file that :func:`segzoo.data.raster.open_raster` opens, with one picture in it.
+        bands: The bands to read, counted from 1, in this order; None for all.
+        value_range: The values that become 0 and 1, for types that do not tell: signed and real
+            numbers, and more than 16 bits.
+        max_pixels: The largest picture that is decoded.
 
     Returns:
-        ``(C, H, W)``: 1 band (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha); uint16 for 16 bit
-        grey values, else uint8. Palettes, CMYK, YCbCr and the like become RGB.
+        ``(C, H, W)``: 1 band (grey), 2 (grey, alpha), 3 (RGB), 4 (RGB, alpha) or what a TIFF file
+        has; uint8, uint16 for values of 16 bits, or float32 with a ``value_range``. Palettes, CMYK,
+        YCbCr and the like become RGB.
 
     Raises:
         InputError: The file cannot be read, or holds several pictures or values of another kind.
+        ArgumentError: ``bands`` or ``value_range`` cannot work.
     """
-    values = _read(path, _READ_AS)
-    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    chosen, bounds = check_band_numbers(bands), check_range(value_range)
+    with open_raster(path, max_pixels=max_pixels) as raster:
+        numbers = choose_bands(raster.info, chosen, len(chosen) if chosen else raster.info.bands)
+        return read_pixels(raster, numbers, bounds)
 
 
-def read_stored(path: str | os.PathLike[str]) -> Tensor:
+def read_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read the values as they stand in a file: of a palette the numbers, not the colours.
 
     Returns:
-        ``(C, H, W)``, of the file's own integers.
+        ``(C, H, W)``, of the file's own type.
 
     Raises:
         InputError: The file cannot be read.
     """
-    values = _read(path, {"1": "L"})
-    planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    with open_raster(path, raw=True, max_pixels=max_pixels) as raster:
+        return torch.from_numpy(np.ascontiguousarray(raster.read()))
 
 
-def read_mask(path: str | os.PathLike[str]) -> Tensor:
-    """Read a mask: the values as they stand in the file, palette or not.
+def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read a mask: the values as they stand in the file, palette or not; 1 bit is 0 and 1.
 
     Returns:
         ``(H, W)``, int64.
 
     Raises:
-        InputError: The file cannot be read, or has more than one value for each pixel.
+        InputError: The file cannot be read, has more than one value for each pixel, or values that
+            are no whole numbers.
     """
-    values = _read(path, {"1": "L"})
-    if values.ndim != 2:
-        raise InputError(
-            f"{os.fspath(path)} has {values.shape[2]} bands. A mask has one: grey values or a "
-            "palette, a value for each class."
-        )
-    return torch.from_numpy(values.astype(np.int64))
-
-
-def _read(path: str | os.PathLike[str], read_as: Mapping[str, str]) -> NDArray[np.generic]:
-    """The pixels of a file, ``(H, W)`` or ``(H, W, C)``, as uint8 or uint16."""
-    try:
-        with Image.open(path) as file:
-            # A phone's MPO is one photograph with previews behind it.
-            pages = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
-            if pages > 1:
-                raise InputError(
-                    f"{os.fspath(path)} holds {pages} pictures. Save the one you mean as a file "
-                    "of its own."
-                )
-            image = ImageOps.exif_transpose(file)
-            mode = read_as.get(image.mode, image.mode)
-            if mode == "RGB" and image.has_transparency_data:
-                mode = "RGBA"  # a palette with transparent entries
-            values = np.array(image if image.mode == mode else image.convert(mode))
-    except InputError:
-        raise
-    except Exception as error:
-        # Pillow's decoders fail in many ways on a damaged file, not only with OSError.
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{os.fspath(path)} cannot be read as a picture: {reason}.") from error
-    if values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535:
-        values = values.astype(np.uint16)  # 16 bit files that Pillow opens with 32
-    # Big-endian files keep their byte order in Pillow; torch takes the machine's only.
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if values.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"{os.fspath(path)} has {values.dtype} values (mode {image.mode}); save it with 8 or "
-            "16 bits."
-        )
-    return values
+    with open_raster(path, raw=True, max_pixels=max_pixels) as raster:
+        info = raster.info
+        if info.bands != 1:
+            raise InputError(
+                f"{os.fspath(path)} has {info.bands} bands. A mask has one: grey values or a "
+                "palette, a value for each class."
+            )
+        if info.dtype.kind not in "ui":
+            raise InputError(
+                f"{os.fspath(path)} has {info.dtype} values. A mask has whole numbers, one for "
+                "each class."
+            )
+        return torch.from_numpy(raster.read()[0].astype(np.int64))
 
 
 def to_bands(picture: Tensor, bands: int) -> Tensor:
@@ -175,6 +147,8 @@ def to_bands(picture: Tensor, bands: int) -> Tensor:
         return picture.expand(3, -1, -1)
     if given == 3 and bands == 1:
         weights = torch.tensor(_LUMA, device=picture.device)[:, None, None]
+        if picture.is_floating_point():
+            return (picture * weights).sum(dim=0, keepdim=True) / 65536
         luma = (picture.long() * weights).sum(dim=0, keepdim=True)
         return ((luma + 0x8000) >> 16).to(picture.dtype)
     raise InputError(

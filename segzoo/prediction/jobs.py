@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from ..data.drawing import write_mask, write_overlay
-from ..data.pictures import read_picture, to_bands
+from ..data.pictures import to_bands
+from ..data.pixel_values import choose_bands, read_pixels
+from ..data.raster import MAX_PIXELS, open_raster
 from ..errors import ArgumentError, InputError
 from .masks import Segmenter
 
@@ -82,15 +85,30 @@ def check_outputs(jobs: Sequence[Job], *, overwrite: bool) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Args:
+        bands: The bands to take, counted from 1; None for what the model takes.
+        value_range: The values that become 0 and 1; None where the type tells them.
+        max_pixels: The largest picture that is decoded as a whole.
+    """
+
+    bands: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    max_pixels: int = MAX_PIXELS
+
+
 def run_jobs(
-    jobs: Sequence[Job], model: Segmenter, *, progress: bool
+    jobs: Sequence[Job], model: Segmenter, *, progress: bool, reading: Reading | None = None
 ) -> tuple[list[Prediction], list[InputError]]:
     """Do the jobs; a picture that cannot be used is set aside, unless it is the only one."""
     done: list[Prediction] = []
     failed: list[InputError] = []
     for job in tqdm(jobs, desc="segmenting", unit="picture", disable=not progress):
         try:
-            done.append(_predict(job, model))
+            done.append(_predict(job, model, reading or Reading()))
         except InputError as error:
             if len(jobs) == 1:
                 raise
@@ -98,13 +116,21 @@ def run_jobs(
     return done, failed
 
 
-def _predict(job: Job, model: Segmenter) -> Prediction:
-    picture = read_picture(job.image)
-    try:
-        bands = to_bands(picture, model.in_channels)
-    except InputError as error:
-        raise InputError(f"{job.image}: {error}") from error
-    mask = model.predict(bands).cpu()
+def _read(path: Path, wanted: int, reading: Reading) -> tuple[Tensor, Tensor]:
+    """The pixels of a picture for a person, and for a model of ``wanted`` bands."""
+    with open_raster(path, max_pixels=reading.max_pixels) as raster:
+        info = raster.info
+        if reading.bands is None and wanted == 1 and info.bands - info.alpha == 3:
+            colours = read_pixels(raster, (1, 2, 3), reading.value_range)
+            return colours, to_bands(colours, 1)
+        numbers = choose_bands(info, reading.bands, wanted)
+        pixels = read_pixels(raster, numbers, reading.value_range)
+    return pixels, pixels
+
+
+def _predict(job: Job, model: Segmenter, reading: Reading) -> Prediction:
+    picture, pixels = _read(job.image, model.in_channels, reading)
+    mask = model.predict(pixels).cpu()
     classes = max(model.classes, 2)  # one logit tells two classes apart
     write_mask(job.mask, mask, classes=classes)
     write_overlay(job.overlay, picture, mask)

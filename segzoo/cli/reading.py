@@ -1,0 +1,52 @@
+"""Options on how pictures are read, for commands that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class BandNumbers(click.ParamType["tuple[int, ...]"]):
+    """``4,3,2``: numbers of bands, counted from 1."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers, or a refusal."""
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or min(numbers) < 1:
+            self.fail(f"{value!r} are no numbers of bands, such as 4,3,2 (the first is 1)")
+        return numbers
+
+
+def reading_options(command: Command) -> Command:
+    """``--bands``, ``--range`` and ``--max-pixels``."""
+    for option in (
+        click.option(
+            "--max-pixels",
+            type=click.IntRange(min=1),
+            help="Largest picture that is decoded as a whole; 16384x16384 unless given.",
+        ),
+        click.option(
+            "--range",
+            "value_range",
+            nargs=2,
+            type=float,
+            metavar="LOW HIGH",
+            help="Values that are black and white, for types that do not tell (signed, float).",
+        ),
+        click.option(
+            "--bands", type=BandNumbers(), help="Bands to use, such as 4,3,2; the first is 1."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,132 @@
+"""Open a picture file of any kind: whatever reads it, its values are those that the file has.
+
+The file's own tags decide which library is asked, and what it gives is held against them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import InputError
+from ..files.atomic import open_ordinary
+from .readers.face import Georeference as Georeference
+from .readers.face import Raster as Raster
+from .readers.face import RasterInfo as RasterInfo
+from .readers.face import has_package, unreadable
+from .readers.tiff_tags import SIGNATURES, TagError, TiffPage, read_pages
+from .readers.with_pillow import check_pixels, open_with_pillow
+from .readers.with_rasterio import open_georeferenced
+from .readers.with_tifffile import open_tiff
+
+#: Pixels that are decoded at once unless more are allowed: 16384 x 16384.
+MAX_PIXELS = 1 << 28
+#: A TIFF file above this is read by windows where its kind and what is installed allow it.
+_LARGE = 1 << 24
+#: SampleFormat -> whether Pillow gives such values as they are.
+_UNSIGNED = {1}
+
+
+def open_raster(
+    path: str | os.PathLike[str], *, raw: bool = False, max_pixels: int = MAX_PIXELS
+) -> Raster:
+    """Open a picture file; only its header is read.
+
+    ::
+
+        with open_raster("scan.tif") as raster:
+            bands, height, width = raster.shape
+            corner = raster.read(rows=slice(0, 256), columns=slice(0, 256))  # (bands, 256, 256)
+
+    Ordinary pictures are read by Pillow. Deep ones, and TIFF of any number of bands and any type,
+    by tifffile and imagecodecs (``pip install "segzoo[tiff]"``); georeferenced TIFF by rasterio
+    (``"segzoo[geo]"``).
+
+    Args:
+        path: A file: PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, AVIF, TGA, PCX, QOI or SGI.
+        raw: Give the values as they are stored, as a mask needs them: palette indices, 1 bit as 0
+            and 1, no inversion. Otherwise palettes, CMYK and the like become RGB.
+        max_pixels: The largest picture that is decoded as a whole. TIFF files that are read
+            by windows may be larger.
+
+    Returns:
+        Its facts (:attr:`Raster.info`) and :meth:`Raster.read`.
+
+    Raises:
+        InputError: It is missing, damaged, too large, holds several pictures, or values that cannot
+            be read truly with what is installed.
+    """
+    path = Path(path)
+    try:
+        file = open_ordinary(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        if file.read(4) in SIGNATURES:
+            return _open_tiff(file, path, raw=raw, limit=max_pixels)
+        return open_with_pillow(file, path, raw=raw, limit=max_pixels)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
+    page = _only_picture(file, path)
+    plain = _pillow_is_true(page, raw=raw)
+    simple = page.photometric in (0, 1, 2) or (raw and page.photometric == 3)
+    by_windows = min(page.bits) >= 8 and simple and page.compression not in (6, 7)
+    if page.geographic and page.index == 0 and has_package("rasterio"):
+        file.close()
+        return open_georeferenced(path, page, raw=raw)
+    large = page.width * page.height > _LARGE
+    if by_windows and (not plain or large or page.index) and has_package("tifffile"):
+        file.close()
+        return open_tiff(path, page, raw=raw)
+    if not plain or page.index != 0:
+        needs = "" if has_package("tifffile") else ' Reading it needs: pip install "segzoo[tiff]".'
+        raise InputError(f"{path} holds {page}, which cannot be read truly here.{needs}")
+    check_pixels(path, (page.width, page.height), limit)
+    return open_with_pillow(file, path, raw=raw, limit=limit)
+
+
+def _only_picture(file: BinaryIO, path: Path) -> TiffPage:
+    try:
+        found = read_pages(file)
+    except TagError as error:
+        raise unreadable(path, error) from error
+    pictures = found.pictures
+    if not pictures:
+        raise InputError(
+            f"{path} holds thumbnails and masks only, no picture of full resolution on its own."
+        )
+    if len(pictures) > 1 or found.more:
+        count = f"more than {len(found.pages)}" if found.more else len(pictures)
+        raise InputError(
+            f"{path} holds {count} pictures. Save the one you mean as a file of its own."
+        )
+    return pictures[0]
+
+
+def _pillow_is_true(page: TiffPage, *, raw: bool) -> bool:
+    """Whether Pillow gives the values of such a page as they are, or as colours that it knows."""
+    depths, samples, extra = set(page.bits), page.samples, page.extra
+    if set(page.formats) != _UNSIGNED or len(depths) != 1:
+        return False
+    bits = depths.pop()
+    if bits == 16:
+        return samples == 1 and page.photometric == 1
+    if bits < 8:
+        return samples == 1 and page.photometric in (0, 1, 3)
+    opaque = not extra
+    alpha = len(extra) == 1 and page.alpha
+    known = {
+        0: samples == 1,
+        1: (samples == 1 and opaque) or (samples == 2 and alpha),
+        2: (samples == 3 and opaque) or (samples == 4 and alpha),
+        3: samples == 1,
+        5: samples == 4 and opaque,
+        6: samples == 3 and opaque,
+        8: samples == 3 and opaque,
+    }
+    return bits == 8 and known.get(page.photometric, False)

@@ -1,0 +1,1 @@
+"""What reads the values of a picture file truly, each kind of file by the library that can."""

@@ -1,0 +1,137 @@
+"""Georeferenced files, by rasterio (GDAL): windows, nodata, and where on the ground they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from .face import Georeference, Raster, RasterInfo, Values, package, unreadable
+from .tiff_tags import TiffPage
+
+#: MiB of decoded blocks that GDAL keeps; its own rule is a share of the machine's memory.
+CACHE_MIB = 64
+
+
+@contextmanager
+def gdal() -> Iterator[Any]:
+    """rasterio, with a cache of a fixed size, and no look at other files of the folder."""
+    rasterio = package("rasterio", extra="geo")
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        yield rasterio
+
+
+def open_georeferenced(path: Path, page: TiffPage, *, raw: bool) -> Raster:
+    """Open a GeoTIFF.
+
+    Args:
+        path: The file.
+        page: Its picture, as the file's tags describe it.
+        raw: Leave palettes and inverted values as they are stored.
+
+    Raises:
+        InputError: GDAL cannot open it, or its colours are of a kind that cannot be read truly.
+        MissingPackageError: rasterio is not installed.
+    """
+    if page.photometric not in (0, 1, 2, 3, 6) and not raw:
+        raise InputError(f"{path} holds {page}; expected grey, RGB, a palette or plain bands.")
+    with gdal() as rasterio:
+        try:
+            dataset = rasterio.open(path, driver="GTiff")
+        except rasterio.errors.RasterioError as error:
+            raise unreadable(path, error) from error
+    if dataset.count != page.samples or dataset.dtypes[0] != _expected_type(page):
+        found = f"{dataset.count} bands of {dataset.dtypes[0]}"
+        dataset.close()
+        raise InputError(f"{path} holds {page}, and GDAL reads {found}.")
+    return DatasetRaster(dataset, page=None if raw else page)
+
+
+def _expected_type(page: TiffPage) -> str:
+    """GDAL's type for what the tags say: it has none of less than 8 bits, nor any of 12."""
+    name = page.type_name.rstrip("0123456789")
+    bits = max(page.bits)
+    return f"{name}{next((size for size in (8, 16, 32, 64) if bits <= size), bits)}"
+
+
+class DatasetRaster(Raster):
+    """An open dataset of rasterio.
+
+    Args:
+        dataset: In mode ``r``.
+        page: The tags of its file, where colours are to be made of what is stored.
+        owned: Whether closing the raster closes the dataset.
+    """
+
+    def __init__(self, dataset: Any, *, page: TiffPage | None = None, owned: bool = True) -> None:
+        self._dataset, self._owned = dataset, owned
+        self._palette: Values | None = None
+        self._inverted = page is not None and page.photometric == 0
+        kinds = set(dataset.dtypes)
+        if len(kinds) > 1 or np.dtype(dataset.dtypes[0]).kind not in "uif":
+            raise InputError(
+                f"{dataset.name} has bands of {', '.join(sorted(kinds))}; expected whole or real "
+                "numbers of one type."
+            )
+        dtype = np.dtype(dataset.dtypes[0])
+        bits = max(page.bits) if page is not None else dtype.itemsize * 8
+        colors = [item.name for item in dataset.colorinterp]
+        bands = dataset.count
+        if page is not None and page.photometric == 3:
+            table = dataset.colormap(1)
+            self._palette = np.array(
+                [table.get(i, (0, 0, 0, 255))[:3] for i in range(2**bits)], np.uint8
+            ).T
+            bands, dtype, bits = 3, np.dtype(np.uint8), 8
+        given = dataset.crs is not None or not dataset.transform.is_identity
+        place = Georeference(
+            dataset.crs.to_wkt() if dataset.crs else None, tuple(dataset.transform)[:6]
+        )
+        self.info = RasterInfo(
+            path=Path(dataset.name),
+            height=dataset.height,
+            width=dataset.width,
+            bands=bands,
+            dtype=dtype,
+            bits=bits,
+            alpha=self._palette is None and colors[-1] == "alpha",
+            nodata=dataset.nodata,
+            georeference=place if given else None,
+            block=tuple(dataset.block_shapes[0]),
+        )
+        flags = {flag.name for masks in dataset.mask_flag_enums for flag in masks}
+        self._masked = flags != {"all_valid"}
+
+    def _read(self, top: int, bottom: int, left: int, right: int) -> Values:
+        window = ((top, bottom), (left, right))
+        with gdal():
+            values: Values = self._dataset.read(window=window)
+        if self._palette is not None:
+            return self._palette[:, values[0]]
+        if self._inverted and values.dtype.kind == "u":
+            values = np.asarray(2**self.info.bits - 1 - values, dtype=values.dtype)
+        return values
+
+    def valid(self, rows: slice = slice(None), columns: slice = slice(None)) -> Values | None:
+        """Which pixels of a window are known: by nodata, alpha or a mask in the file."""
+        if not self._masked:
+            return None
+        window = (
+            self._within("rows", rows, self.info.height),
+            self._within("columns", columns, self.info.width),
+        )
+        try:
+            with gdal():
+                known: Values = self._dataset.dataset_mask(window=window) > 0
+        except Exception as error:  # as in read
+            raise unreadable(self.info.path, error) from error
+        return known
+
+    def close(self) -> None:
+        """Close the dataset, if it is the raster's own."""
+        if self._owned:
+            self._dataset.close()
