@@ -161,7 +161,7 @@ def fingerprint(step: tuple[Tensor, list[nn.Parameter]]) -> Tensor:
 
 
 def best_batch(pair: Pair, setting: Setting, device: str) -> int:
-    """Doubled until images per second gain no more, or memory is out; by the plain model."""
+    """Doubled until images per second gain no more, or it fails; by the plain model."""
     batch, rate = 1, 0.0
     every = candidates(setting, "ours", device)
     plain = next(candidate for candidate in every if candidate.name == "channels_last")
@@ -170,7 +170,10 @@ def best_batch(pair: Pair, setting: Setting, device: str) -> int:
         try:
             call = plain.build(Load(pair.ours, image, setting))
             timing = in_turn({"": call}, device=device, rounds=3, warmup=2, turn=0.1)[""]
-        except torch.OutOfMemoryError:
+        # Also where a map has more values than torch's operations can count (2**31).
+        except RuntimeError:
+            if batch == 1:
+                raise
             break
         if batch * 1e3 / timing.median < _GAIN * rate:
             break

@@ -103,7 +103,7 @@ def test_they_compile_for_a_gpu(
         {
             (i,): [["tt.divisibility", 16]]
             for i, name in enumerate(function.arg_names)
-            if name not in constants and name != "batch"
+            if name not in constants and name not in numbers
         },
     )
     compiled = triton.compile(

@@ -11,7 +11,8 @@ import torch
 from torch import fx, nn
 
 import segzoo
-from segzoo.inference.optimize import autotune, backends, verify
+from segzoo.inference import precision
+from segzoo.inference.optimize import autotune, backends
 from segzoo.inference.optimize.trace import trace_module
 from segzoo.nn.sharing import Lock
 from tests.helpers import in_threads, tiny_unet
@@ -130,13 +131,13 @@ def test_the_precision_of_the_process_is_put_back():
     entered, leave = threading.Event(), threading.Event()
 
     def second():
-        with verify.exactly():
+        with precision.exactly():
             entered.set()
             leave.wait(60)
 
     try:
         thread = threading.Thread(target=second)
-        with verify.exactly():
+        with precision.exactly():
             assert not matmul.allow_tf32
             thread.start()
             entered.wait(0.05)

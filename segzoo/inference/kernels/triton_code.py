@@ -17,6 +17,10 @@ Maps are NHWC in memory. Weights come from :mod:`.packing`, padded to what ``tl.
 import triton
 import triton.language as tl
 
+#: Triton compiles a kernel anew where such a number is 1, or divisible by 16 or not. Nothing is
+#: gained by it here: addresses are aligned by the channels, which are constants.
+SIZES = ("batch", "height", "width")
+
 
 @triton.jit
 def _product(total, tile, matrix, PRECISION: tl.constexpr):
@@ -171,7 +175,7 @@ def _keep(own, total, bias, pixel, y, x, height, width, outs, OUTS: tl.constexpr
     tl.store(own + (pixel * OUTS)[:, None] + outs[None, :], total.to(own.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def conv_kernel(
     out,
     small,
@@ -179,7 +183,7 @@ def conv_kernel(
     small_weight,
     full_weight,
     bias,
-    batch,  # the grid says it already; it is here because tiles are tuned for it
+    batch,  # the grid says it already; both kernels take the same numbers
     height,
     width,
     SMALL: tl.constexpr,
@@ -249,7 +253,7 @@ def conv_kernel(
     _store(own, sum11, added, y + 1, x + 1, height, width, all_kept, outs, CHANNELS, RELU)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def head_kernel(
     out,
     full,

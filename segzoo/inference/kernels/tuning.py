@@ -1,4 +1,7 @@
-"""Which tiles a kernel may use; the fastest for a shape is found by trying on the device.
+"""Which tiles a kernel may use; the fastest is found by trying on the device.
+
+On the first map that a kernel of those widths is given: trying again for every new size would cost
+seconds each time, and a tile that suits one large map suits another.
 
 Imports Triton, so it is imported when a kernel is first asked for.
 """
@@ -101,8 +104,8 @@ def _tuned(kernel: Any, tiles: tuple[Tile, ...], widths: tuple[str, ...]) -> Any
         )
         for tile in (*tiles, EXACT_TILE)
     }
-    shape = {"batch", "height", "width", "SMALL", "FULL", "CHANNELS", "MIDDLE", "CLASSES"}
-    key = [name for name in kernel.arg_names if name in shape | {"PRECISION"}]
+    widths_and_precision = {"SMALL", "FULL", "CHANNELS", "MIDDLE", "CLASSES", "PRECISION"}
+    key = [name for name in kernel.arg_names if name in widths_and_precision]
     pruning = {"early_config_prune": prune}
     return triton.autotune(list(by_tile.values()), key, prune_configs_by=pruning)(kernel)
 

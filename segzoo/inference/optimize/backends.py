@@ -7,7 +7,10 @@ that sizes that change cost neither a recompilation nor memory for each of them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
+from collections.abc import Callable
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +22,15 @@ from ...nn.sharing import Lock
 BACKENDS = ("eager", "compile", "cudagraph")
 #: The compiler's settings are those of the process: one at a time changes them, and puts them back.
 _COMPILING = threading.Lock()
+_NUMBERS = itertools.count()
 
 
 def make_backend(name: str, body: nn.Module, image: Tensor) -> nn.Module:
     """Something to call instead of ``body``, made for images like ``image`` and warm already."""
     if name == "compile":
-        return CompiledFor(body, image)
+        compiled = CompiledFor(body, image)
+        # Not with the compiler's own graphs: they work in one thread only, the first.
+        return RecordedFor(compiled, image) if image.device.type == "cuda" else compiled
     if name == "cudagraph":
         return RecordedFor(body, image)
     return body
@@ -37,29 +43,35 @@ class CompiledFor(nn.Module):
         super().__init__()
         self.body = body
         self.shape = image.shape
-        cpu = image.device.type == "cpu"
         # The compiler looks at this when it begins, so it must stand while the first image runs.
-        frozen = freezing() if cpu else contextlib.nullcontext()
-        mode = "default" if cpu else "reduce-overhead"  # the latter records CUDA graphs
-        self.lock = Lock()
+        frozen = freezing() if image.device.type == "cpu" else contextlib.nullcontext()
         with _COMPILING, frozen, torch.no_grad():
-            self.compiled = torch.compile(body, dynamic=False, mode=mode)
-            for _ in range(3):  # compile, record the graph, replay it
+            self.compiled = torch.compile(_own_code(body), dynamic=False)
+            for _ in range(2):
                 self.compiled(ordinary(image))
 
     @torch.inference_mode(False)  # in that mode it would be compiled once more, and not frozen
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """The body's output."""
-        logits: Tensor
-        if image.shape != self.shape:
-            logits = self.body(image)
-        elif image.device.type != "cuda":
-            logits = self.compiled(ordinary(image))
-        else:
-            with self.lock:  # a graph's own memory is written again by the next call
-                logits = self.compiled(ordinary(image)).clone()
+        same = image.shape == self.shape
+        logits: Tensor = self.compiled(ordinary(image)) if same else self.body(image)
         return logits
+
+
+def _own_code(body: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A function that calls the module, with a code object that no other function has.
+
+    The compiler keeps what it compiled by code object, eight versions of each, and runs the ninth
+    step by step without a word. All modules of one class share the code of their ``forward``.
+    """
+
+    def run(image: Tensor) -> Tensor:
+        logits: Tensor = body(image)
+        return logits
+
+    code = run.__code__.replace(co_name=f"run_{next(_NUMBERS)}")
+    return FunctionType(code, run.__globals__, code.co_name, closure=run.__closure__)
 
 
 def ordinary(image: Tensor) -> Tensor:
@@ -77,19 +89,23 @@ class RecordedFor(nn.Module):
         super().__init__()
         self.body = body
         self.image = image.clone()
-        # As torch asks for: first runs on another stream, so that nothing of them is recorded.
-        stream = torch.cuda.Stream(image.device)
-        stream.wait_stream(torch.cuda.current_stream(image.device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                body(self.image)
-        torch.cuda.current_stream(image.device).wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads go on using the device.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.logits: Tensor = body(self.image)
+        # All of it on the image's device: a graph is recorded on the current one, and what runs on
+        # another is not in it.
+        with torch.cuda.device_of(image):
+            # As torch asks for: first runs on another stream, so that nothing of them is recorded.
+            stream = torch.cuda.Stream(image.device)
+            stream.wait_stream(torch.cuda.current_stream(image.device))
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    body(self.image)
+            torch.cuda.current_stream(image.device).wait_stream(stream)
+            # On that stream, as torch's own for recording stays on the device that was current when
+            # it was first needed. Other threads go on using the device.
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+                self.logits: Tensor = body(self.image)
+            self.done = torch.cuda.Event()
         self.lock = Lock()
-        self.done = torch.cuda.Event()
 
     def forward(self, image: Tensor) -> Tensor:
         """The body's output."""
@@ -98,7 +114,7 @@ class RecordedFor(nn.Module):
             return logits
         # One image and one place for logits: they belong to one call at a time, on the device too,
         # where threads may have streams of their own.
-        with self.lock:
+        with self.lock, torch.cuda.device_of(image):
             stream = torch.cuda.current_stream(self.image.device)
             stream.wait_event(self.done)
             self.image.copy_(image)

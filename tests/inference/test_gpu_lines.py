@@ -1,0 +1,302 @@
+"""What only a GPU does, seen without one: its precision, its devices, its recorded graphs."""
+
+import contextlib
+import os
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import segzoo
+from segzoo.errors import OptimizationError
+from segzoo.inference import precision
+from segzoo.inference.kernels import checking
+from segzoo.inference.optimize import autotune, backends, optimize, verify
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
+from tests.helpers import ready, tiny_unet
+
+# ---- settings of precision ------------------------------------------------------------------
+
+READ = {
+    "cudnn.allow_tf32": lambda: torch.backends.cudnn.allow_tf32,
+    "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+    "float32_matmul": torch.get_float32_matmul_precision,
+    "benchmark": lambda: torch.backends.cudnn.benchmark,
+    "places": lambda: [place.fp32_precision for _, place in precision._places()],
+    "all": lambda: getattr(torch.backends, "fp32_precision", None),
+    "all of cudnn": lambda: getattr(torch.backends.cudnn, "fp32_precision", None),
+}
+
+
+def settings():
+    values = {}
+    for name, read in READ.items():
+        with contextlib.suppress(RuntimeError):  # older and newer ones that contradict each other
+            values[name] = read()
+    return values
+
+
+def in_a_process(check):
+    """Run in a forked process, whose settings nobody shares."""
+    child = os.fork()
+    if child == 0:
+        try:
+            check()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.__stderr__)
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", None),
+        ("cudnn.allow_tf32", False),
+        ("cuda.matmul.allow_tf32", True),
+        ("cudnn.benchmark", True),
+        ("medium", None),
+        ("fp32_precision", "ieee"),
+        ("fp32_precision", "tf32"),
+        ("cudnn.fp32_precision", "ieee"),
+        ("cudnn.conv.fp32_precision", "ieee"),
+        ("cudnn.rnn.fp32_precision", "ieee"),
+        ("mkldnn.fp32_precision", "bf16"),
+        ("mkldnn.conv.fp32_precision", "tf32"),
+        ("cuda.matmul.fp32_precision", "tf32"),
+    ],
+)
+def test_every_setting_is_exact_meanwhile_and_put_back(name, value):
+    owner = torch.backends
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part, None)
+    if value is not None and not hasattr(owner, last):
+        pytest.skip("this torch has no such setting")
+
+    def check():
+        if name == "medium":
+            torch.set_float32_matmul_precision("medium")
+        elif value is not None:
+            setattr(owner, last, value)
+        before = settings()
+        with precision.exactly():
+            inside = settings()
+            for device in ("cpu", "cuda"):
+                assert not precision.rounds_float32(torch.device(device))
+        assert settings() == before, (before, settings())
+        # What could be read before can be read meanwhile: other threads may.
+        assert set(before) <= set(inside), (before, inside)
+        assert not inside["benchmark"]
+
+    in_a_process(check)
+
+
+def test_torch_rounds_on_gpus_unless_told_otherwise():
+    assert precision.rounds_float32(torch.device("cuda"))
+    assert not precision.rounds_float32(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not precision._places(), reason="torch 2.9 began with these settings")
+def test_a_setting_goes_on_following_a_wider_one():
+    def check():
+        torch.backends.fp32_precision = "ieee"
+        with precision.exactly():
+            pass
+        torch.backends.fp32_precision = "tf32"
+        assert torch.backends.mkldnn.conv.fp32_precision == "tf32"
+
+    in_a_process(check)
+
+
+# ---- TF32 -----------------------------------------------------------------------------------
+
+
+def tf32(values):
+    """Rounded to 10 bits of mantissa, as a tensor core takes them."""
+    bits = values.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.fixture
+def with_tf32(monkeypatch):
+    """A machine whose float32 convolutions round their factors while torch allows it."""
+
+    def rounding(convolve):
+        def run(x, weight, *arguments, **options):
+            if torch.backends.cudnn.allow_tf32 and x.dtype is torch.float32:
+                x, weight = tf32(x), tf32(weight)
+            return convolve(x, weight, *arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(F, "conv2d", rounding(F.conv2d))
+    monkeypatch.setattr(F, "conv_transpose2d", rounding(F.conv_transpose2d))
+    monkeypatch.setattr(autotune, "_FOUND", {})
+    for module in (autotune, verify):
+        monkeypatch.setattr(
+            module, "rounds_float32", lambda device: torch.backends.cudnn.allow_tf32
+        )
+    # oneDNN and our own kernels do not round.
+    monkeypatch.setattr(FusedConv, "choices", lambda self, x: ["torch"])
+    monkeypatch.setattr(DoubledConv, "choices", lambda self, x: ["plain", "transposed"])
+
+
+def test_optimising_where_float32_is_rounded(with_tf32):
+    torch.manual_seed(0)
+    model = ready(tiny_unet())
+    image = torch.rand(3, 3, 64, 96)
+    fast = segzoo.optimize(model, backend="eager", example=image)
+    report = fast.report()
+    assert "x rewrite decoder" in report
+    assert "transposed" in report
+    with torch.no_grad(), precision.exactly():
+        torch.testing.assert_close(fast(image), model(image), atol=1e-5, rtol=1e-5)
+
+
+def test_a_worse_rounding_than_the_plain_models_is_refused(with_tf32, monkeypatch):
+    def coarse(name, body, image):
+        for values in [*body.parameters(), *body.buffers()]:
+            values.data = values.bfloat16().to(values.dtype)
+        return body
+
+    monkeypatch.setattr(optimize, "make_backend", coarse)
+    with pytest.raises(OptimizationError, match="the plain model's"):
+        segzoo.optimize(ready(tiny_unet()), backend="eager", example=torch.rand(1, 3, 64, 64))
+
+
+def test_a_kernel_may_round_where_torch_does(monkeypatch):
+    weights, maps = checking.trial(checking.ConvRelu, (16, 16))
+    exact = checking.by_torch(checking.ConvRelu, weights, maps)
+    rounded = checking.by_torch(checking.ConvRelu, [tf32(w) for w in weights], [tf32(maps[0])])
+    assert checking.compared(exact, checking.ConvRelu, weights, maps) is None
+    assert "its error" in checking.compared(rounded, checking.ConvRelu, weights, maps)
+    error = (rounded - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < checking.FACTOR * checking.TF32_ROUNDING
+
+
+def test_no_memory_to_try_a_kernel_is_not_remembered(monkeypatch):
+    kernel = checking.ConvRelu(torch.zeros(16, 16, 3, 3), None)
+    monkeypatch.setattr(checking, "usable", lambda device, dtype: None)
+    checking._checked.cache_clear()
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(checking, "made", fail)
+    assert "could not be tried: no memory" in checking.self_check(kernel)
+    monkeypatch.setattr(checking, "usable", lambda device, dtype: "another reason")
+    assert checking.self_check(kernel) == "another reason"
+    checking._checked.cache_clear()
+
+
+# ---- recorded and compiled ------------------------------------------------------------------
+
+
+class Frozen(nn.Module):
+    """A graph that holds no work: the logits that were there when it was recorded, for ever."""
+
+    def __init__(self, body, image):
+        super().__init__()
+        self.body, self.shape, self.logits = body, image.shape, body(image)
+
+    def forward(self, image):
+        return self.logits.clone() if image.shape == self.shape else self.body(image)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_graph_without_work_is_refused(batch, monkeypatch):
+    monkeypatch.setattr(optimize, "make_backend", lambda name, body, image: Frozen(body, image))
+    with pytest.raises(OptimizationError, match="too far from its source"):
+        segzoo.optimize(ready(tiny_unet()), backend="eager", example=torch.rand(batch, 3, 32, 32))
+
+
+def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
+    """On the device and on a stream of it, whichever device is current."""
+    current, seen = ["cuda:0"], []
+
+    class Stream:
+        def __init__(self, device=None, **options):
+            self.device = device
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def __getattr__(self, name):
+            return lambda *arguments: None
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append("the image's")
+        yield
+        current.pop()
+
+    class Graph:
+        def replay(self):
+            seen.append(("replay", current[-1]))
+
+    @contextlib.contextmanager
+    def graph(recorded, stream, **options):
+        seen.append(("record", current[-1], stream.device))
+        yield
+
+    for name in ("stream", "current_stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    image = torch.zeros(1, 3, 4, 5)
+    with torch.no_grad():
+        backends.RecordedFor(nn.Conv2d(3, 2, 1), image)(image)
+    assert seen == [("record", "the image's", image.device), ("replay", "the image's")]
+
+
+def test_more_models_than_the_compiler_keeps_of_one_code_are_compiled(monkeypatch):
+    compiled = []
+
+    def count(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda run, **options: compile_(run, backend=count, **options)
+    )
+    image = torch.rand(1, 3, 4, 4)
+    for number in range(11):
+        body = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+        run = backends.CompiledFor(body, image)
+        assert len(compiled) == number + 1
+        with torch.no_grad():
+            torch.testing.assert_close(run(image), body(image))
+            assert run(image[..., :3]).shape == (1, 2, 4, 3)
+    assert len(compiled) == 11
+    torch.compiler.reset()
+
+
+def test_without_timing_a_large_window_is_not_given_to_cudnn(monkeypatch):
+    tried = []
+    monkeypatch.setattr(FusedConv, "choices", lambda self, x: ["torch", "cudnn"])
+    monkeypatch.setattr(
+        FusedConv, "use", lambda self, kernel, x: tried.append((self.weight.shape[-1], kernel))
+    )
+    monkeypatch.setattr(autotune, "_FOUND", {})
+    body = nn.Sequential(
+        FusedConv(torch.zeros(8, 3, 7, 7), None, Geometry(padding=(3, 3)), act="relu"),
+        FusedConv(torch.zeros(8, 8, 3, 3), None, Geometry(), act="relu"),
+    )
+    autotune.choose(body, torch.rand(1, 3, 16, 16), timed=False)
+    assert (7, "cudnn") not in tried
+    assert tried[-1] == (3, "cudnn")
+    tried.clear()
+    autotune.choose(body, torch.rand(1, 3, 16, 16), timed=True)
+    assert (7, "cudnn") in tried
