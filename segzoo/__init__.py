@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from .architectures.upernet import UPerNet as UPerNet
     from .config import Classification as Classification
     from .config import ModelConfig as ModelConfig
+    from .data.check import CheckReport as CheckReport
+    from .data.check import check_data as check_data
     from .data.collate import collate as collate
     from .data.dataset import PairDataset as PairDataset
     from .data.open_data import open_data as open_data
+    from .data.rows import RowsDataset as RowsDataset
     from .data.splits import DataSplits as DataSplits
     from .data.transforms import Augmentation as Augmentation
     from .data.transforms import Augmented as Augmented
@@ -68,6 +71,7 @@ _HOMES = {
     "ARCHITECTURES": "registry",
     "Augmentation": "data.transforms",
     "Augmented": "data.transforms",
+    "CheckReport": "data.check",
     "Classification": "config",
     "DataSplits": "data.splits",
     "Encoder": "encoders",
@@ -83,8 +87,10 @@ _HOMES = {
     "PairDataset": "data.dataset",
     "ScoreMeter": "training.scores",
     "Scores": "training.score_values",
+    "RowsDataset": "data.rows",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
+    "check_data": "data.check",
     "collate": "data.collate",
     "convert": "convert",
     "create_encoder": "encoders",

@@ -14,6 +14,7 @@ import click
 from .._version import __version__
 from ..errors import SegzooError, nearest
 from .bench import bench_command
+from .check import check_command
 from .convert import convert_command
 from .demo import demo_command
 from .export import export_command
@@ -27,6 +28,7 @@ from .transfer import pull_command, push_command
 COMMANDS: tuple[click.Command, ...] = (
     list_command,
     info_command,
+    check_command,
     predict_command,
     bench_command,
     convert_command,

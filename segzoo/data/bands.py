@@ -9,7 +9,6 @@ from PIL import Image
 
 from .. import checks
 from ..errors import ArgumentError, DataError
-from .dataset import Bands
 from .pairs import Pair
 from .pictures import read_picture
 
@@ -20,26 +19,32 @@ _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 277, 338
 _ALPHA = (1, 2)
 
 
-def choose_band_count(pairs: Sequence[Pair], bands: object) -> tuple[Bands, int]:
-    """What ``bands=`` means for these pictures, and how many bands a model then sees.
-
-    Without ``bands`` it is the largest number of bands without alpha: grey pictures among coloured
-    ones become coloured.
+def check_bands(bands: object) -> tuple[int, ...] | None:
+    """Numbers of bands, counted from 1, or None.
 
     Raises:
-        ArgumentError: ``bands`` is no number and no list of numbers.
+        ArgumentError: Anything else.
     """
     if bands is None:
-        step = max(len(pairs) // _LOOKED_AT, 1)
-        count = max(count_bands(pair.image) for pair in pairs[::step])
-        return count, count
+        return None
     if isinstance(bands, int):
-        count = checks.integer("bands", bands, minimum=1, maximum=MAX_BANDS)
-        return count, count
-    chosen = checks.sequence("bands", bands, _band, longest=MAX_BANDS)
-    if not chosen:
-        raise ArgumentError("bands is empty; give a number, or the numbers of those to take.")
-    return chosen, len(chosen)
+        raise ArgumentError(
+            f"bands={checks.shown(bands)}: give the numbers of the bands to take, counted from 1: "
+            "bands=(4, 3, 2)."
+        )
+    numbers = checks.sequence("bands", bands, _band, longest=MAX_BANDS)
+    if not numbers:
+        raise ArgumentError("bands is empty; give at least one number.")
+    return numbers
+
+
+def most_bands(pairs: Sequence[Pair]) -> int:
+    """The largest number of bands, without alpha, of 64 pictures that are spread evenly.
+
+    So grey pictures among coloured ones become coloured.
+    """
+    step = max(len(pairs) // _LOOKED_AT, 1)
+    return max(count_bands(pair.image) for pair in pairs[::step])
 
 
 def count_bands(path: Path) -> int:
@@ -67,4 +72,4 @@ def count_bands(path: Path) -> int:
 
 
 def _band(name: str, value: object) -> int:
-    return checks.integer(name, value, minimum=0, maximum=MAX_BANDS)
+    return checks.integer(name, value, minimum=1, maximum=MAX_BANDS)

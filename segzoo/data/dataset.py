@@ -14,9 +14,6 @@ from .mask_file import orientation, read_classes
 from .pairs import Pair
 from .pictures import read_picture, to_bands
 
-#: Which bands of a file a model sees: as many as given, these ones in this order, or all.
-Bands = int | tuple[int, ...] | None
-
 
 class SegmentationData(Protocol):
     """What can be trained on: anything with a length and items of (image, mask).
@@ -42,13 +39,15 @@ class PairDataset:
     Attributes:
         pairs: The files.
         coding: How the values of masks become classes.
-        bands: None for the bands of the file; a number to which grey, RGB and alpha are brought;
-            or the bands to take, counted from 0.
+        bands: The bands to take, counted from 1; None for all.
+        channels: How many bands an item has: grey is repeated for RGB, RGB becomes its luminance,
+            alpha is left out; None for what the file has.
     """
 
     pairs: tuple[Pair, ...]
     coding: MaskCoding = field(default_factory=MaskCoding)
-    bands: Bands = None
+    bands: tuple[int, ...] | None = None
+    channels: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,7 +66,7 @@ class PairDataset:
         """
         pair = self.pairs[index]
         try:
-            image = choose_bands(read_picture(pair.image), self.bands)
+            image = fit_bands(read_picture(pair.image), self.bands, self.channels)
             mask = read_classes(pair.mask, self.coding)
             _check_sizes(pair, image, mask)
         except PairError as error:
@@ -75,30 +74,30 @@ class PairDataset:
         return image, mask
 
 
-def choose_bands(picture: Tensor, bands: Bands) -> Tensor:
-    """The bands of a picture that a model sees.
+def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | None) -> Tensor:
+    """The bands of a picture that a model sees; see :class:`PairDataset`.
 
     Raises:
         PairError: Bands that the picture does not have.
     """
-    if bands is None:
-        return picture
-    if isinstance(bands, int):
-        try:
-            return to_bands(picture, bands)
-        except InputError:
+    if bands is not None:
+        if max(bands) > picture.shape[0]:
             raise PairError(
                 "bands",
-                f"{picture.shape[0]} bands instead of {bands}, and nothing tells which is which",
-                "Pass bands=(0, 1, 2), the numbers of those to take, or make all files alike.",
-            ) from None
-    if max(bands) >= picture.shape[0]:
+                f"there is no band {max(bands)}, the picture has {picture.shape[0]}",
+                "Choose others with bands=, counted from 1.",
+            )
+        return picture[[number - 1 for number in bands]]
+    if channels is None:
+        return picture
+    try:
+        return to_bands(picture, channels)
+    except InputError:
         raise PairError(
             "bands",
-            f"the band {max(bands)} was asked for, and there are {picture.shape[0]}, from 0",
-            "Choose others with bands=.",
-        )
-    return picture[list(bands)]
+            f"{picture.shape[0]} bands instead of {channels}, and nothing tells which is which",
+            "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
+        ) from None
 
 
 def _check_sizes(pair: Pair, image: Tensor, mask: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import DataError
 
 
@@ -54,3 +56,9 @@ def value_remedy(values: tuple[int, ...], classes: int | None) -> str:
     if min(values, default=0) < 0:
         return "Pass label_map={old: new} for them, and ignore_index for what is void."
     return f"Pass classes={highest + 1}, or label_map={{old: new}} to say which class each is."
+
+
+def listed(values: Sequence[int]) -> str:
+    """The first few of many values."""
+    shown = ", ".join(map(str, values[:6]))
+    return f"{shown}, ... ({len(values)} of them)" if len(values) > 6 else shown

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import DataError, nearest
-from .pairs import Pair, find_pairs
+from .pairs import Pair, Pairing, find_pairs
 
 #: Names of subfolders, and of the values in a column ``split``.
 SPLITS = {
@@ -33,11 +33,13 @@ class Layout:
         splits: ``train``, and ``val`` and ``test`` where they are told apart.
         groups: Name -> group, where a table has them.
         folders: Where a file with the names of the classes may be, nearest first.
+        notes: A sentence each on files that were left out.
     """
 
     splits: Mapping[str, tuple[Pair, ...]]
     groups: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_layout(images: Path, masks: Path | None, *, mask_suffix: str = "") -> Layout:
@@ -74,14 +76,14 @@ def _one_folder(root: Path, mask_suffix: str) -> Layout:
     images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
     if images and masks:
         layout = _two_folders(images, masks, mask_suffix)
-        return Layout(layout.splits, folders=(*layout.folders, root))
+        return replace(layout, folders=(*layout.folders, root))
     parts = _split_folders(root)
     if "train" not in parts:
         raise DataError(
             f"{root} has neither images/ and masks/ nor train/ with the two in it. Give both "
             "folders: the pictures' and the masks'."
         )
-    splits = {}
+    splits: dict[str, Pairing] = {}
     for split, folder in parts.items():
         images, masks = _child(folder, IMAGE_FOLDERS), _child(folder, MASK_FOLDERS)
         if images and masks:
@@ -93,7 +95,7 @@ def _one_folder(root: Path, mask_suffix: str) -> Layout:
                 f"{folder} has no images/ and masks/. Pass mask_suffix='_mask' where pictures and "
                 "masks lie side by side."
             )
-    return Layout(splits, folders=(root, parts["train"]))
+    return _layout(splits, (root, parts["train"]))
 
 
 def _two_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
@@ -101,21 +103,27 @@ def _two_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
     folders = (masks, images, masks.parent)
     ours, theirs = _split_folders(images), _split_folders(masks)
     if "train" not in ours:
-        return Layout(
-            {"train": find_pairs(images, masks, mask_suffix=mask_suffix)}, folders=folders
-        )
+        return _layout({"train": find_pairs(images, masks, mask_suffix=mask_suffix)}, folders)
     missing = [folder for split, folder in ours.items() if split not in theirs]
     if missing:
         raise DataError(
             f"{missing[0]} has no counterpart in {masks}; both need the same subfolders train, "
             "val and test."
         )
-    return Layout(
+    return _layout(
         {
             split: find_pairs(folder, theirs[split], mask_suffix=mask_suffix)
             for split, folder in ours.items()
         },
+        folders,
+    )
+
+
+def _layout(found: Mapping[str, Pairing], folders: tuple[Path, ...]) -> Layout:
+    return Layout(
+        {split: pairing.pairs for split, pairing in found.items()},
         folders=folders,
+        notes=tuple(note for pairing in found.values() for note in pairing.notes),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .faults import PairError, value_remedy
+from .faults import PairError, listed, value_remedy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +91,7 @@ class MaskCoding:
         if strange:
             raise PairError(
                 "value",
-                f"values that are no class: {_listed(strange)}{self._known()}",
+                f"values that are no class: {listed(strange)}{self._known()}",
                 value_remedy(tuple(strange), self.classes),
                 values=tuple(strange),
             )
@@ -201,11 +201,6 @@ def _packed(rgb: Values) -> NDArray[np.int32]:
     bands = rgb.astype(np.int32)
     packed: NDArray[np.int32] = bands[0] << 16 | bands[1] << 8 | bands[2]
     return packed
-
-
-def _listed(values: list[int]) -> str:
-    shown = ", ".join(map(str, values[:6]))
-    return f"{shown}, ... ({len(values)} of them)" if len(values) > 6 else shown
 
 
 def description(coding: MaskCoding) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ArgumentError, DataError, nearest
-from .bands import choose_band_count
+from .bands import check_bands, most_bands
 from .class_coding import ClassCoding, LabelMap, class_coding
 from .classes import find_class_file
 from .count_classes import count_in_files
@@ -35,7 +35,7 @@ def open_data(
     palette: Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str] | None = None,
     label_map: LabelMap | None = None,
     ignore_index: int | None = None,
-    bands: int | Sequence[int] | None = None,
+    bands: Sequence[int] | None = None,
     val: Part = None,
     test: Part = None,
     group: str | None = None,
@@ -59,8 +59,7 @@ def open_data(
         label_map: Old value -> class, its name, or None for void: ``{255: 1}``. With a palette
             its names and places are the old values. Values that are not named stay as they are.
         ignore_index: The value of void, pixels that nobody labelled: often 255.
-        bands: How many bands a model is to see, or the numbers of those to take, from 0. None for
-            all but alpha.
+        bands: The numbers of the bands to take, counted from 1; None for all but alpha.
         val: Where there is no val split: a share of the pictures (0.2 if left), names, or a text
             file with a name a line.
         test: The same; none if left.
@@ -80,13 +79,16 @@ def open_data(
     splits, drawn = _split(layout, val=val, test=test, group=group, seed=seed)
     everything = [pair for pairs in splits.values() for pair in pairs]
     known = _classes(layout, classes, palette, label_map, ignore_index, everything, progress)
-    chosen, in_channels = choose_band_count(everything, bands)
-    data = {name: PairDataset(pairs, known.coding, chosen) for name, pairs in splits.items()}
+    chosen = check_bands(bands)
+    channels = most_bands(everything) if chosen is None else len(chosen)
+    data = {
+        name: PairDataset(pairs, known.coding, chosen, channels) for name, pairs in splits.items()
+    }
     assert known.coding.classes is not None
     options = {
         "coding": coding_description(known.coding),
         "class_names": known.names,
-        "bands": chosen,
+        "bands": chosen and list(chosen),
         "drawn": drawn,
     }
     description = {
@@ -95,9 +97,10 @@ def open_data(
         "counts": {name: len(pairs) for name, pairs in splits.items()},
         "classes": known.coding.classes,
         "ignore_index": ignore_index,
-        "in_channels": in_channels,
+        "in_channels": channels,
         **options,
         **{name: list(data[name].names) for name in drawn if name in data},
+        "notes": list(layout.notes),
         "fingerprint": fingerprint(
             {name: pairs_key(pairs) for name, pairs in splits.items()}, options
         ),
@@ -108,7 +111,7 @@ def open_data(
         test=data.get("test"),
         classes=known.coding.classes,
         class_names=known.names,
-        in_channels=in_channels,
+        in_channels=channels,
         ignore_index=ignore_index,
         palette=known.colors,
         description=description,

@@ -49,6 +49,19 @@ class Listing:
     left_out: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class Pairing:
+    """Pairs, and what was passed over on the way.
+
+    Attributes:
+        pairs: By name.
+        notes: A sentence each on files that were left out.
+    """
+
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+
+
 def list_files(root: Path, *, only: str = "", without: str = "") -> Listing:
     """The pictures in a folder and its subfolders; hidden files are passed over.
 
@@ -103,11 +116,11 @@ def _name(path: Path) -> str:
     return unicodedata.normalize("NFC", PurePosixPath(path.with_suffix("")).as_posix())
 
 
-def find_pairs(images: Path, masks: Path, *, mask_suffix: str = "") -> tuple[Pair, ...]:
+def find_pairs(images: Path, masks: Path, *, mask_suffix: str = "") -> Pairing:
     """The pairs of two folders: the same path below the folder, whatever the ending.
 
     Names must be the same; where they are not, they may differ in upper and lower case, if that
-    leaves no doubt. A mask without a picture is left alone.
+    leaves no doubt.
 
     Args:
         images: Folder of the pictures.
@@ -144,7 +157,23 @@ def find_pairs(images: Path, masks: Path, *, mask_suffix: str = "") -> tuple[Pai
             f"The mask {twice} would belong to {one.name} and to {other.name}: names that differ "
             "in upper and lower case only. Rename one."
         )
-    return tuple(pairs)
+    return Pairing(tuple(pairs), tuple(_notes(pairs, pictures, labels)))
+
+
+def _notes(pairs: list[Pair], pictures: Listing, labels: Listing) -> Iterator[str]:
+    used = {pair.mask for pair in pairs}
+    idle = [path for path in labels.files.values() if path not in used]
+    if idle:
+        one = "1 mask belongs" if len(idle) == 1 else f"{len(idle)} masks belong"
+        first = idle[0].relative_to(labels.root).as_posix()
+        yield f"{one} to no picture and {_is(idle)} not used, the first {first}."
+    for listing in (pictures, labels) if pictures.root != labels.root else (pictures,):
+        if listing.left_out:
+            yield f"{listing.root}:{_left_out(listing)}"
+
+
+def _is(things: list[Path]) -> str:
+    return "is" if len(things) == 1 else "are"
 
 
 def _first_twice(values: Iterable[Path]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,23 +49,19 @@ def test_subfolders_endings_case_and_unicode(tmp_path):
         save(tmp_path / "i" / image, picture(seed))
         save(tmp_path / "m" / mask, labels(seed))
     save(tmp_path / "i" / ".hidden.png", picture())
-    pairs = find_pairs(tmp_path / "i", tmp_path / "m")
+    pairs = find_pairs(tmp_path / "i", tmp_path / "m").pairs
     assert [pair.name for pair in pairs] == ["IMG_1", accent, "one/x", "two/x"]
     assert [pair.mask.name for pair in pairs] == ["img_1.png", f"{accent}.png", "x.png", "x.tif"]
 
 
 def test_a_suffix_in_another_folder_and_in_the_same(tmp_path):
     images, masks = make_pairs(tmp_path, "abc", suffix="_mask")
-    assert len(find_pairs(images, masks, mask_suffix="_mask")) == 3
+    assert len(find_pairs(images, masks, mask_suffix="_mask").pairs) == 3
     for path in masks.iterdir():
         path.rename(images / path.name)
-    pairs = find_pairs(images, images, mask_suffix="_mask")
+    pairs = find_pairs(images, images, mask_suffix="_mask").pairs
     assert (pairs[0].name, pairs[0].mask.name) == ("a", "a_mask.png")
     assert len(pairs) == 3
-
-
-def links(folder):
-    (folder / "images" / "again").symlink_to(folder / "images")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +102,7 @@ def test_what_is_no_pair_is_said(tmp_path, spoil, words):
 def test_a_link_that_leads_back_is_followed_once(tmp_path):
     images, masks = make_pairs(tmp_path, "ab")
     (images / "again").symlink_to(images)
-    assert len(find_pairs(images, masks)) == 2
+    assert len(find_pairs(images, masks).pairs) == 2
 
 
 @pytest.mark.parametrize("layout", ["images/{split}", "{split}/images"])
@@ -253,7 +250,7 @@ def test_the_description_is_json_and_its_fingerprint_tells_changes(tmp_path):
     changed(ignore_index=2)
     changed(classes=5)
     changed(classes=["x", "y", "z"])
-    changed(bands=1)
+    changed(bands=(1,))
     mask = labels(0)
     mask[5, 5] = (mask[5, 5] + 1) % 3
     save(masks / "a.png", mask)
@@ -281,14 +278,18 @@ def test_grey_among_colours_and_chosen_bands(tmp_path):
     } == {(3, *SIZE)}
     (images / "b.png").unlink()
     (masks / "b.png").unlink()
-    data = segzoo.open_data(images, masks, bands=(2, 0))
+    data = segzoo.open_data(images, masks, bands=(3, 1))
     index = data.train.names.index("a") if "a" in data.train.names else 0
     seed = "abcdef".index(data.train.names[index])
     assert np.array_equal(data.train[index][0].permute(1, 2, 0).numpy(), picture(seed)[..., [2, 0]])
-    with pytest.raises(DataError, match="band 7 was asked for, and there are"):
+    with pytest.raises(DataError, match="no band 7, the picture has"):
         segzoo.open_data(images, masks, bands=(7,)).train[0]
-    with pytest.raises(DataError, match="3 bands instead of 5"):
-        segzoo.open_data(images, masks, bands=5).val[0]
+    for bands in (3, (), (0,), "12"):
+        with pytest.raises(ArgumentError, match="bands"):
+            segzoo.open_data(images, masks, bands=bands)
+    odd = replace(data.val, bands=None, channels=5)
+    with pytest.raises(DataError, match="bands instead of 5"):
+        odd[0]
 
 
 class Items:

@@ -1,0 +1,65 @@
+"""``segzoo check``: pictures and masks, before anything is trained on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import DataError
+from .data_options import data_options, open_given_data
+from .output import PartialFailureError, json_option, print_json, show_progress
+
+
+@click.command("check")
+@data_options
+@click.option("--seed", default=0, show_default=True, help="Of the share that is kept apart.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read; up to 4 if left.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Draw twelve pictures with their masks into this PNG.",
+)
+@json_option
+def check_command(
+    seed: int, workers: int | None, out: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Check the pictures in IMAGES and their masks in MASKS.
+
+    A mask has its picture's name. IMAGES may be a CSV with the columns image and mask instead, or
+    one folder with images/ and masks/ (or train/ and val/ with the two in each) in it.
+
+    Every pair is read once. Errors stand in the way of training, and the exit code is then 1;
+    warnings do not.
+
+    \b
+    Example:
+      segzoo check images/ masks/ --ignore-index 255 -o samples.png
+    """
+    from ..data.check import check_data
+    from ..data.contact_sheet import draw_samples
+
+    progress = show_progress(as_json)
+    try:
+        data = open_given_data(seed=seed, progress=progress, **given)
+    except DataError as error:
+        if as_json:
+            print_json({"findings": [{"level": "error", "message": str(error)}]})
+        raise PartialFailureError(str(error)) from error
+    report = check_data(data, workers=workers, progress=progress)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(str(report))
+    if out is not None:
+        draw_samples(data, out)
+        click.echo(f"{out}: pictures with their masks", err=as_json)
+    if report.errors:
+        count = len(report.errors)
+        raise PartialFailureError(
+            f"{count} error{'s' if count > 1 else ''} to mend before training."
+        )
+    if not as_json:
+        click.echo("\nThese data can be trained on.")

@@ -1,0 +1,96 @@
+"""Options of the commands that read pictures with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..data.splits import DataSplits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _classes(context: click.Context, option: click.Parameter, value: str | None) -> object:
+    """``3``, ``sky,road,car``, or a file of names."""
+    if value is None:
+        return None
+    if value.isdecimal():
+        return int(value)
+    if "," in value and not Path(value).exists():
+        return [name.strip() for name in value.split(",")]
+    return value
+
+
+def _label_map(context: click.Context, option: click.Parameter, value: str | None) -> object:
+    """``255=1,7=void``: old values and their classes; void is no class."""
+    if value is None:
+        return None
+    result: dict[str, int | str | None] = {}
+    for part in value.split(","):
+        old, equals, new = (text.strip() for text in part.partition("="))
+        if not equals or not old or not new:
+            raise click.BadParameter(f"{part!r} is no old=new; give 255=1 or 0=void,1=0.")
+        if old in result:
+            raise click.BadParameter(f"{old!r} is there twice.")
+        digits = new.removeprefix("-").isdecimal()
+        result[old] = int(new) if digits else None if new == "void" else new
+    return result
+
+
+def _bands(context: click.Context, option: click.Parameter, value: str | None) -> object:
+    """``4,3,2``: the numbers of the bands to take."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} are no numbers of bands; give 4,3,2.")
+    return tuple(map(int, parts))
+
+
+def _part(context: click.Context, option: click.Parameter, value: str | None) -> object:
+    """``0.2``, a share, or a file with names."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
+
+
+#: In the order of ``--help``.
+_OPTIONS = (
+    click.option("--mask-suffix", default="", help="End of the masks' names: _mask."),
+    click.option(
+        "--classes", callback=_classes, help="Their number, names (sky,road) or a file of names."
+    ),
+    click.option("--palette", help="File with the colour of each class, for coloured masks."),
+    click.option(
+        "--label-map", callback=_label_map, help="Old values and their classes: 255=1,7=void."
+    ),
+    click.option("--ignore-index", type=int, help="Value of pixels that nobody labelled: 255."),
+    click.option("--bands", callback=_bands, help="Which bands to take, counted from 1: 4,3,2."),
+    click.option(
+        "--val", callback=_part, help="Share kept apart (0.2), or a file with names; 0.2 if left."
+    ),
+    click.option("--test", callback=_part, help="The same for a last score; none if left."),
+    click.option("--group", help="Regular expression for what pictures belong to: ^[^_]+."),
+)
+
+
+def data_options(command: Command) -> Command:
+    """``IMAGES [MASKS]`` and what says how they are read, for :func:`open_given_data`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    command = click.argument("masks", required=False, type=click.Path(path_type=Path))(command)
+    return click.argument("images", type=click.Path(path_type=Path))(command)
+
+
+def open_given_data(*, seed: int, progress: bool, **given: Any) -> DataSplits:
+    """The data that a command was given by :func:`data_options`."""
+    from ..data.open_data import open_data
+
+    images = given.pop("images")
+    masks = given.pop("masks")
+    return open_data(images, masks, seed=seed, progress=progress, **given)

@@ -1,0 +1,137 @@
+"""Every pair of a dataset read once: what it has, or what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import InputError
+from .dataset import PairDataset, SegmentationData
+from .faults import PairError, listed, value_remedy
+from .fingerprint import tensor_key
+from .mask_file import orientation
+from .pairs import Pair
+from .splits import DataSplits, Subset, names_of
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What one pair has.
+
+    Attributes:
+        split: Where it belongs.
+        name: What it is known by.
+        error: What is wrong with it, if anything; the rest is then empty.
+        size: Height and width.
+        kind: Of the picture's values: ``uint8``, ``float32`` ...
+        values: The picture's smallest and largest value.
+        pixels: How many pixels each class has.
+        void: How many are void.
+        key: A digest of the picture's pixels.
+        turned: EXIF data turns the picture or its mask, and not the other.
+    """
+
+    split: str
+    name: str
+    error: InputError | None = None
+    size: tuple[int, int] = (0, 0)
+    kind: str = ""
+    values: tuple[float, float] = (0.0, 0.0)
+    pixels: tuple[int, ...] = ()
+    void: int = 0
+    key: bytes = b""
+    turned: bool = False
+
+
+def inspect_splits(
+    data: DataSplits, *, workers: int | None = None, progress: bool = False
+) -> list[PairFacts]:
+    """Read every pair once.
+
+    Args:
+        data: What :func:`segzoo.open_data` gives.
+        workers: Threads; None for one a processor, up to four, where the items are files. A
+            dataset of one's own is read by one thread.
+        progress: Show a bar on stderr.
+    """
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    keys = [(split, part, i) for split, part in parts.items() if part for i in range(len(part))]
+    inspect = partial(_inspect, classes=data.classes, ignore_index=data.ignore_index)
+    files = all(_is_files(part) for part in parts.values() if part)
+    threads = (workers or min(4, os.cpu_count() or 1)) if files else 1
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(inspect, keys)
+        return list(
+            tqdm(found, total=len(keys), desc="checking", unit="pair", disable=not progress)
+        )
+
+
+def _is_files(part: SegmentationData) -> bool:
+    return isinstance(part, PairDataset) or (isinstance(part, Subset) and _is_files(part.dataset))
+
+
+def _inspect(
+    key: tuple[str, SegmentationData, int], *, classes: int, ignore_index: int | None
+) -> PairFacts:
+    split, part, index = key
+    name = part.pairs[index].name if isinstance(part, PairDataset) else names_of(part)[index]
+    try:
+        image, mask = part[index]
+        pixels, void = count_pixels(mask, classes, ignore_index)
+        values = image.numpy()
+        if values.size == 0:
+            raise PairError("empty", "the picture has no pixel", "Leave it out.")
+        lowest, highest = float(values.min()), float(values.max())
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
+            raise PairError(
+                "not finite",
+                "the picture has values that are not finite (NaN or infinity)",
+                "Fill them, with 0 say, and make the mask void there.",
+            )
+    except InputError as error:
+        return PairFacts(split, name, error)
+    return PairFacts(
+        split=split,
+        name=name,
+        size=(mask.shape[0], mask.shape[1]),
+        kind=str(values.dtype),
+        values=(lowest, highest),
+        pixels=pixels,
+        void=void,
+        key=tensor_key(image),
+        turned=isinstance(part, PairDataset) and _turned(part.pairs[index]),
+    )
+
+
+def count_pixels(
+    mask: Tensor, classes: int, ignore_index: int | None
+) -> tuple[tuple[int, ...], int]:
+    """How many pixels of a mask each class has, and how many are void.
+
+    Raises:
+        PairError: Values that are no class.
+    """
+    flat = mask.flatten()
+    labelled = flat if ignore_index is None else flat[flat != ignore_index]
+    counts = torch.bincount(labelled.clamp(min=0), minlength=classes)
+    if len(counts) > classes or (len(labelled) and int(labelled.min()) < 0):
+        values = labelled.unique().tolist()
+        strange = tuple(value for value in values if not 0 <= value < classes)
+        raise PairError(
+            "value",
+            f"values that are no class: {listed(strange)}, classes are 0..{classes - 1}",
+            value_remedy(strange, classes),
+            values=strange,
+        )
+    return tuple(counts.tolist()), len(flat) - len(labelled)
+
+
+def _turned(pair: Pair) -> bool:
+    return orientation(pair.image) != orientation(pair.mask)

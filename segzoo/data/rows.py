@@ -1,0 +1,153 @@
+"""Rows of a table with a picture and a mask each, as Hugging Face ``datasets`` has them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .. import checks
+from ..errors import DataError, InputError, nearest
+from .class_coding import LabelMap, class_coding
+from .dataset import fit_bands
+from .faults import PairError
+from .pictures import read_picture, read_stored
+
+#: Modes of Pillow whose numbers are the picture's; others become RGB.
+_AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
+
+
+class Rows(Protocol):
+    """A table: a length, and rows that are mappings."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        """A row: column -> value."""
+
+
+class RowsDataset:
+    """A split of Hugging Face ``datasets``, or any table of rows, as data to train on.
+
+    ::
+
+        rows = datasets.load_dataset("segments/sidewalk-semantic")["train"]
+        data = segzoo.DataSplits.of(
+            segzoo.RowsDataset(rows, image="pixel_values", mask="label", classes=35), classes=35
+        )
+
+    Args:
+        rows: Anything with a length and rows that are mappings.
+        image: Name of the column with pictures: Pillow's images, arrays ``(H, W)`` or
+            ``(H, W, C)``, tensors ``(C, H, W)``, paths, or ``{"bytes": ...}``.
+        mask: Name of the column with masks, the same kinds; of palettes the numbers are taken.
+        classes: See :func:`segzoo.open_data`, as for the next three.
+        palette: The colour of each class, for coloured masks.
+        label_map: Old value -> class.
+        ignore_index: The value of void.
+        channels: How many bands an item has: grey is repeated, alpha left out; None for what each
+            picture has.
+
+    Raises:
+        DataError: No such column.
+        ArgumentError: Arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        image: str = "image",
+        mask: str = "annotation",
+        classes: int | Sequence[str] | str | os.PathLike[str] | None = None,
+        palette: Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str] | None = None,
+        label_map: LabelMap | None = None,
+        ignore_index: int | None = None,
+        channels: int | None = 3,
+    ) -> None:
+        if channels is not None:
+            checks.integer("channels", channels, minimum=1, maximum=4096)
+        self.rows, self.image, self.mask, self.channels = rows, image, mask, channels
+        self.coding = class_coding(
+            classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
+        ).coding
+        known = list(rows[0]) if len(rows) else [image, mask]
+        for column in (image, mask):
+            if column not in known:
+                raise DataError(
+                    f"There is no column {column!r}.{nearest(column, known)} The columns are "
+                    f"{', '.join(known)}; pass image= and mask=, the names of two of them."
+                )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        """The picture ``(C, H, W)`` and the mask ``(H, W)``, int64.
+
+        Raises:
+            DataError: Sizes that differ, or a mask with values that are no class.
+        """
+        row = self.rows[index]
+        try:
+            image = fit_bands(picture_values(row[self.image]), None, self.channels)
+            colors = self.coding.colors is not None
+            mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))
+            if image.shape[1:] != mask.shape:
+                raise PairError(
+                    "size",
+                    f"the image has {tuple(image.shape[1:])} pixels, its mask {tuple(mask.shape)}",
+                    "Both must show the same pixels (height x width).",
+                )
+        except PairError as error:
+            raise error.of(f"row {index}") from None
+        return image, mask
+
+
+def picture_values(value: Any, *, stored: bool = False) -> Tensor:
+    """A picture in any of the usual kinds as ``(C, H, W)``.
+
+    Args:
+        value: Of Pillow, an array, a tensor, a path or ``{"bytes": ...}``.
+        stored: Take the numbers of a palette, not its colours.
+
+    Raises:
+        InputError: Something else.
+    """
+    if isinstance(value, Tensor):
+        return value if value.ndim == 3 else value[None]
+    if isinstance(value, np.ndarray):
+        planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(planes))
+    if isinstance(value, Mapping) and value.get("bytes") is not None:
+        with Image.open(io.BytesIO(value["bytes"])) as image:
+            return _image_values(image, stored)
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    if isinstance(value, (str, os.PathLike)):
+        return read_stored(value) if stored else read_picture(value)
+    if isinstance(value, Image.Image):
+        return _image_values(value, stored)
+    raise InputError(
+        f"{checks.shown(value)} is no picture; give an image of Pillow, an array, a tensor or a "
+        "path."
+    )
+
+
+def _image_values(image: Image.Image, stored: bool) -> Tensor:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "1":
+        upright = upright if stored else upright.convert("L")
+    elif upright.mode not in _AS_THEY_ARE and not (stored and upright.mode == "P"):
+        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+    values = np.array(upright)
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    return picture_values(values.astype(values.dtype.newbyteorder("=")))

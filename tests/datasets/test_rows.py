@@ -1,0 +1,78 @@
+"""Rows with pictures, as Hugging Face datasets have them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo.errors import DataError, InputError
+
+from .making import labels, picture, save
+
+
+def rows(kind, tmp_path):
+    for seed in range(5):
+        image, mask = Image.fromarray(picture(seed)), Image.fromarray(labels(seed))
+        mask.putpalette([9, 9, 9, 8, 8, 8, 7, 7, 7])
+        if kind == "arrays":
+            yield {"image": picture(seed), "annotation": labels(seed)}
+        elif kind == "tensors":
+            yield {
+                "image": torch.from_numpy(picture(seed)).permute(2, 0, 1),
+                "annotation": torch.from_numpy(labels(seed)).int(),
+            }
+        elif kind == "paths":
+            yield {
+                "image": save(tmp_path / f"{seed}.png", picture(seed)),
+                "annotation": {"path": str(save(tmp_path / f"{seed}_m.png", labels(seed)))},
+            }
+        elif kind == "bytes":
+            file = io.BytesIO()
+            image.save(file, format="PNG")
+            yield {"image": {"bytes": file.getvalue(), "path": None}, "annotation": mask}
+        else:
+            yield {"image": image, "annotation": mask}
+
+
+@pytest.mark.parametrize("kind", ["pillow", "arrays", "tensors", "paths", "bytes"])
+def test_all_kinds_of_pictures(kind, tmp_path):
+    data = segzoo.RowsDataset(list(rows(kind, tmp_path)), classes=3)
+    assert len(data) == 5
+    for seed in range(5):
+        image, mask = data[seed]
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), picture(seed))
+        assert np.array_equal(mask.numpy(), labels(seed))
+        assert mask.dtype == torch.int64
+    splits = segzoo.DataSplits.of(data, classes=3)
+    assert (len(splits.train), len(splits.val), splits.in_channels) == (4, 1, 3)
+    assert not segzoo.check_data(splits).errors
+
+
+def test_modes_of_pillow(tmp_path):
+    grey, bits = Image.fromarray(picture()[..., 0]), Image.fromarray(labels(0, 2) > 0)
+    data = segzoo.RowsDataset([{"image": grey, "annotation": bits}], classes=2)
+    image, mask = data[0]
+    assert image.shape == (3, 12, 16)
+    assert np.array_equal(mask.numpy(), labels(0, 2))
+    deep = Image.fromarray(picture()[..., 0].astype(np.uint16) * 256)
+    cmyk = Image.fromarray(picture()).convert("CMYK")
+    for one, bands, dtype in [(deep, 1, torch.uint16), (cmyk, 3, torch.uint8)]:
+        data = segzoo.RowsDataset([{"i": one, "m": bits}], image="i", mask="m", channels=None)
+        assert (data[0][0].shape[0], data[0][0].dtype) == (bands, dtype)
+
+
+def test_what_is_no_row():
+    row = {"image": picture(), "annotation": labels()}
+    with pytest.raises(DataError, match=r"no column 'mask'.*columns are image, annotation"):
+        segzoo.RowsDataset([row], mask="mask")
+    with pytest.raises(InputError, match="is no picture"):
+        segzoo.RowsDataset([{**row, "image": 7}])[0]
+    with pytest.raises(DataError, match=r"row 0: the image has \(12, 16\)"):
+        segzoo.RowsDataset([{**row, "annotation": labels().T}])[0]
+    with pytest.raises(DataError, match="row 0: values that are no class: 2"):
+        segzoo.RowsDataset([row], classes=2)[0]
