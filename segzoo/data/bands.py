@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from .. import checks
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError, InputError
 from .pairs import Pair
 from .pictures import read_picture
 
@@ -41,10 +41,21 @@ def check_bands(bands: object) -> tuple[int, ...] | None:
 def most_bands(pairs: Sequence[Pair]) -> int:
     """The largest number of bands, without alpha, of 64 pictures that are spread evenly.
 
-    So grey pictures among coloured ones become coloured.
+    So grey pictures among coloured ones become coloured. A damaged file is left to the checks.
+
+    Raises:
+        InputError: None of them can be read.
     """
     step = max(len(pairs) // _LOOKED_AT, 1)
-    return max(count_bands(pair.image) for pair in pairs[::step])
+    found, failed = [], []
+    for pair in pairs[::step]:
+        try:
+            found.append(count_bands(pair.image))
+        except InputError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    return max(found)
 
 
 def count_bands(path: Path) -> int:

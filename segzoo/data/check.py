@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from ..errors import DataError
+from .faults import counted
 from .findings import ERROR, WARNING, Finding, find_all
 from .inspect_pairs import PairFacts, inspect_splits
 from .splits import DataSplits
@@ -115,8 +116,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
         sizes = list(dict.fromkeys(f"{height}x{width}" for height, width in report.sizes))
         hint = " (smallest, middle, largest)" if len(sizes) > 1 else ""
         yield f"pixels    {', '.join(sizes)}{hint}"
-        bands = "1 band" if report.in_channels == 1 else f"{report.in_channels} bands"
-        yield f"pictures  {bands}, {' and '.join(report.kinds)}"
+        yield f"pictures  {counted(report.in_channels, 'band')}, {' and '.join(report.kinds)}"
         yield ""
         yield from _table(report)
     for level, found in (("error", report.errors), ("warning", report.warnings)):

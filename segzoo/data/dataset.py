@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..errors import InputError
-from .faults import PairError
+from .faults import PairError, counted
 from .mask_coding import MaskCoding
 from .mask_file import orientation, read_classes
 from .pairs import Pair
@@ -95,7 +95,7 @@ def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | No
     except InputError:
         raise PairError(
             "bands",
-            f"{picture.shape[0]} bands instead of {channels}, and nothing tells which is which",
+            f"{counted(picture.shape[0], 'band')} instead of {channels}, and nothing tells which is which",
             "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
         ) from None
 
@@ -103,16 +103,21 @@ def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | No
 def _check_sizes(pair: Pair, image: Tensor, mask: Tensor) -> None:
     if image.shape[1:] == mask.shape:
         return
-    sizes = f"the image has {_size(image)} pixels, its mask {_size(mask)}"
+    sizes = different_sizes(image, mask)
     turned = orientation(pair.image) != orientation(pair.mask)
     if turned and image.shape[1:] == mask.T.shape:
         raise PairError(
             "turned",
-            f"{sizes} (height x width): EXIF data turns the one and not the other",
+            f"{sizes}: EXIF data turns the one and not the other",
             "Save both upright, without EXIF orientation.",
         )
-    raise PairError("size", sizes, "Both must show the same pixels (height x width).")
+    raise PairError("size", sizes, SAME_PIXELS)
 
 
-def _size(picture: Tensor) -> str:
-    return f"{picture.shape[-2]}x{picture.shape[-1]}"
+SAME_PIXELS = "Both must show the same pixels."
+
+
+def different_sizes(image: Tensor, mask: Tensor) -> str:
+    """The two sizes in the words of a message."""
+    one, other = (f"{item.shape[-2]}x{item.shape[-1]}" for item in (image, mask))
+    return f"the image has {one} pixels, its mask {other} (height x width)"

@@ -62,3 +62,8 @@ def listed(values: Sequence[int]) -> str:
     """The first few of many values."""
     shown = ", ".join(map(str, values[:6]))
     return f"{shown}, ... ({len(values)} of them)" if len(values) > 6 else shown
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 band``, ``2 bands``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

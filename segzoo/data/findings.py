@@ -49,7 +49,7 @@ def find_all(
         *_broken_pairs(facts, data.classes),
         *_values(good),
         *_twice(good),
-        *_labels(good, shares, names),
+        *_labels(good, shares, names, data.ignore_index),
         *_frames(data),
         *_turned(good),
         *_notes(data),
@@ -149,7 +149,10 @@ def _pictures(things: Sequence[object]) -> str:
 
 
 def _labels(
-    good: Sequence[PairFacts], shares: Mapping[str, tuple[float, ...]], names: Sequence[str]
+    good: Sequence[PairFacts],
+    shares: Mapping[str, tuple[float, ...]],
+    names: Sequence[str],
+    ignore_index: int | None,
 ) -> Iterator[Finding]:
     for split, share in shares.items():
         facts = [fact for fact in good if fact.split == split]
@@ -169,7 +172,11 @@ def _labels(
             yield Finding(
                 WARNING, f"{masks} all void in {split}, the first {empty[0]}. Leave such out."
             )
-        missing = [names[index] for index in range(len(names)) if index not in present]
+        missing = [
+            name
+            for index, name in enumerate(names)
+            if index not in present and index != ignore_index
+        ]
         if missing and facts:
             yield Finding(WARNING, _missing(split, missing))
 

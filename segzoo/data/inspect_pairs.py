@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .dataset import PairDataset, SegmentationData
-from .faults import PairError, listed, value_remedy
+from .dataset import SAME_PIXELS, PairDataset, SegmentationData, different_sizes
+from .faults import PairError, counted, listed, value_remedy
 from .fingerprint import tensor_key
 from .mask_file import orientation
 from .pairs import Pair
@@ -63,7 +63,7 @@ def inspect_splits(
     """
     parts = {"train": data.train, "val": data.val, "test": data.test}
     keys = [(split, part, i) for split, part in parts.items() if part for i in range(len(part))]
-    inspect = partial(_inspect, classes=data.classes, ignore_index=data.ignore_index)
+    inspect = partial(_inspect, data=data)
     files = all(_is_files(part) for part in parts.values() if part)
     threads = (workers or min(4, os.cpu_count() or 1)) if files else 1
     with ThreadPoolExecutor(threads) as pool:
@@ -77,14 +77,13 @@ def _is_files(part: SegmentationData) -> bool:
     return isinstance(part, PairDataset) or (isinstance(part, Subset) and _is_files(part.dataset))
 
 
-def _inspect(
-    key: tuple[str, SegmentationData, int], *, classes: int, ignore_index: int | None
-) -> PairFacts:
+def _inspect(key: tuple[str, SegmentationData, int], *, data: DataSplits) -> PairFacts:
     split, part, index = key
     name = part.pairs[index].name if isinstance(part, PairDataset) else names_of(part)[index]
     try:
         image, mask = part[index]
-        pixels, void = count_pixels(mask, classes, ignore_index)
+        _check_shapes(image, mask, data.in_channels)
+        pixels, void = count_pixels(mask, data.classes, data.ignore_index)
         values = image.numpy()
         if values.size == 0:
             raise PairError("empty", "the picture has no pixel", "Leave it out.")
@@ -108,6 +107,18 @@ def _inspect(
         key=tensor_key(image),
         turned=isinstance(part, PairDataset) and _turned(part.pairs[index]),
     )
+
+
+def _check_shapes(image: Tensor, mask: Tensor, channels: int) -> None:
+    """What a dataset of one's own may get wrong."""
+    if image.shape[0] != channels:
+        raise PairError(
+            "bands",
+            f"{counted(image.shape[0], 'band')} instead of {channels}",
+            "Give all pictures the same bands.",
+        )
+    if image.shape[1:] != mask.shape:
+        raise PairError("size", different_sizes(image, mask), SAME_PIXELS)
 
 
 def count_pixels(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .faults import PairError, listed, value_remedy
+from .faults import PairError, counted, listed, value_remedy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class MaskCoding:
         if stored.shape[0] != 3 or stored.dtype != torch.uint8:
             raise PairError(
                 "colour",
-                f"{stored.shape[0]} bands of {stored.dtype}; colours of a palette are 8 bit RGB",
+                f"{counted(stored.shape[0], 'band')} of {stored.dtype}; colours of a palette are 8 bit RGB",
                 "Leave palette out for masks of class numbers.",
             )
         codes = _packed(stored.numpy())
@@ -152,8 +152,8 @@ class MaskCoding:
         )
         return PairError(
             "unknown colour",
-            f"{counts.sum()} pixels have {len(distinct)} colours that the palette lacks, most of "
-            f"them {shown}",
+            f"{counted(int(counts.sum()), 'pixel')} of {counted(len(distinct), 'colour')} that the "
+            f"palette lacks, most of {shown}",
             f"Add them to the palette, or map them to void there.{blurred}",
         )
 

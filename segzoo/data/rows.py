@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import checks
 from ..errors import DataError, InputError, nearest
 from .class_coding import LabelMap, class_coding
-from .dataset import fit_bands
+from .dataset import SAME_PIXELS, different_sizes, fit_bands
 from .faults import PairError
 from .pictures import read_picture, read_stored
 
@@ -101,11 +101,7 @@ class RowsDataset:
             colors = self.coding.colors is not None
             mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))
             if image.shape[1:] != mask.shape:
-                raise PairError(
-                    "size",
-                    f"the image has {tuple(image.shape[1:])} pixels, its mask {tuple(mask.shape)}",
-                    "Both must show the same pixels (height x width).",
-                )
+                raise PairError("size", different_sizes(image, mask), SAME_PIXELS)
         except PairError as error:
             raise error.of(f"row {index}") from None
         return image, mask

@@ -140,7 +140,7 @@ def test_palettes_with_names_void_and_merged_classes():
     transparent = torch.cat([row, torch.full((1, 1, 4), 7, dtype=torch.uint8)])
     known = class_coding(palette=palette)
     assert known.coding.decode(transparent)[0].tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match=r"4 pixels have 1 colours .* \(5, 5, 5\)"):
+    with pytest.raises(DataError, match=r"4 pixels of 1 colour .* \(5, 5, 5\)"):
         known.coding.decode(torch.full((3, 2, 2), 5, dtype=torch.uint8))
     many = torch.from_numpy(picture(1)).permute(2, 0, 1)
     with pytest.raises(DataError, match="So many colours come from resizing or JPEG"):
