@@ -95,7 +95,8 @@ def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | No
     except InputError:
         raise PairError(
             "bands",
-            f"{counted(picture.shape[0], 'band')} instead of {channels}, and nothing tells which is which",
+            f"{counted(picture.shape[0], 'band')} instead of {channels}, and nothing tells which "
+            "is which",
             "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
         ) from None
 

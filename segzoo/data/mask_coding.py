@@ -120,7 +120,7 @@ class MaskCoding:
         if stored.shape[0] != 3 or stored.dtype != torch.uint8:
             raise PairError(
                 "colour",
-                f"{counted(stored.shape[0], 'band')} of {stored.dtype}; colours of a palette are 8 bit RGB",
+                f"{counted(stored.shape[0], 'band')} of {stored.dtype}; a palette is of 8 bit RGB",
                 "Leave palette out for masks of class numbers.",
             )
         codes = _packed(stored.numpy())
