@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .reading import BandNumbers
+
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
 
@@ -41,16 +43,6 @@ def _label_map(context: click.Context, option: click.Parameter, value: str | Non
     return result
 
 
-def _bands(context: click.Context, option: click.Parameter, value: str | None) -> object:
-    """``4,3,2``: the numbers of the bands to take."""
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} are no numbers of bands; give 4,3,2.")
-    return tuple(map(int, parts))
-
-
 def _part(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``0.2``, a share, or a file with names."""
     try:
@@ -70,7 +62,17 @@ _OPTIONS = (
         "--label-map", callback=_label_map, help="Old values and their classes: 255=1,7=void."
     ),
     click.option("--ignore-index", type=int, help="Value of pixels that nobody labelled: 255."),
-    click.option("--bands", callback=_bands, help="Which bands to take, counted from 1: 4,3,2."),
+    click.option(
+        "--bands", type=BandNumbers(), help="Bands to use, such as 4,3,2; the first is 1."
+    ),
+    click.option(
+        "--range",
+        "value_range",
+        nargs=2,
+        type=float,
+        metavar="LOW HIGH",
+        help="Values that become 0 and 1, where the files do not tell.",
+    ),
     click.option(
         "--val", callback=_part, help="Share kept apart (0.2), or a file with names; 0.2 if left."
     ),

@@ -1,22 +1,18 @@
-"""How many bands a picture file has, from its header where that tells."""
+"""Which bands of pictures are taken, and how many there are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from .. import checks
-from ..errors import ArgumentError, DataError, InputError
+from ..errors import ArgumentError, InputError
 from .pairs import Pair
-from .pictures import read_picture
+from .raster import open_raster
 
 MAX_BANDS = 4096
 #: Files whose header is read, spread evenly.
 _LOOKED_AT = 64
-_SAMPLES_PER_PIXEL, _EXTRA_SAMPLES = 277, 338
-_ALPHA = (1, 2)
 
 
 def check_bands(bands: object) -> tuple[int, ...] | None:
@@ -59,27 +55,13 @@ def most_bands(pairs: Sequence[Pair]) -> int:
 
 
 def count_bands(path: Path) -> int:
-    """Bands of a file without alpha.
+    """Bands of a file without alpha, from its header.
 
     Raises:
         InputError: A file that cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            tags = getattr(image, "tag_v2", None)
-            if tags is not None:
-                bands = int(tags.get(_SAMPLES_PER_PIXEL, 1))
-                extra = tags.get(_EXTRA_SAMPLES, ())
-                if image.mode != "P" and image.mode != "CMYK":
-                    return bands - sum(value in _ALPHA for value in extra)
-            if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;"):
-                return 1
-            return 3
-    except Exception:  # not one of Pillow's: its own reader knows
-        picture = read_picture(path)
-        if 0 in picture.shape:
-            raise DataError(f"{path} holds no pixel.") from None
-        return picture.shape[0]
+    with open_raster(path) as raster:
+        return raster.info.bands - raster.info.alpha
 
 
 def _band(name: str, value: object) -> int:

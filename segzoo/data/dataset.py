@@ -13,6 +13,7 @@ from .mask_coding import MaskCoding
 from .mask_file import orientation, read_classes
 from .pairs import Pair
 from .pictures import read_picture, to_bands
+from .pixel_values import ValueRange
 
 
 class SegmentationData(Protocol):
@@ -42,12 +43,14 @@ class PairDataset:
         bands: The bands to take, counted from 1; None for all.
         channels: How many bands an item has: grey is repeated for RGB, RGB becomes its luminance,
             alpha is left out; None for what the file has.
+        value_range: The values that become 0 and 1; None where the files' type tells it.
     """
 
     pairs: tuple[Pair, ...]
     coding: MaskCoding = field(default_factory=MaskCoding)
     bands: tuple[int, ...] | None = None
     channels: int | None = None
+    value_range: ValueRange | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +69,8 @@ class PairDataset:
         """
         pair = self.pairs[index]
         try:
-            image = fit_bands(read_picture(pair.image), self.bands, self.channels)
+            picture = read_picture(pair.image, value_range=self.value_range)
+            image = fit_bands(picture, self.bands, self.channels)
             mask = read_classes(pair.mask, self.coding)
             _check_sizes(pair, image, mask)
         except PairError as error:

@@ -112,8 +112,7 @@ def _values(good: Sequence[PairFacts]) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             f"The pictures have 16 bits, of which {bits} are used (up to {highest:g}): to a model "
-            f"they are nearly black. Multiply them by {2 ** (16 - bits)}, or give the model a "
-            "segzoo.Normalization with their own mean and standard deviation.",
+            f"they are nearly black. Pass value_range=(0, {2**bits - 1}).",
         )
 
 

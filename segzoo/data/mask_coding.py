@@ -173,7 +173,7 @@ def _single_band(stored: Tensor) -> Tensor:
     bands = stored.shape[0]
     if bands == 2:  # grey and alpha
         bands, stored = 1, stored[:1]
-    if bands in (3, 4) and torch.equal(stored[0], stored[1]) and torch.equal(stored[1], stored[2]):
+    if bands in (3, 4) and (stored[1:3].numpy() == stored[:1].numpy()).all():
         bands = 1
     if bands != 1:
         colors = np.unique(_packed(stored[:3].numpy())).size if stored.dtype == torch.uint8 else 0

@@ -19,6 +19,7 @@ from .fingerprint import fingerprint, pairs_key
 from .layout import Layout, find_layout
 from .mask_coding import description as coding_description
 from .pairs import Pair
+from .pixel_values import check_range
 from .split import draw_share, groups_of
 from .splits import VAL_SHARE, DataSplits
 
@@ -36,6 +37,7 @@ def open_data(
     label_map: LabelMap | None = None,
     ignore_index: int | None = None,
     bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
     val: Part = None,
     test: Part = None,
     group: str | None = None,
@@ -60,6 +62,9 @@ def open_data(
             its names and places are the old values. Values that are not named stay as they are.
         ignore_index: The value of void, pixels that nobody labelled: often 255.
         bands: The numbers of the bands to take, counted from 1; None for all but alpha.
+        value_range: The values of pictures that become 0 and 1, for types that do not tell (signed
+            and floating point numbers, more than 16 bits) or do not use their range: ``(0, 4095)``
+            for 12 bits.
         val: Where there is no val split: a share of the pictures (0.2 if left), names, or a text
             file with a name a line.
         test: The same; none if left.
@@ -79,16 +84,18 @@ def open_data(
     splits, drawn = _split(layout, val=val, test=test, group=group, seed=seed)
     everything = [pair for pairs in splits.values() for pair in pairs]
     known = _classes(layout, classes, palette, label_map, ignore_index, everything, progress)
-    chosen = check_bands(bands)
+    chosen, bounds = check_bands(bands), check_range(value_range)
     channels = most_bands(everything) if chosen is None else len(chosen)
     data = {
-        name: PairDataset(pairs, known.coding, chosen, channels) for name, pairs in splits.items()
+        name: PairDataset(pairs, known.coding, chosen, channels, bounds)
+        for name, pairs in splits.items()
     }
     assert known.coding.classes is not None
     options = {
         "coding": coding_description(known.coding),
         "class_names": known.names,
         "bands": chosen and list(chosen),
+        "value_range": bounds and list(bounds),
         "drawn": drawn,
     }
     description = {

@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import DataError
+from .pictures import KINDS
 
-#: Raster files that Pillow may not know by their ending.
-_RASTERS = frozenset({".tif", ".tiff"})
 #: Endings under which nobody expects a picture: not worth a word.
 _OTHER_FILES = frozenset({".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml", ".html", ""})
 
@@ -75,9 +74,7 @@ def list_files(root: Path, *, only: str = "", without: str = "") -> Listing:
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}.")
-    endings = {
-        ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    } | _RASTERS
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in KINDS}
     found: dict[str, Path] = {}
     left_out: Counter[str] = Counter()
     for path in _walk(root):

@@ -19,6 +19,8 @@ from .pixel_values import check_band_numbers, check_range, choose_bands, read_pi
 from .raster import MAX_PIXELS, open_raster
 from .readers.with_pillow import FORMATS
 
+#: Pillow's names of the formats that are read. A phone's MPO is a JPEG with previews behind it.
+KINDS = frozenset({*FORMATS, "MPO"})
 #: ITU-R BT.601 in units of 1/65536, the integers that Pillow uses.
 _LUMA = (19595, 38470, 7471)
 
@@ -48,9 +50,8 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    # A phone's MPO is a JPEG with previews behind it.
     kind = Image.registered_extensions().get(path.suffix.lower())
-    return kind in {*FORMATS, "MPO"} and not path.name.startswith(".") and path.is_file()
+    return kind in KINDS and not path.name.startswith(".") and path.is_file()
 
 
 def read_picture(

@@ -42,13 +42,14 @@ def test_every_option_arrives(tmp_path, capsys):
         save(tmp_path / "i" / f"{name}.png", picture(seed))
         save(tmp_path / "m" / f"{name}_gt.png", labels(seed, 4) * 50)
     options = "--mask-suffix _gt --classes sky,road --label-map 0=void,50=sky,100=road,150=1"
-    options += " --ignore-index 9 --bands 3,1 --val 0.3 --test 0.3 --group ^. --seed 4 --workers 1"
+    options += " --ignore-index 9 --bands 3,1 --range 0 200 --val 0.3 --test 0.3 --group ^. --seed 4 --workers 1"
     folders = [str(tmp_path / "i"), str(tmp_path / "m")]
     assert main(["check", *folders, *options.split(), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["class_names"] == ["sky", "road"]
     assert report["pairs"] == {"train": 2, "val": 2, "test": 2}
     assert report["in_channels"] == 2
+    assert report["kinds"] == {"float32": 6}
     assert report["shares"]["train"][2] > 0.1
     (tmp_path / "val.txt").write_text("x_1\n")
     (tmp_path / "palette.txt").write_text("0 0 0 a\n50 50 50 b\n100 100 100 c\n150 150 150 d\n")
@@ -65,7 +66,8 @@ def test_every_option_arrives(tmp_path, capsys):
         (["--label-map", "255"], "'255' is no old=new"),
         (["--label-map", "1=0,1=1"], "there twice"),
         (["--bands", "red"], "no numbers of bands"),
-        (["--bands", "0"], "between 1 and"),
+        (["--range", "9", "1"], "low < high"),
+        (["--bands", "0"], "no numbers of bands"),
         (["--ignore-index", "void"], "not a valid integer"),
         (["--group", "("], "no regular expression"),
         (["--palette", "nowhere.txt"], "cannot be read"),

@@ -163,8 +163,8 @@ WARNINGS = {
             save(root / "images" / f"{n}.png", picture(s)[..., 0].astype(np.uint16) * 16)
             for s, n in enumerate("abcdef")
         ],
-        "16 bits, of which 12 are used (up to 4080): to a model they are nearly black. Multiply them "
-        "by 16",
+        "16 bits, of which 12 are used (up to 4080): to a model they are nearly black. Pass "
+        "value_range=(0, 4095).",
     ),
 }  # fmt: skip
 

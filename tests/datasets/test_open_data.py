@@ -331,3 +331,24 @@ def test_datasets_of_ones_own():
 def test_what_is_no_dataset(train, words):
     with pytest.raises(DataError, match=words):
         segzoo.DataSplits.of(train, classes=2)
+
+
+def test_values_that_need_a_range_and_any_bands(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    make_pairs(tmp_path, "abcd")
+    for seed, path in enumerate(sorted((tmp_path / "images").iterdir())):
+        path.unlink()
+        deep = np.dstack([picture(seed), picture(seed + 9)]).astype(np.int16) * 40 - 100
+        tifffile.imwrite(
+            path.with_suffix(".tif"), deep, photometric="minisblack", planarconfig="contig"
+        )
+    data = segzoo.open_data(tmp_path, value_range=(-100, 9900), val=["a"])
+    assert data.in_channels == 6
+    image, _ = data.train[0]
+    expected = np.dstack([picture(1), picture(10)]).transpose(2, 0, 1) * 40.0 / 10000
+    assert np.allclose(image.numpy(), expected, atol=1e-6)
+    report = segzoo.check_data(segzoo.open_data(tmp_path, val=["a"]))
+    assert "4 of 4 pairs, the first" in report.errors[0]
+    assert "value_range=(LOW, HIGH)" in report.errors[0]
+    chosen = segzoo.open_data(tmp_path, value_range=(-100, 9900), val=["a"], bands=(5, 1))
+    assert torch.equal(chosen.train[0][0], image[[4, 0]])
