@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .registry import register_architecture as register_architecture
     from .storage.card import Metric as Metric
     from .storage.card import ModelCard as ModelCard
+    from .training.evaluate import evaluate as evaluate
     from .training.fastai import fastai_splitter as fastai_splitter
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
@@ -95,6 +96,7 @@ _HOMES = {
     "convert": "convert",
     "create_encoder": "encoders",
     "encoder_info": "encoders",
+    "evaluate": "training.evaluate",
     "export": "inference.export.export",
     "fastai_splitter": "training.fastai",
     "from_pretrained": "architectures.base",

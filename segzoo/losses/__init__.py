@@ -20,10 +20,9 @@ from .boundary import boundary_loss
 from .combined import SegmentationLoss, outputs_loss
 from .overlap import dice_loss, lovasz_softmax
 from .per_pixel import balanced_weights, cross_entropy, focal_loss
-from .sums import Reduce, sum_over_ranks
+from .sums import sum_over_ranks
 
 __all__ = [
-    "Reduce",
     "SegmentationLoss",
     "balanced_weights",
     "boundary_loss",

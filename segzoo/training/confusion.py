@@ -33,12 +33,6 @@ def confusion_of(predicted: Tensor, target: Tensor, valid: Tensor, classes: int)
     return counts.view(classes, classes).cpu()
 
 
-def counts_of(confusion: Tensor) -> Tensor:
-    """Right, true and predicted pixels of each class: ``(..., K, K)`` -> ``(..., 3, K)``."""
-    right = confusion.diagonal(dim1=-2, dim2=-1)
-    return torch.stack([right, confusion.sum(dim=-1), confusion.sum(dim=-2)], dim=-2)
-
-
 def shares(above: Sequence[int], below: Sequence[int]) -> tuple[float | None, ...]:
     """Quotients, None where there is nothing to divide by."""
     return tuple(a / b if b else None for a, b in zip(above, below, strict=True))
@@ -57,7 +51,7 @@ def bootstrap(counts: Tensor, ignored: int | None) -> Tensor:
     draw are pooled as all are. The draws are the same in every call.
 
     Args:
-        counts: ``(images, 3, K)`` of :func:`counts_of`.
+        counts: ``(images, 3, K)``: right, true and predicted pixels of each class.
         ignored: A class that is left out of the mean, or None.
 
     Returns:

@@ -269,7 +269,7 @@ def class_rows(scores: Scores) -> list[tuple[str, ...]]:
 
 def summary(scores: Scores) -> str:
     """The scores that are not of a class, in a sentence."""
-    parts = [f"{scores.images} images, {scores.pixels:,} pixels"]
+    parts = [f"{scores.images} image{'s' * (scores.images != 1)}, {scores.pixels:,} pixels"]
     miou, accuracy = number(scores.miou), number(scores.pixel_accuracy)
     if scores.intervals is not None:
         miou += _bounds(scores.intervals.miou)

@@ -14,7 +14,7 @@ from .. import checks
 from ..errors import ArgumentError, InputError
 from . import calibration as calibrated
 from .boundary_f1 import boundary_f1
-from .confusion import bootstrap, confusion_of, counts_of, interval, mean, shares
+from .confusion import bootstrap, confusion_of, interval, mean, shares
 from .score_values import Intervals as Intervals
 from .score_values import Scores as Scores
 
@@ -39,11 +39,14 @@ class _Image:
     bins: Tensor
     likelihoods: Tensor
 
-    def confusion(self, classes: int) -> Tensor:
-        """The whole matrix."""
-        matrix = torch.zeros(classes * classes, dtype=torch.int64)
-        matrix[self.cells] = self.pixels
-        return matrix.view(classes, classes)
+    def counts(self, classes: int) -> Tensor:
+        """Right, true and predicted pixels of each class, ``(3, classes)``."""
+        rows, columns = self.cells // classes, self.cells % classes
+        found = torch.zeros(3, classes, dtype=torch.int64)
+        found[0].index_add_(0, rows, self.pixels * (rows == columns))
+        found[1].index_add_(0, rows, self.pixels)
+        found[2].index_add_(0, columns, self.pixels)
+        return found
 
 
 class ScoreMeter:
@@ -148,14 +151,13 @@ class ScoreMeter:
             class_names: One for each class, or None.
         """
         images = self._images()
-        total = torch.zeros(self.classes, self.classes, dtype=torch.int64)
+        total = torch.zeros(self.classes * self.classes, dtype=torch.int64)
         counts = torch.zeros(len(images), 3, self.classes, dtype=torch.int64)
-        for i, image in enumerate(images):  # one whole matrix at a time: there may be many classes
-            matrix = image.confusion(self.classes)
-            total += matrix
-            counts[i] = counts_of(matrix)
+        for i, image in enumerate(images):
+            total[image.cells] += image.pixels
+            counts[i] = image.counts(self.classes)
         return Scores(
-            counts=tuple(map(tuple, total.tolist())),
+            counts=tuple(map(tuple, total.view(self.classes, -1).tolist())),
             images=len(images),
             class_names=None if class_names is None else tuple(class_names),
             ignore_index=self.ignore_index,
@@ -171,7 +173,7 @@ class ScoreMeter:
         """
         found = {}
         for i, image in enumerate(self._images()):
-            right, true, predicted = counts_of(image.confusion(self.classes)).tolist()
+            right, true, predicted = image.counts(self.classes).tolist()
             union = [t + p - r for r, t, p in zip(right, true, predicted, strict=True)]
             iou = [
                 None if c == self.ignore_index else share
@@ -318,5 +320,4 @@ class ScoreMeter:
 
 
 def _same_truth(one: _Image, other: _Image, classes: int) -> bool:
-    rows = [image.confusion(classes).sum(dim=1) for image in (one, other)]
-    return torch.equal(*rows)
+    return torch.equal(one.counts(classes)[1], other.counts(classes)[1])

@@ -1,0 +1,57 @@
+"""Pictures with masks that a model is scored on: all of them, no share kept apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .class_coding import LabelMap, class_coding
+from .dataset import PairDataset
+from .layout import find_layout
+
+#: Which split a model is scored on, the first that is there.
+_SCORED = ("test", "val", "train")
+
+
+def open_pairs(
+    images: str | os.PathLike[str],
+    masks: str | os.PathLike[str] | None = None,
+    *,
+    classes: int | Sequence[str],
+    mask_suffix: str = "",
+    palette: Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str] | None = None,
+    label_map: LabelMap | None = None,
+    ignore_index: int | None = None,
+    bands: int | tuple[int, ...] | None = None,
+) -> PairDataset:
+    """Open pictures with masks in one piece.
+
+    Where they lie in splits it is ``test``, else ``val``; else it is all of them.
+
+    Args:
+        images: As for :func:`segzoo.open_data`.
+        masks: As there.
+        classes: Their number or names, as the model has them.
+        mask_suffix: As for :func:`segzoo.open_data`.
+        palette: As there.
+        label_map: As there.
+        ignore_index: The value of void in masks.
+        bands: How many bands the model sees, or the numbers of those to take.
+
+    Raises:
+        ArgumentError: Arguments that do not go together.
+        DataError: No pairs, or pictures without a mask.
+    """
+    layout = find_layout(
+        Path(images), None if masks is None else Path(masks), mask_suffix=mask_suffix
+    )
+    known = class_coding(
+        classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
+    )
+    pairs = next(layout.splits[name] for name in _SCORED if name in layout.splits)
+    if not pairs:
+        raise DataError(f"There are no pictures with masks in {images}.")
+    return PairDataset(pairs, known.coding, bands)
