@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from .architectures.deeplabv3plus import DeepLabV3Plus as DeepLabV3Plus
     from .architectures.dpt import DPT as DPT
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.fcn import FCN as FCN
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
     from .architectures.linknet import Linknet as Linknet
+    from .architectures.lraspp import LRASPP as LRASPP
     from .architectures.manet import MAnet as MAnet
     from .architectures.pan import PAN as PAN
     from .architectures.pspnet import PSPNet as PSPNet

@@ -36,6 +36,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "DeepLabV3Plus": "deeplabv3plus",
         "PAN": "pan",
         "DPT": "dpt",
+        "FCN": "fcn",
+        "LRASPP": "lraspp",
     }
 )
 

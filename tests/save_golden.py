@@ -81,6 +81,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "decoder_channels": 8,
         "reassemble_channels": (8,),
     },
+    "fcn": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "lraspp": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
 }
 
 

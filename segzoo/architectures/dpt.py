@@ -1,9 +1,9 @@
-"""DPT on any encoder: transformer blocks reassembled into a pyramid, then fused from the deepest up.
+"""DPT on any encoder: blocks of a transformer become a pyramid, fused from the deepest level up.
 
 Ranftl, Bochkovskiy and Koltun, "Vision Transformers for Dense Prediction", 2021, section 3 and
-figure 1. The layers are those of segmentation_models_pytorch, so that its checkpoints can be brought
-over: unlike in the paper the deepest fusion block has both of its residual units, and no residual
-unit has biases beside its normalisation.
+figure 1. The layers are those of segmentation_models_pytorch, so that its checkpoints can be
+brought over: unlike in the code that came with the paper the deepest fusion block has both of its
+residual units.
 """
 
 from __future__ import annotations
@@ -208,9 +208,7 @@ class DPTDecoder(nn.Module):
         out: What the result is.
     """
 
-    def __init__(
-        self, features: Sequence[FeatureSpec], config: DPTConfig, *, tokens: bool
-    ) -> None:
+    def __init__(self, features: Sequence[FeatureSpec], config: DPTConfig, *, tokens: bool) -> None:
         super().__init__()
         self.mode = config.readout or ("project" if tokens else "ignore")
         self.channels = _channels(config, features)

@@ -41,7 +41,7 @@ def smp_command(
     interpolation: str | None,
     revision: str | None,
 ) -> None:
-    """Convert CHECKPOINT of a segmentation_models_pytorch Unet into the folder OUT.
+    """Convert CHECKPOINT of segmentation_models_pytorch into the folder OUT.
 
     CHECKPOINT is a file (.pth, .pt, .ckpt, .safetensors), a folder or a repository (user/name)
     that save_pretrained wrote. The converted model has the same weights to the last bit.
@@ -101,10 +101,12 @@ def fastai_command(
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def torchvision_command(checkpoint: Path, out: Path) -> None:
-    """Convert CHECKPOINT of torchvision's deeplabv3_resnet50 or _resnet101 into the folder OUT.
+    """Convert CHECKPOINT of one of torchvision's segmentation models into the folder OUT.
 
-    CHECKPOINT is a file that torchvision downloaded, or the saved state dict of such a model. Its
-    encoder, classes and auxiliary classifier are found from the tensors.
+    CHECKPOINT is a file that torchvision downloaded, or the saved state dict of such a model:
+    deeplabv3_resnet50, deeplabv3_resnet101, deeplabv3_mobilenet_v3_large, fcn_resnet50,
+    fcn_resnet101 or lraspp_mobilenet_v3_large. Which one it is, classes and auxiliary classifier
+    are found from the tensors.
 
     \b
     Example:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError
 
+Value = TypeVar("Value")
 #: A regular expression that the whole name must match, and what becomes of the name.
 Rule = tuple[str, str]
 
 
-def rename(source: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
+def rename(source: Mapping[str, Value], rules: Iterable[Rule]) -> dict[str, Value]:
     """Rename every tensor by all rules that fit it, one after the other.
 
     A rule is a regular expression and its replacement, as for ``re.sub``, and is applied to the
@@ -24,7 +26,7 @@ def rename(source: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Ten
         ConversionError: Two tensors would get one name.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-    result: dict[str, Tensor] = {}
+    result: dict[str, Value] = {}
     for name, tensor in source.items():
         target = name
         for pattern, replacement in compiled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -23,21 +24,25 @@ from .dilation import Dilated, OutputStride, dilate, dilated, not_had
 from .encoder import Encoder
 from .positions import PositionsHaveValues
 from .probe import accepts, build_on_meta, on_meta, parameter_count
+from .recipes import BUILT_IN
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 _log = logging.getLogger(__name__)
 
-#: The user's own encoders: name -> a callable that builds the backbone.
-ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder")
+#: Encoders that are not timm's: name -> a callable that builds the backbone.
+ENCODERS: Registry[Callable[..., nn.Module]] = Registry(
+    "encoder", {name: f"{__package__}.{module}" for name, module in BUILT_IN.items()}
+)
 
 
 def register_encoder(name: str) -> Callable[[Factory], Factory]:
     """Give a backbone of your own a name, so that models with it can be built, saved and loaded.
 
     The decorated callable takes ``in_channels`` and ``pretrained``, and whatever is given as
-    ``encoder_options``. It returns a module that maps an image to a list of feature maps, finest
+    ``encoder_options``; one that has a parameter ``depth`` gets the number of maps that are wanted,
+    or None for all. It returns a module that maps an image to a list of feature maps, finest
     first, and has an attribute ``features``, a sequence of :class:`~segzoo.FeatureSpec`.
 
     >>> @segzoo.register_encoder("two_convs")
@@ -266,9 +271,10 @@ def _create(
             output_stride=asked,
         )
     if isinstance(encoder, str):
-        backbone = ENCODERS[encoder](
-            in_channels=in_channels, pretrained=pretrained, **(options or {})
-        )
+        factory, more = ENCODERS[encoder], dict(options or {})
+        if depth is not None and "depth" in inspect.signature(factory).parameters:
+            more["depth"], depth = depth, None  # it can leave out what only deeper maps need
+        backbone = factory(in_channels=in_channels, pretrained=pretrained, **more)
         return _own_dilated(_adapt(backbone, encoder, in_channels, depth), asked)
     if pretrained or options:
         raise ArgumentError(

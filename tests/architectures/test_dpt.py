@@ -117,7 +117,7 @@ def test_what_cannot_be_brought_over_is_refused(config, message):
 
 def test_what_becomes_of_the_tokens_has_to_be_told():
     theirs = smp_model("DPT", VIT, **ANY, decoder_readout="add")
-    with pytest.raises(ConversionError, match="Give config={'decoder_readout': 'add'}"):
+    with pytest.raises(ConversionError, match=r"Give config=\{'decoder_readout': 'add'}"):
         from_smp(theirs.state_dict(), {"encoder_name": VIT})
     with pytest.raises(ConversionError, match="'cat', its tensors say add or ignore"):
         from_smp(theirs.state_dict(), {"encoder_name": VIT, "decoder_readout": "cat"})

@@ -10,10 +10,12 @@ from segzoo.cli import main
 from segzoo.convert import from_torchvision
 from segzoo.errors import ArgumentError, ConversionError, StorageError
 
+from ..architecture_checks import randomise_all
 from ..helpers import randomise, shown
 
 torchvision = pytest.importorskip("torchvision")
 
+WIDTH = "classifier.1.weight"
 CLASSES = ("background", "road", "sky")
 
 
@@ -81,8 +83,22 @@ def test_without_the_auxiliary_classifier_and_with_other_bands(theirs):
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda t: {n: v for n, v in t.items() if "convs" not in n}, {}, "not the tensor classif"),
-        (lambda t: {f"x.{n}": v for n, v in t.items()}, {}, "not the tensor backbone.conv1.weight"),
+        (
+            lambda t: {n: v for n, v in t.items() if "convs" not in n},
+            {},
+            "none of the tensors class",
+        ),
+        (lambda t: {n: v for n, v in t.items() if n != WIDTH}, {}, f"not the tensor {WIDTH}"),
+        (
+            lambda t: {f"x.{n}": v for n, v in t.items()},
+            {},
+            "none of the tensors classifier.0.conv",
+        ),
+        (
+            lambda t: {n: v for n, v in t.items() if n != "backbone.conv1.weight"},
+            {},
+            "neither the tensor backbone.conv1.weight of a ResNet",
+        ),
         (lambda t: {**t, "backbone.layer3.6.conv1.weight": torch.ones(1)}, {}, "with 7 blocks"),
         (lambda t: {**t, "backbone.fc.weight": torch.ones(1)}, {}, "1 that have no place"),
         (dict, {"atrous_rates": (6, 12)}, r"3 dilated branches, but atrous_rates=\(6, 12\)"),
@@ -92,6 +108,61 @@ def test_without_the_auxiliary_classifier_and_with_other_bands(theirs):
 def test_what_cannot_be_brought_over_is_refused(theirs, change, arguments, message):
     with pytest.raises(ConversionError, match=message):
         from_torchvision(change(theirs.state_dict()), **arguments)
+
+
+def made(name, **arguments):
+    torch.manual_seed(0)
+    model = getattr(torchvision.models.segmentation, name)(
+        weights=None, weights_backbone=None, num_classes=3, **arguments
+    )
+    return randomise_all(model).eval()
+
+
+@torch.no_grad()
+def test_fcn_is_torchvision_s():
+    theirs = made("fcn_resnet50", aux_loss=True)
+    ours = from_torchvision(theirs.state_dict(), class_names=CLASSES)
+    assert isinstance(ours, segzoo.FCN)
+    image = torch.randn(1, 3, 97, 130)
+    expected, outputs = theirs(image), ours.forward_heads(image)
+    assert torch.equal(outputs.logits, expected["out"])
+    assert torch.equal(outputs.auxiliary["encoder"], expected["aux"])
+    with pytest.raises(ConversionError, match="is of fcn, which has no atrous_rates"):
+        from_torchvision(theirs, atrous_rates=(12, 24, 36))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "arguments", "kind"),
+    [
+        ("lraspp_mobilenet_v3_large", {}, "LRASPP"),
+        ("deeplabv3_mobilenet_v3_large", {"aux_loss": True}, "DeepLabV3"),
+    ],
+)
+def test_mobilenets_are_torchvision_s_but_for_rounding(name, arguments, kind, tmp_path):
+    theirs = made(name, **arguments)
+    ours = from_torchvision(theirs)
+    assert type(ours).__name__ == kind
+    assert ours.config.encoder == "tv_mobilenetv3_large"
+    assert ours.encoder.strides == (2, 4, 8, 16, 16)
+    for size in ((97, 130), (128, 128)):
+        image = torch.randn(1, 3, *size)
+        expected, outputs = theirs(image), ours.forward_heads(image)
+        # A 1x1 convolution that is dilated, which changes nothing, adds up in another order.
+        largest = float(expected["out"].abs().max())
+        torch.testing.assert_close(outputs.logits, expected["out"], rtol=0, atol=1e-6 * largest)
+        if "aux" in expected:
+            assert torch.equal(outputs.auxiliary["encoder"], expected["aux"])
+    if kind == "LRASPP":
+        loaded = segzoo.from_pretrained(ours.save_pretrained(tmp_path))
+        assert torch.equal(loaded(image), ours(image))
+
+
+def test_another_mobilenet_is_refused():
+    tensors = made("lraspp_mobilenet_v3_large").state_dict()
+    tensors = {n: v for n, v in tensors.items() if not n.startswith("backbone.16.")}
+    with pytest.raises(ConversionError, match=r"backbone\.16\.0\.weight of a MobileNetV3"):
+        from_torchvision(tensors)
 
 
 def test_wrong_names_are_refused(theirs):

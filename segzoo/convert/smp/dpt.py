@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ... import checks
 from ...encoders import build_on_meta, timm_meta, timm_source
 from ...errors import ArgumentError, ConversionError, EncoderError
-from ..keymap import Rule, rename
+from ..keymap import rename
 from .architecture import SmpArchitecture, tensor_of, told
 from .encoders import EncoderPlan, backbone_rules, bands_of, timm_name
 
@@ -48,7 +47,7 @@ class _DPT(SmpArchitecture):
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
         tensor_of(tensors, self.typical, self, where)
-        channels = []
+        channels: list[int] = []
         while (name := self.typical.replace("0", str(len(channels)))) in tensors:
             channels.append(tensors[name].shape[0])
         fused = tensor_of(tensors, "decoder.fusion_blocks.0.project.weight", self, where).shape[0]
@@ -107,7 +106,8 @@ class _DPT(SmpArchitecture):
             ((r"^encoder\.model\.", ""), *rules),
         )
         expected = {key: tuple(value.shape) for key, value in whole.state_dict().items()}
-        taken = tuple(own.options.get("out_indices", backbone.feature_info.out_indices))
+        info: Any = backbone.feature_info
+        taken = tuple(own.options.get("out_indices", info.out_indices))
         return EncoderPlan(
             encoder=encoder,
             in_channels=bands_of(backbone.state_dict(), tensors, name),
