@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import operator
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +103,25 @@ class Maps(nn.Module):
             padded = nn.functional.pad(image, (0, -width % stride, 0, -height % stride))
             maps.append(conv(padded))
         return maps
+
+
+class Chain(nn.Module):
+    """An encoder of one convolution for each map, on the map before: few steps to be recorded."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__()
+        strides = itertools.accumulate(steps, operator.mul)
+        self.features = tuple(segzoo.FeatureSpec(4 + i, s) for i, s in enumerate(strides))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(inside, 4 + i, 3, stride=step, padding=1)
+            for i, (inside, step) in enumerate(zip((3, 4, 5, 6, 7), steps, strict=False))
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps = [image]
+        for conv in self.convs:
+            maps.append(conv(maps[-1]).relu())
+        return maps[1:]
 
 
 #: Encoders of every kind that there is: deep and shallow, with a map at stride 1, without one at 2

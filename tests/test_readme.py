@@ -1,5 +1,6 @@
 """Every snippet of the README and of the guides runs; every table is what the records say."""
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 import segzoo
 from benchmarks import tables
 from benchmarks.parity.fastai_models import Case, fastai_unet
+from segzoo import bench
 from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta
@@ -43,6 +45,8 @@ def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
 
 def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # What it prints is looked at in tests/cli/test_bench.py; here it is not to take its time.
+    monkeypatch.setattr(bench, "run_bench", functools.partial(bench.run_bench, rounds=1))
     prepare_folder(tmp_path)
     lines = "".join(snippets("README.md", "bash")).splitlines()
     commands = [line.partition("#")[0].strip() for line in lines if line.startswith("segzoo ")]

@@ -164,6 +164,8 @@ def dilate(
         for name in names
         if item.stride > stride
     }
+    # The poolings are found while the strides are as made; then everything changes at once, because
+    # a convolution's rate says nothing of sizes until those before it no longer shrink the map.
     changes = [
         _dense_pooling(name, module)
         for name, module in _late_poolings(backbone, stride, in_channels, size_rule)
@@ -244,10 +246,12 @@ def _spread(name: str, conv: nn.Conv2d, rate: int) -> Change:
 def _keeps_size(conv: nn.Conv2d, change: Change) -> bool:
     """Whether a convolution, once changed, gives a map of the size of its input."""
     before = _as_it_is("", conv)
+    # Larger than the window reaches, so that a map is not too small whatever the padding is.
     side = 2 * max(k * d for k, d in zip(conv.kernel_size, change.dilation, strict=True))
     values = {name: torch.empty_like(p, device="meta") for name, p in conv.named_parameters()}
     image = torch.empty(1, conv.in_channels, side, side, device="meta")
     apply([replace(change, name="")], conv)
+    # Run, not computed from its fields: a subclass may pad in its forward.
     try:
         with torch.no_grad():
             made: Tensor = functional_call(conv, values, (image,))
@@ -287,10 +291,12 @@ def is_had(
         shapes = [item.shape[1:3] if channels_last else item.shape[2:4] for item in maps]
         sides = image.shape[-2:]
         for shape, feature in zip(shapes, features, strict=True):
+            # Rounded down or up, as the backbone likes: a decoder takes the sizes of real maps.
             whole = [side // feature.stride for side in sides]
             cells = [ceil_div(side, feature.stride) for side in sides]
             if not all(a <= x <= b for a, x, b in zip(whole, shape, cells, strict=True)):
                 return False
+        # At odd sizes a path with a pooling and one with a convolution may round apart.
         deep = [tuple(s) for s, f in zip(shapes, features, strict=True) if f.stride == stride]
         if len(set(deep)) > 1:
             return False

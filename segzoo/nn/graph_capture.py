@@ -26,7 +26,9 @@ def serves_other_sizes(x: Tensor) -> bool:
     """
     if isinstance(x, fx.Proxy) or any(isinstance(side, torch.SymInt) for side in x.shape[-2:]):
         return True
-    # Under dynamo a symbolic side passes for an int.
+    # Under dynamo a symbolic side passes for an int, so an export is taken to be for other sizes
+    # although it may be for one: its graph is right either way, and a size too early made a constant
+    # would not be.
     return _tracing() or (bool(_exporting()) and torch.compiler.is_dynamo_compiling())
 
 

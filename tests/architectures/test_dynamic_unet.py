@@ -26,6 +26,7 @@ from segzoo._compat import may_have_hooks
 from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, DYNAMIC_NORMS, icnr_
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
 
+from ..architecture_checks import ENCODERS
 from ..helpers import TinyBackbone
 
 IMAGE = torch.rand(2, 3, 70, 51, generator=torch.Generator().manual_seed(1))
@@ -359,11 +360,22 @@ def test_the_drawing_of_the_reference(capsys):
     assert not any(map(may_have_hooks, model.modules()))
 
 
-@pytest.mark.parametrize("architecture", sorted(segzoo.ARCHITECTURES))
-@pytest.mark.parametrize("encoder", ["vgg11", "vit_tiny_patch16_224", "levit_128s", "pit_ti_224"])
+KINDS = ("strides 1 to 16", "flat, patch 14", "strides 16 to 64", "strides 8 to 32")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        *itertools.product(sorted(segzoo.ARCHITECTURES), KINDS),
+        # Of timm's: with a map at stride 1, flat, and two whose first maps are coarse.
+        *(("unet", name) for name in ("vgg11", "test_vit", "levit_128s")),
+        ("pspnet", "pit_ti_224"),
+    ],
+)
 def test_every_architecture_can_be_drawn(architecture, encoder, capsys):
     with torch.device("meta"):
-        model = segzoo.ARCHITECTURES[architecture](encoder, 2, in_channels=4)
+        backbone = ENCODERS[encoder]() if encoder in ENCODERS else encoder
+        model = segzoo.ARCHITECTURES[architecture](backbone, 2)
     model.print_tree()
     out = capsys.readouterr().out
     rows = [line.split()[0] for line in out.splitlines()[3:] if line.split()[0].isdigit()]

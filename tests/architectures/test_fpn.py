@@ -13,6 +13,7 @@ from segzoo.errors import ArgumentError, ConversionError
 
 from ..architecture_checks import (
     ENCODERS,
+    Chain,
     assert_everyday,
     assert_exported,
     assert_same_logits,
@@ -118,7 +119,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    assert_exported(segzoo.FPN("test_resnet", classes=2, **SMALL), tmp_path / "m.onnx")
+    assert_exported(segzoo.FPN(Chain(4, 2, 2, 2), 2, **SMALL), tmp_path / "m.onnx")
 
 
 def test_steps_have_names(tmp_path):

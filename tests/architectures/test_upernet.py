@@ -12,6 +12,7 @@ from segzoo.errors import ArgumentError, ConversionError, InputError
 
 from ..architecture_checks import (
     ENCODERS,
+    Chain,
     assert_everyday,
     assert_exported,
     assert_same_logits,
@@ -99,7 +100,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    assert_exported(segzoo.UPerNet("test_resnet", classes=2, **NARROW), tmp_path / "m.onnx")
+    assert_exported(segzoo.UPerNet(Chain(4, 2, 2, 2), 2, **NARROW), tmp_path / "m.onnx")
 
 
 def test_steps_have_names():

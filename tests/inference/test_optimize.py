@@ -59,15 +59,19 @@ def test_the_reference_model_at_every_size():
         assert torch.equal(value, before[name]), name
 
 
+#: A Swin transformer with a windowed and a shifted block in each stage.
+NARROW = {"embed_dim": 24, "depths": (2, 2, 2, 2)}
+
+
 @pytest.mark.parametrize(
     ("encoder", "options"),
     [
         ("mobilenetv3_small_050", {}),
         ("test_convnext", {}),
-        ("swin_tiny_patch4_window7_224", {"in_channels": 2}),
-        ("vit_tiny_patch16_224", {"depth": 3}),
+        ("swin_tiny_patch4_window7_224", {"in_channels": 2, "encoder_options": NARROW}),
+        ("test_vit", {"depth": 2}),
         ("dla46x_c", {"interpolation": "bilinear"}),
-        ("resnet18", {"attention": "scse", "norm": "group", "rounding": "down"}),
+        ("test_resnet", {"attention": "scse", "norm": "group", "rounding": "down"}),
         ("vgg11_bn", {"center": True, "depth": 3}),
     ],
 )

@@ -114,6 +114,8 @@ def trace_module(module: nn.Module) -> nn.Module:
     except Exception:  # a forward may fail in any way on stand-ins for tensors
         return module
     traced = fx.GraphModule(tracer.root, graph)
+    # The graph returns the maps itself. Hooks left on its modules would collect every map again, and
+    # keep the last image's alive.
     for part in traced.modules():
         for hooks in hooks_of(part):
             for key in [key for key, hook in hooks.items() if collects_maps(hook)]:
@@ -171,6 +173,8 @@ class _Tracer(fx.Tracer):
         return threading.get_ident() == self._thread
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        # Asked for the parameters of every module in the process: those of a module that another
+        # thread runs must stay tensors.
         if not self._is_ours():
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -193,8 +197,12 @@ class _Tracer(fx.Tracer):
             try:
                 return forward(*args, **kwargs)
             except Exception:
+                # It is kept whole. What it had recorded until then goes, users first: a node that
+                # is still used cannot be erased.
                 for node in [node for node in reversed(self.graph.nodes) if node not in known]:
                     self.graph.erase_node(node)
+        # A module that is one step is not called, so neither are its hooks. Those that collect maps
+        # are, with the stand-ins, which thereby become outputs of the graph.
         before, after, *_ = hooks_of(m)
         for hook in filter(collects_maps, before.values()):
             hook(m, args)
