@@ -164,8 +164,8 @@ def dilate(
         for name in names
         if item.stride > stride
     }
-    # The poolings are found while the strides are as made; then everything changes at once, because
-    # a convolution's rate says nothing of sizes until those before it no longer shrink the map.
+    # The poolings are found while all strides are as made: once convolutions have changed, maps are
+    # larger, and their sizes no longer tell which poolings are late.
     changes = [
         _dense_pooling(name, module)
         for name, module in _late_poolings(backbone, stride, in_channels, size_rule)
@@ -296,7 +296,7 @@ def is_had(
             cells = [ceil_div(side, feature.stride) for side in sides]
             if not all(a <= x <= b for a, x, b in zip(whole, shape, cells, strict=True)):
                 return False
-        # At odd sizes a path with a pooling and one with a convolution may round apart.
+        # These lie on one grid, or no decoder could join them: roundings may differ at odd sizes.
         deep = [tuple(s) for s, f in zip(shapes, features, strict=True) if f.stride == stride]
         if len(set(deep)) > 1:
             return False

@@ -124,9 +124,7 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     height, width = native
     if all(map(accepts, ((height + 131, width + 160), *_ODD))):
         return SizeRule(minimum=_smallest(accepts, 1))
-    # From small to large, so that the first that holds pads least. A side of each size is a multiple
-    # of this one and, over the steps, of no larger one throughout; about 256x192 pixels, because
-    # some windows are cut to the map where that is smaller, and then take anything.
+    # From small to large: the first that holds pads least.
     for multiple in _MULTIPLES:
         tall, wide = 256 // multiple + 1, 192 // multiple + 1
         steps = _STEPS if multiple <= 16 else _STEPS[:4]

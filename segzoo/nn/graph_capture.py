@@ -27,8 +27,7 @@ def serves_other_sizes(x: Tensor) -> bool:
     if isinstance(x, fx.Proxy) or any(isinstance(side, torch.SymInt) for side in x.shape[-2:]):
         return True
     # Under dynamo a symbolic side passes for an int, so an export is taken to be for other sizes
-    # although it may be for one: its graph is right either way, and a size too early made a constant
-    # would not be.
+    # although it may be for one: its graph is right either way, and one for a single size is not.
     return _tracing() or (bool(_exporting()) and torch.compiler.is_dynamo_compiling())
 
 

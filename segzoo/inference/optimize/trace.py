@@ -114,8 +114,8 @@ def trace_module(module: nn.Module) -> nn.Module:
     except Exception:  # a forward may fail in any way on stand-ins for tensors
         return module
     traced = fx.GraphModule(tracer.root, graph)
-    # The graph returns the maps itself. Hooks left on its modules would collect every map again, and
-    # keep the last image's alive.
+    # The graph returns the maps itself. Hooks left on its modules would collect them once more, and
+    # keep those of the last image alive.
     for part in traced.modules():
         for hooks in hooks_of(part):
             for key in [key for key, hook in hooks.items() if collects_maps(hook)]:
