@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from ..errors import InputError
 from .dataset import SAME_PIXELS, PairDataset, SegmentationData, different_sizes
 from .faults import PairError, counted, listed, value_remedy
 from .fingerprint import tensor_key
+from .mask_coding import histogram
 from .mask_file import orientation
 from .pairs import Pair
 from .splits import DataSplits, Subset, names_of
@@ -129,19 +129,17 @@ def count_pixels(
     Raises:
         PairError: Values that are no class.
     """
-    flat = mask.flatten()
-    labelled = flat if ignore_index is None else flat[flat != ignore_index]
-    counts = torch.bincount(labelled.clamp(min=0), minlength=classes)
-    if len(counts) > classes or (len(labelled) and int(labelled.min()) < 0):
-        values = labelled.unique().tolist()
-        strange = tuple(value for value in values if not 0 <= value < classes)
+    counts = histogram(mask.numpy())
+    void = 0 if ignore_index is None else counts.pop(ignore_index, 0)
+    strange = tuple(sorted(value for value in counts if not 0 <= value < classes))
+    if strange:
         raise PairError(
             "value",
             f"values that are no class: {listed(strange)}, classes are 0..{classes - 1}",
             value_remedy(strange, classes),
             values=strange,
         )
-    return tuple(counts.tolist()), len(flat) - len(labelled)
+    return tuple(counts.get(index, 0) for index in range(classes)), void
 
 
 def _turned(pair: Pair) -> bool:
