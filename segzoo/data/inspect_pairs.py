@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
@@ -62,9 +63,14 @@ def inspect_splits(
         progress: Show a bar on stderr.
     """
     parts = {"train": data.train, "val": data.val, "test": data.test}
-    keys = [(split, part, i) for split, part in parts.items() if part for i in range(len(part))]
+    keys = [
+        _Item(split, part, index, name)
+        for split, part in parts.items()
+        if part is not None
+        for index, name in enumerate(names_of(part))
+    ]
     inspect = partial(_inspect, data=data)
-    files = all(_is_files(part) for part in parts.values() if part)
+    files = all(_is_files(part) for part in parts.values() if part is not None)
     threads = (workers or min(4, os.cpu_count() or 1)) if files else 1
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(inspect, keys)
@@ -77,11 +83,16 @@ def _is_files(part: SegmentationData) -> bool:
     return isinstance(part, PairDataset) or (isinstance(part, Subset) and _is_files(part.dataset))
 
 
-def _inspect(key: tuple[str, SegmentationData, int], *, data: DataSplits) -> PairFacts:
-    split, part, index = key
-    name = part.pairs[index].name if isinstance(part, PairDataset) else names_of(part)[index]
+class _Item(NamedTuple):
+    split: str
+    part: SegmentationData
+    place: int
+    name: str
+
+
+def _inspect(key: _Item, *, data: DataSplits) -> PairFacts:
     try:
-        image, mask = part[index]
+        image, mask = key.part[key.place]
         _check_shapes(image, mask, data.in_channels)
         pixels, void = count_pixels(mask, data.classes, data.ignore_index)
         values = image.numpy()
@@ -95,17 +106,17 @@ def _inspect(key: tuple[str, SegmentationData, int], *, data: DataSplits) -> Pai
                 "Fill them, with 0 say, and make the mask void there.",
             )
     except InputError as error:
-        return PairFacts(split, name, error)
+        return PairFacts(key.split, key.name, error)
     return PairFacts(
-        split=split,
-        name=name,
+        split=key.split,
+        name=key.name,
         size=(mask.shape[0], mask.shape[1]),
         kind=str(values.dtype),
         values=(lowest, highest),
         pixels=pixels,
         void=void,
         key=tensor_key(image),
-        turned=isinstance(part, PairDataset) and _turned(part.pairs[index]),
+        turned=isinstance(key.part, PairDataset) and _turned(key.part.pairs[key.place]),
     )
 
 
