@@ -89,6 +89,25 @@ def demo_iou() -> str:
     return markdown(["seed", "steps", "IoU on the held-out third", "processor time"], rows)
 
 
+def data_check() -> str:
+    """Reading and checking pictures; augmentation beside torchvision."""
+    measured = record("data_check")["milliseconds_a_pair"]
+    rows = [[name, f"{value:.1f} ms"] for name, value in measured.items() if ": " not in name]
+    reading = markdown(["of one pair", "processor time, median"], rows)
+    names = [name.partition(": ")[2] for name in measured if name.startswith("segzoo: ")]
+    compared = [
+        [
+            name,
+            *(
+                f"{measured[key]:.2f} ms" if (key := f"{library}: {name}") in measured else "-"
+                for library in ("segzoo", "torchvision")
+            ),
+        ]
+        for name in names
+    ]
+    return f"{reading}\n{markdown(['augmentation', 'segzoo', 'torchvision'], compared)}"
+
+
 #: The record's name -> its table.
 TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
@@ -114,6 +133,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "convolutions": convolutions,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
+    "data_check": data_check,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 

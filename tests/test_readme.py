@@ -18,13 +18,17 @@ from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta
 
+from .datasets.making import make_pairs
+
 ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
     "docs/architectures.md",
-    "docs/pictures.md",
+    *("docs/pictures.md", "docs/data.md"),
     *("docs/performance.md", "docs/deployment.md"),
 )
+#: Pairs in ``images`` and ``masks`` for the guides, in three series.
+DATA = [f"{place}_{n}" for place in ("lane", "park", "road") for n in range(1, 5)]
 
 
 def snippets(page: str, language: str) -> list[str]:
@@ -36,11 +40,20 @@ def snippets(page: str, language: str) -> list[str]:
 def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (20, 20)).save("example.png")  # for the model card
+    make_pairs(tmp_path, DATA)
     names: dict[str, object] = {}
     blocks = snippets(page, "python")
     assert blocks
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+def test_the_check_of_data_prints_what_its_page_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_pairs(tmp_path, DATA)
+    command, _, expected = snippets("docs/data.md", "console")[0].partition("\n")
+    assert main(shlex.split(command.removeprefix("$ "))[1:]) == 0
+    assert capsys.readouterr().out == expected
 
 
 def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):

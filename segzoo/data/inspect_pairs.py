@@ -7,8 +7,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from .dataset import SAME_PIXELS, PairDataset, SegmentationData, different_sizes
 from .faults import PairError, counted, listed, value_remedy
 from .fingerprint import tensor_key
+from .mask_coding import histogram
 from .mask_file import orientation
 from .pairs import Pair
 from .splits import DataSplits, Subset, names_of
@@ -62,9 +63,14 @@ def inspect_splits(
         progress: Show a bar on stderr.
     """
     parts = {"train": data.train, "val": data.val, "test": data.test}
-    keys = [(split, part, i) for split, part in parts.items() if part for i in range(len(part))]
+    keys = [
+        _Item(split, part, index, name)
+        for split, part in parts.items()
+        if part is not None
+        for index, name in enumerate(names_of(part))
+    ]
     inspect = partial(_inspect, data=data)
-    files = all(_is_files(part) for part in parts.values() if part)
+    files = all(_is_files(part) for part in parts.values() if part is not None)
     threads = (workers or min(4, os.cpu_count() or 1)) if files else 1
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(inspect, keys)
@@ -77,11 +83,16 @@ def _is_files(part: SegmentationData) -> bool:
     return isinstance(part, PairDataset) or (isinstance(part, Subset) and _is_files(part.dataset))
 
 
-def _inspect(key: tuple[str, SegmentationData, int], *, data: DataSplits) -> PairFacts:
-    split, part, index = key
-    name = part.pairs[index].name if isinstance(part, PairDataset) else names_of(part)[index]
+class _Item(NamedTuple):
+    split: str
+    part: SegmentationData
+    place: int
+    name: str
+
+
+def _inspect(key: _Item, *, data: DataSplits) -> PairFacts:
     try:
-        image, mask = part[index]
+        image, mask = key.part[key.place]
         _check_shapes(image, mask, data.in_channels)
         pixels, void = count_pixels(mask, data.classes, data.ignore_index)
         values = image.numpy()
@@ -95,17 +106,17 @@ def _inspect(key: tuple[str, SegmentationData, int], *, data: DataSplits) -> Pai
                 "Fill them, with 0 say, and make the mask void there.",
             )
     except InputError as error:
-        return PairFacts(split, name, error)
+        return PairFacts(key.split, key.name, error)
     return PairFacts(
-        split=split,
-        name=name,
+        split=key.split,
+        name=key.name,
         size=(mask.shape[0], mask.shape[1]),
         kind=str(values.dtype),
         values=(lowest, highest),
         pixels=pixels,
         void=void,
         key=tensor_key(image),
-        turned=isinstance(part, PairDataset) and _turned(part.pairs[index]),
+        turned=isinstance(key.part, PairDataset) and _turned(key.part.pairs[key.place]),
     )
 
 
@@ -129,19 +140,17 @@ def count_pixels(
     Raises:
         PairError: Values that are no class.
     """
-    flat = mask.flatten()
-    labelled = flat if ignore_index is None else flat[flat != ignore_index]
-    counts = torch.bincount(labelled.clamp(min=0), minlength=classes)
-    if len(counts) > classes or (len(labelled) and int(labelled.min()) < 0):
-        values = labelled.unique().tolist()
-        strange = tuple(value for value in values if not 0 <= value < classes)
+    counts = histogram(mask.numpy())
+    void = 0 if ignore_index is None else counts.pop(ignore_index, 0)
+    strange = tuple(sorted(value for value in counts if not 0 <= value < classes))
+    if strange:
         raise PairError(
             "value",
             f"values that are no class: {listed(strange)}, classes are 0..{classes - 1}",
             value_remedy(strange, classes),
             values=strange,
         )
-    return tuple(counts.tolist()), len(flat) - len(labelled)
+    return tuple(counts.get(index, 0) for index in range(classes)), void
 
 
 def _turned(pair: Pair) -> bool:

@@ -60,6 +60,8 @@ class MaskCoding:
         if self.colors is not None:
             return self._from_colors(stored)
         values = _single_band(stored).numpy()
+        if values.size == 0:
+            return torch.from_numpy(values.astype(np.int64))
         distinct = distinct_values(values)
         targets = self.classes_of(distinct)
         if np.array_equal(distinct, targets):
@@ -158,14 +160,22 @@ class MaskCoding:
         )
 
 
+def histogram(values: Values) -> dict[int, int]:
+    """How often each integer is in an array, in ascending order."""
+    if values.size == 0:
+        return {}
+    if values.dtype != np.uint8 and values.min() >= 0 and values.max() < 256:
+        values = values.astype(np.uint8)
+    if values.dtype == np.uint8:  # several times as fast as sorting
+        counts = torch.from_numpy(values).flatten().bincount().tolist()
+        return {value: count for value, count in enumerate(counts) if count}
+    distinct, numbers = np.unique(values, return_counts=True)
+    return dict(zip(distinct.tolist(), numbers.tolist(), strict=True))
+
+
 def distinct_values(values: Values) -> Integers:
     """The distinct integers in an array, ascending."""
-    if values.dtype == np.uint8:  # torch counts these about twice as fast as numpy
-        return torch.bincount(torch.from_numpy(values).flatten()).nonzero().flatten().numpy()
-    if values.dtype == np.uint16:
-        counts = np.bincount(values.ravel())
-        return np.flatnonzero(counts).astype(np.int64, copy=False)
-    return np.unique(values).astype(np.int64)
+    return np.array(list(histogram(values)), dtype=np.int64)
 
 
 def _single_band(stored: Tensor) -> Tensor:

@@ -12,8 +12,6 @@ from .faults import PairError
 from .mask_coding import MaskCoding
 from .pictures import read_picture, read_stored
 
-#: First bytes of files whose pixels are not kept exactly.
-_LOSSY = {b"\xff\xd8\xff": "JPEG"}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -24,15 +22,19 @@ def read_classes(path: Path, coding: MaskCoding) -> Tensor:
         PairError: A file whose numbers cannot be trusted, or with values that are no class.
         InputError: A file that cannot be read.
     """
-    kind = lossy_format(path)
-    if kind:
+    refuse_lossy(lossy_format(path))
+    read = read_stored if coding.colors is None else read_picture
+    return coding.decode(read(path))
+
+
+def refuse_lossy(kind: str | None) -> None:
+    """Raise for a mask that went through a format which does not keep exact values."""
+    if kind is not None:
         raise PairError(
             "lossy",
             f"the mask is a {kind} file, which does not keep numbers exactly",
             "Save masks as PNG; what was once JPEG has to be made again from its source.",
         )
-    read = read_stored if coding.colors is None else read_picture
-    return coding.decode(read(path))
 
 
 def lossy_format(path: Path) -> str | None:
@@ -42,15 +44,19 @@ def lossy_format(path: Path) -> str | None:
             head = file.read(40)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
-    for begin, name in _LOSSY.items():
-        if head.startswith(begin):
-            return name
+    if head.startswith(_TIFF) and _compression(path) == "jpeg":
+        return "JPEG compressed TIFF"
+    return lossy_bytes(head)
+
+
+def lossy_bytes(head: bytes) -> str | None:
+    """The same from the first forty bytes of a file."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and head[12:16] == b"VP8 ":
         return "lossy WebP"
     if head[4:12] in (b"ftypavif", b"ftypheic", b"ftypheix", b"ftypmif1"):
         return "AVIF or HEIC"
-    if head.startswith(_TIFF) and _compression(path) == "jpeg":
-        return "JPEG compressed TIFF"
     return None
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .bands import check_bands
 from .class_coding import LabelMap, class_coding
 from .dataset import PairDataset
 from .layout import find_layout
+from .pixel_values import check_range
 
 #: Which split a model is scored on, the first that is there.
 _SCORED = ("test", "val", "train")
@@ -25,7 +27,9 @@ def open_pairs(
     palette: Mapping[str, Any] | Sequence[Any] | str | os.PathLike[str] | None = None,
     label_map: LabelMap | None = None,
     ignore_index: int | None = None,
-    bands: int | tuple[int, ...] | None = None,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
+    channels: int | None = None,
 ) -> PairDataset:
     """Open pictures with masks in one piece.
 
@@ -39,7 +43,9 @@ def open_pairs(
         palette: As there.
         label_map: As there.
         ignore_index: The value of void in masks.
-        bands: How many bands the model sees, or the numbers of those to take.
+        bands: The numbers of the bands to take, counted from 1; None for all.
+        value_range: The values of pictures that become 0 and 1, as in training.
+        channels: How many bands the model takes: grey is repeated, alpha left out.
 
     Raises:
         ArgumentError: Arguments that do not go together.
@@ -54,4 +60,4 @@ def open_pairs(
     pairs = next(layout.splits[name] for name in _SCORED if name in layout.splits)
     if not pairs:
         raise DataError(f"There are no pictures with masks in {images}.")
-    return PairDataset(pairs, known.coding, bands)
+    return PairDataset(pairs, known.coding, check_bands(bands), channels, check_range(value_range))

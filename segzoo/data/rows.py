@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..errors import DataError, InputError, nearest
 from .class_coding import LabelMap, class_coding
 from .dataset import SAME_PIXELS, different_sizes, fit_bands
 from .faults import PairError
+from .mask_file import lossy_bytes, lossy_format, refuse_lossy
 from .pictures import read_picture, read_stored
 
 #: Modes of Pillow whose numbers are the picture's; others become RGB.
@@ -98,6 +100,7 @@ class RowsDataset:
         row = self.rows[index]
         try:
             image = fit_bands(picture_values(row[self.image]), None, self.channels)
+            refuse_lossy(_lossy(row[self.mask]))
             colors = self.coding.colors is not None
             mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))
             if image.shape[1:] != mask.shape:
@@ -105,6 +108,17 @@ class RowsDataset:
         except PairError as error:
             raise error.of(f"row {index}") from None
         return image, mask
+
+
+def _lossy(value: Any) -> str | None:
+    """The format of a mask, if that does not keep exact values."""
+    if isinstance(value, Mapping):
+        if value.get("bytes") is not None:
+            return lossy_bytes(value["bytes"][:40])
+        value = value.get("path")
+    if isinstance(value, (str, os.PathLike)):
+        return lossy_format(Path(value))
+    return "JPEG" if getattr(value, "format", None) in ("JPEG", "MPO") else None
 
 
 def picture_values(value: Any, *, stored: bool = False) -> Tensor:

@@ -273,7 +273,7 @@ def _opened(
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], (str, os.PathLike)):
         images, masks = data
         part = open_pairs(
-            images, masks, classes=classes, ignore_index=ignore_index, bands=model.in_channels
+            images, masks, classes=classes, ignore_index=ignore_index, channels=model.in_channels
         )
         return part, ignore_index, None
     names, known = None, void_of(data)

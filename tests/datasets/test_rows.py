@@ -66,6 +66,16 @@ def test_modes_of_pillow(tmp_path):
         assert (data[0][0].shape[0], data[0][0].dtype) == (bands, dtype)
 
 
+@pytest.mark.parametrize("kind", ["pillow", "bytes", "path"])
+def test_masks_that_were_jpeg(kind, tmp_path):
+    path = save(tmp_path / "m.jpg", labels())
+    values = {"pillow": Image.open(path), "bytes": {"bytes": path.read_bytes()}, "path": path}
+    with values["pillow"]:
+        rows = segzoo.RowsDataset([{"image": picture(), "annotation": values[kind]}], classes=3)
+        with pytest.raises(DataError, match="row 0: the mask is a JPEG file"):
+            rows[0]
+
+
 def test_what_is_no_row():
     row = {"image": picture(), "annotation": labels()}
     with pytest.raises(DataError, match=r"no column 'mask'.*columns are image, annotation"):
