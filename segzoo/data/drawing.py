@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import os
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
 #: Okabe and Ito, "Color Universal Design", 2008: told apart with every kind of colour vision.
 _OKABE_ITO = ("E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 
+#: Linear sRGB to the cones of the eye, and their cube roots to Oklab.
+_TO_CONES = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+_TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+#: Classes whose colours are chosen one by one, each as far as can be from those before.
+_CHOSEN = 40
+
 
 def class_colors(classes: int) -> NDArray[np.uint8]:
     """A colour for each class, ``(classes, 3)``: black, seven of Okabe and Ito, then any number.
@@ -28,12 +44,49 @@ def class_colors(classes: int) -> NDArray[np.uint8]:
     >>> class_colors(3).tolist()
     [[0, 0, 0], [230, 159, 0], [86, 180, 233]]
     """
-    colors = [(0, 0, 0), *(tuple(bytes.fromhex(code)) for code in _OKABE_ITO)]
+    colors = list(_chosen_colors())
     for index in range(len(colors), classes):
         # Steps of the golden angle never fall together, in three shades.
-        hue, shade = index * 0.618034 % 1.0, (0.95, 0.75, 0.55)[index % 3]
-        colors.append(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.7, shade)))
+        colors.append(_hsv(index * 0.618034 % 1.0, 0.7, (0.95, 0.75, 0.55)[index % 3]))
     return np.array(colors[:classes], dtype=np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _chosen_colors() -> tuple[tuple[int, ...], ...]:
+    """Black, Okabe and Ito's, and of many others always the one that is farthest from all before.
+
+    Distances are those of Oklab (Ottosson, 2020), which follow what people see. White is left to
+    what is no class.
+    """
+    colors = [(0, 0, 0), *(tuple(bytes.fromhex(code)) for code in _OKABE_ITO)]
+    candidates = [
+        _hsv(hue / 36, saturation, value)
+        for hue in range(36)
+        for saturation in (0.35, 0.65, 0.95)
+        for value in (0.45, 0.7, 0.95)
+    ]
+    places = _oklab(candidates)
+    nearest = np.full(len(candidates), np.inf)
+    for seen in _oklab([*colors, (255, 255, 255)]):
+        nearest = np.minimum(nearest, np.linalg.norm(places - seen, axis=1))
+    while len(colors) < _CHOSEN:
+        farthest = int(nearest.argmax())
+        colors.append(candidates[farthest])
+        distances = np.linalg.norm(places - places[farthest], axis=1)
+        nearest = np.minimum(nearest, distances)
+    return tuple(colors)
+
+
+def _hsv(hue: float, saturation: float, value: float) -> tuple[int, ...]:
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+
+
+def _oklab(colors: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+    """sRGB -> lightness and two axes of colour."""
+    srgb = np.array(colors) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    cones = np.cbrt(linear @ np.array(_TO_CONES).T)
+    return np.asarray(cones @ np.array(_TO_LAB).T)
 
 
 def write_mask(path: str | os.PathLike[str], mask: Tensor, *, classes: int) -> Path:

@@ -121,11 +121,22 @@ def is_repo_id(name: str | os.PathLike[str]) -> bool:
     return True
 
 
-def optional(repo_id: str, name: str, access: Access) -> Path | None:
-    """A file of a repository, or None where it has no such file."""
+def optional(repo_id: str, name: str, access: Access, *, largest: int | None = None) -> Path | None:
+    """A file of a repository, or None where it has no such file.
+
+    Args:
+        repo_id: The repository.
+        name: The file.
+        access: How the repository is reached.
+        largest: Bytes above which the file counts as not there; None for any size.
+    """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
+        if largest is not None and not access.local_files_only:
+            size = _size(repo_id, name, access)
+            if size is None or size > largest:
+                return None
         return fetch(repo_id, name, access)
     except LocalEntryNotFoundError:
         if access.local_files_only:
@@ -133,6 +144,14 @@ def optional(repo_id: str, name: str, access: Access) -> Path | None:
         raise
     except EntryNotFoundError:
         return None
+
+
+def _size(repo_id: str, name: str, access: Access) -> int | None:
+    """The size of a file in bytes, without downloading it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repo_id, name, revision=access.revision)
+    return get_hf_file_metadata(url, token=access.token).size
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class ModelCard:
         tags: More tags for the Hub's search.
         description: Markdown, put under the title.
         picture: A PNG, JPEG or WebP file of at most 10 MiB to show on the card.
+        details: Markdown, put at the end: how it was trained, say.
     """
 
     license: str | None = None
@@ -74,6 +75,7 @@ class ModelCard:
     tags: tuple[str, ...] = ()
     description: str = ""
     picture: Path | str | None = None
+    details: str = ""
 
     def __post_init__(self) -> None:
         if self.license is not None:
@@ -83,8 +85,11 @@ class ModelCard:
                 self, field, checks.sequence(field, getattr(self, field), checks.text)
             )
         object.__setattr__(self, "metrics", checks.sequence("metrics", self.metrics, _metric))
-        if not isinstance(self.description, str):
-            raise ArgumentError(f"description must be text, got {checks.shown(self.description)}.")
+        for field in ("description", "details"):
+            if not isinstance(getattr(self, field), str):
+                raise ArgumentError(
+                    f"{field} must be text, got {checks.shown(getattr(self, field))}."
+                )
         if self.picture is not None:
             object.__setattr__(self, "picture", _picture(Path(self.picture)))
 
@@ -119,10 +124,22 @@ def render(
         f"model = segzoo.from_pretrained({json.dumps(repo_id or 'path/to/this/folder')})\n"
         "mask = model.predict(image)  # uint8 image (C, H, W) or (N, C, H, W) -> classes\n```",
         _results(card.metrics),
-        "## Classes\n\n" + "\n".join(f"- {i}: {_plain(name)}" for i, name in enumerate(names)),
+        "## Classes\n\n" + "\n".join(f"- {i}: {plain(name)}" for i, name in enumerate(names)),
+        card.details.strip(),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     return f"{text}\n{_MARK.format(_checksum(text))}\n"
+
+
+def read_license(path: Path) -> str | None:
+    """The licence that a card states, or None; also where there is no card that can be read."""
+    from huggingface_hub import ModelCard as HubCard
+
+    try:
+        found = HubCard.load(path).data.to_dict().get("license") if path.is_file() else None
+    except Exception:  # what a person wrote into it need not be YAML
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def is_unedited(text: str) -> bool:
@@ -171,8 +188,8 @@ def _results(metrics: tuple[Metric, ...]) -> str:
     if not metrics:
         return ""
     rows = [
-        f"| {_plain(m.dataset_name or m.dataset)} | {_plain(m.split or '')} "
-        f"| {_plain(m.name or m.type)} | {m.value:g} |"
+        f"| {plain(m.dataset_name or m.dataset)} | {plain(m.split or '')} "
+        f"| {plain(m.name or m.type)} | {m.value:g} |"
         for m in metrics
     ]
     return "\n".join(
@@ -180,7 +197,7 @@ def _results(metrics: tuple[Metric, ...]) -> str:
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown and HTML leave as it is."""
     return re.sub(r"([\\`*_\[\]<>|&#!])", r"\\\1", text)
 

@@ -4,6 +4,10 @@
     model.safetensors   the weights, with a copy of the config in the header
     README.md           the model card
 
+and, of a model that was trained here, ``training/``: :data:`RECORDS` go along to the Hub and back.
+What else is in there stays: the state of the training, which belongs to one machine, the paths of
+the data, and pictures of it.
+
 A folder is always whole. Replacing ``model.safetensors`` is the commit of a save, because it has
 the config with it: a ``config.json`` that a killed save left behind is recognised by its
 ``save_id``, and the copy is used instead. Only files of these names, and the card's picture, are
@@ -37,6 +41,13 @@ PICTURE_NAMES = {
     ".webp": "example.webp",
 }
 PICTURES = tuple(dict.fromkeys(PICTURE_NAMES.values()))
+#: What is known of a training, and may be shown to strangers.
+RECORDS = tuple(
+    f"training/{name}"
+    for name in ("recipe.json", "metrics.jsonl", "metrics.json", "curves.png", "confusion.png")
+)
+#: Bytes above which a stranger's picture or record is left where it is.
+_LARGEST = 32 * 2**20
 #: Age in seconds after which a temporary file is what a killed save left behind.
 _STALE = 24 * 3600
 
@@ -80,6 +91,29 @@ def write_folder(
     return target
 
 
+def write_card(
+    folder: str | os.PathLike[str],
+    card: str,
+    *,
+    picture: Path | None = None,
+    may_replace: MayReplace = lambda card: False,
+) -> Path:
+    """Write the card of a model that is there, and the card's picture.
+
+    Returns:
+        The card's file.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    target = Path(folder)
+    with _saving(target):
+        if picture is not None:
+            copy_file(picture, target / PICTURE_NAMES[picture.suffix.lower()])
+        _write_card(target, card, may_replace)
+    return target / CARD
+
+
 def download(
     files: ModelFiles,
     repo_id: str,
@@ -88,7 +122,7 @@ def download(
     *,
     may_replace: MayReplace,
 ) -> Path:
-    """Copy a repository's files into a folder: the two that were found, the card, its picture.
+    """Copy a repository's files into a folder: the two that were found, the card, what it shows.
 
     Raises:
         HubError: The card could not be fetched.
@@ -100,14 +134,17 @@ def download(
         card = optional(repo_id, CARD, at)
         text = card.read_text(encoding="utf-8", errors="replace") if card else ""
         names = [name for name in PICTURES if name in text]
-        pictures = {name: optional(repo_id, name, at) for name in names}
+        # A card that segzoo wrote names the folder where there are records.
+        names += RECORDS if "training/" in text else ()
+        others = {name: optional(repo_id, name, at, largest=_LARGEST) for name in names}
     with _saving(target):
         _sweep(target)
         copy_file(files.weights, target / WEIGHTS)
         copy_file(files.config, target / CONFIG)
-        for name, picture in pictures.items():
-            if picture is not None:
-                copy_file(picture, target / name)
+        for name, other in others.items():
+            if other is not None:
+                (target / name).parent.mkdir(exist_ok=True)
+                copy_file(other, target / name)
         if card is not None:
             _write_card(target, text, may_replace)
     return target
@@ -143,6 +180,7 @@ def upload(
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         patterns = [CONFIG, WEIGHTS, *PICTURES]
+        patterns += [name for name in RECORDS if _lies_in(Path(folder), name)]
         existing = _remote_card(repo_id, revision, token)
         if existing is None or may_replace(existing):
             patterns.append(CARD)
@@ -162,6 +200,12 @@ def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -
     with tempfile.TemporaryDirectory() as cache:
         path = optional(repo_id, CARD, Access(revision=revision, token=token, cache_dir=cache))
         return None if path is None else path.read_text(encoding="utf-8", errors="replace")
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether a file is there, and not a link to somewhere else."""
+    path = folder / name
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager

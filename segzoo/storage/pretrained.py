@@ -163,22 +163,44 @@ class StoredModel(ConfiguredModel):
         text, tensors = description.to_json(), _tensors(self)
         _check_rebuilds(description, tensors)
         said = card or ModelCard()
-        readme = render(
-            said,
-            self.config,
-            architecture=self.architecture,
-            title=f"{type(self).__name__} with {self.config.encoder}",
-            base_model=self.base_model,
-            repo_id=repo_id,
-        )
         return model_folder.write_folder(
             folder,
             text,
             tensors,
-            readme,
+            _rendered(self, said, repo_id),
             picture=None if said.picture is None else Path(said.picture),
             may_replace=_keeper(card, os.fspath(folder)),
         )
+
+
+def write_card(model: StoredModel, folder: str | os.PathLike[str], card: ModelCard) -> Path:
+    """Write the card of a model that is in a folder already; its other files stay as they are.
+
+    A card that a person wrote or edited is kept, with a warning.
+
+    Returns:
+        The card's file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    return model_folder.write_card(
+        folder,
+        _rendered(model, card, None),
+        picture=None if card.picture is None else Path(card.picture),
+        may_replace=_keeper(card, os.fspath(folder)),
+    )
+
+
+def _rendered(model: StoredModel, card: ModelCard, repo_id: str | None) -> str:
+    return render(
+        card,
+        model.config,
+        architecture=model.architecture,
+        title=f"{type(model).__name__} with {model.config.encoder}",
+        base_model=model.base_model,
+        repo_id=repo_id,
+    )
 
 
 def check(files: hub.ModelFiles) -> Description:

@@ -1,0 +1,207 @@
+"""A model's card, filled in from what is known of its training and its scores."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import timm
+import torch
+
+from .._version import __version__
+from ..data.layout import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS
+from ..storage.card import Metric, ModelCard, plain
+from .score_values import HEADERS, Scores, class_rows, summary
+
+#: The folder beside a model with what is known of its training.
+TRAINING = "training"
+#: Scores on the card: their ids on the Hub, and their names.
+_METRICS = (
+    ("mean_iou", "Mean IoU", "miou"),
+    ("accuracy", "Pixel accuracy", "pixel_accuracy"),
+    ("dice", "Mean Dice", "mean_dice"),
+    ("boundary_f1", "Boundary F1", "boundary_f1"),
+    ("expected_calibration_error", "Expected calibration error", "ece"),
+)
+_FIGURES = (("curves.png", "Loss and scores by epoch"), ("confusion.png", "Confusion matrix"))
+
+
+@dataclass(frozen=True)
+class Records:
+    """What ``training/`` holds, as far as it can be read.
+
+    Attributes:
+        recipe: Of ``recipe.json``.
+        data: Of ``data.json``.
+        history: The lines of ``metrics.jsonl``.
+        best: Of ``metrics.json``: the best epoch with its scores.
+        figures: Name of a picture -> its file.
+    """
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    best: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores | None:
+        """The scores of the best epoch on the validation data."""
+        return Scores.from_json(self.best["val"]) if "val" in self.best else None
+
+
+def read_records(folder: Path) -> Records:
+    """Read what is known of a model's training; what is missing or damaged is left out."""
+    inside = folder / TRAINING
+    lines = _read(inside / "metrics.jsonl").splitlines()
+    figures = {
+        path.relative_to(inside).as_posix(): path
+        for path in (*sorted(inside.glob("*.png")), *sorted(inside.glob("samples/*.png")))
+    }
+    return Records(
+        recipe=_object(_read(inside / "recipe.json")),
+        data=_object(_read(inside / "data.json")),
+        history=[row for row in map(_object, lines) if row],
+        best=_object(_read(inside / "metrics.json")),
+        figures=figures,
+    )
+
+
+def filled_card(
+    scores: Scores,
+    records: Records,
+    *,
+    dataset: str | None = None,
+    split: str = "validation",
+    picture: Path | None = None,
+    license: str | None = None,
+) -> ModelCard:
+    """A card with the scores, class by class, and how the model came to be.
+
+    Args:
+        scores: Found on ``split`` of the data.
+        records: Of the model's training.
+        dataset: What to call the data; None for the name of their folder.
+        split: What was scored.
+        picture: To show on the card.
+        license: Identifier of the licence, or None.
+    """
+    name = dataset or dataset_name(records.data)
+    trained = records.scores
+    metrics = [*_metrics(scores, name, split)]
+    if trained is not None and trained.counts != scores.counts:
+        metrics += _metrics(trained, dataset_name(records.data), "validation")
+    parts = [_class_table(scores, split), _figures(records), _training(records)]
+    return ModelCard(
+        license=license,
+        metrics=tuple(metrics),
+        picture=picture,
+        details="\n\n".join(part for part in parts if part),
+    )
+
+
+def dataset_name(data: Mapping[str, Any]) -> str:
+    """What data is called, by the folder that they were in.
+
+    >>> dataset_name({"source": {"images": "/data/streets/images/train", "masks": None}})
+    'streets'
+    """
+    source = data.get("source")
+    if isinstance(source, Mapping):
+        source = source.get("images")
+    parts = PurePosixPath(str(source or "").replace("\\", "/")).parts
+    passed = {*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLITS, "/", ".", ".."}
+    named = [part for part in parts if part.lower() not in passed]
+    name = PurePosixPath(named[-1]).stem if named else ""
+    return name if name.isprintable() and 0 < len(name) <= 100 else "the data it was trained on"
+
+
+def _metrics(scores: Scores, dataset: str, split: str) -> list[Metric]:
+    values = [(kind, name, getattr(scores, field)) for kind, name, field in _METRICS]
+    return [
+        Metric(type=kind, name=name, value=round(value, 5), dataset=dataset, split=split)
+        for kind, name, value in values
+        if value is not None
+    ]
+
+
+def _class_table(scores: Scores, split: str) -> str:
+    rows = [list(map(plain, row)) for row in class_rows(scores)]
+    text = f"## Scores on the {split} images\n\n{_table(HEADERS, rows)}\n\n{summary(scores)}."
+    if scores.intervals is not None:
+        text += " In brackets: 95 % intervals, images drawn again 1000 times."
+    text += (
+        " IoU and Dice are those of all pixels together, void left out; a dash stands where a "
+        "class is not there."
+    )
+    if scores.temperature is not None:
+        text += (
+            "\n\nProbabilities are as sure as they are right when logits are divided by the "
+            f"temperature {scores.temperature:.3f} before the softmax, or the sigmoid of one class."
+        )
+    return text
+
+
+def _figures(records: Records) -> str:
+    return "\n\n".join(
+        f"![{text}]({TRAINING}/{name})" for name, text in _FIGURES if name in records.figures
+    )
+
+
+def _training(records: Records) -> str:
+    """Data, recipe and versions; empty for a model of which nothing is known."""
+    if not records.recipe:
+        return ""
+    counts = records.data.get("counts")
+    facts: dict[str, Any] = {}
+    if isinstance(counts, Mapping):
+        facts["images"] = ", ".join(f"{count} {split}" for split, count in counts.items())
+    if records.data.get("fingerprint"):
+        facts["fingerprint of the data"] = records.data["fingerprint"]
+    facts |= {
+        key: value
+        for key, value in records.recipe.items()
+        if key == "seed" or value not in (None, False, 0, "", [], {})
+    }
+    if records.best.get("epoch") is not None:
+        facts["best epoch"] = f"{records.best['epoch']} of {len(records.history)}"
+    facts["versions"] = ", ".join(
+        (
+            f"segzoo {__version__}",
+            f"torch {torch.__version__}",
+            f"timm {timm.__version__}",
+            f"Python {platform.python_version()}",
+        )
+    )
+    rows = [(plain(key.replace("_", " ")), plain(_text(value))) for key, value in facts.items()]
+    return f"## Training\n\n{_table(('', ''), rows)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)] if len(head) > 2 else ["---"] * 2, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " x ".join(map(_text, value)) if len(value) == 2 else ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

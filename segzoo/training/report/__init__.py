@@ -1,0 +1,1 @@
+"""``segzoo report``: a model's training as one page of HTML."""
