@@ -12,17 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, EncoderError
-from ..features import FeatureSpec
-from ..preprocessing import Normalization
+from ..errors import EncoderError
+from ..features import FeatureSpec, ceil_div
+from .built_in import IMAGENET, maps_wanted, no_weights
 from .catalog import ENCODERS
 from .probe import build_on_meta
 from .recipes import RECIPES, Recipe
-
-#: What torchvision and segmentation_models_pytorch train these with.
-_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Tapped(nn.Module):
@@ -37,7 +35,7 @@ class Tapped(nn.Module):
         features: What the maps are, finest first.
     """
 
-    normalization = _IMAGENET
+    normalization = IMAGENET
 
     def __init__(self, recipe: Recipe, in_channels: int, options: dict[str, Any]) -> None:
         super().__init__()
@@ -55,6 +53,15 @@ class Tapped(nn.Module):
         if left:
             raise EncoderError(f"This version of timm has no layer {left[0]} in {recipe.model!r}.")
         self.features = _features(recipe)
+        self.recipe = recipe
+        self.in_channels = in_channels
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """All tensors that the network has in front of its classifier, on the meta device.
+
+        Named as in the state dict; without values, and with those that no map needs.
+        """
+        return _state(self.recipe, self.in_channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """``(N, in_channels, H, W)`` -> a map for each of :attr:`features`."""
@@ -72,12 +79,55 @@ def _layers(
 ) -> Iterator[tuple[str, nn.Module]]:
     """The layers of one of timm's networks as they run, sequences taken apart."""
     import timm
+    from timm.layers import activations
 
-    made = timm.create_model(model, in_chans=in_channels, **{**recipe.options, **options})
+    given = {**recipe.options, **options}
+    if recipe.act is not None:
+        given["act_layer"] = getattr(activations, recipe.act)
+    made = timm.create_model(model, in_chans=in_channels, **given)
+    if recipe.padded_for is not None:
+        _pad_for(made, recipe.padded_for)
     for name in recipe.bare:
         layer: Any = made.get_submodule(name)
         layer.act = nn.Identity()
     yield from _flat("", made)
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A strided convolution that is padded by so many cells on each side, whatever its map's size.
+
+    Once it is dilated it has stride 1, and is padded as any other.
+    """
+
+    #: Cells left, right, above and below, as in ``torch.nn.functional.pad``.
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> ``(N, out_channels, h, w)``."""
+        if self.stride != (1, 1):
+            x = F.pad(x, self.pads)
+        return super().forward(x)
+
+
+def _pad_for(network: nn.Module, side: int) -> None:
+    """Pad convolutions as TensorFlow does for images of one size, for images of every size."""
+    for name, conv in list(network.named_modules()):
+        if not isinstance(conv, nn.Conv2d) or conv.kernel_size == (1, 1):
+            continue
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        after = ceil_div(side, stride)
+        total = max((after - 1) * stride + kernel - side, 0)
+        before, behind = total // 2, total - total // 2
+        same = PaddedConv2d(
+            conv.in_channels, conv.out_channels, kernel, stride, groups=conv.groups, bias=False
+        )
+        same.weight = conv.weight
+        if stride == 1:
+            same.padding = (kernel // 2, kernel // 2)
+        same.pads = (before, behind, before, behind)
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, same)
+        side = after
 
 
 def _flat(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -105,42 +155,18 @@ def _shapes(model: str, maps: tuple[str, ...]) -> tuple[FeatureSpec, ...]:
     return tuple(found)
 
 
-def _named(recipe: Recipe) -> dict[str, nn.Module]:
-    layers = _layers(recipe.model, recipe, 3, {})
+def _named(recipe: Recipe, in_channels: int = 3) -> dict[str, nn.Module]:
+    layers = _layers(recipe.model, recipe, in_channels, {"num_classes": 0})
     return {name.replace(".", "/"): layer for name, layer in layers}
+
+
+def _state(recipe: Recipe, in_channels: int) -> dict[str, Tensor]:
+    layers = build_on_meta(lambda: nn.ModuleDict(_named(recipe, in_channels)))
+    return {name.replace("/", "_"): value for name, value in layers.state_dict().items()}
 
 
 def _features(recipe: Recipe) -> tuple[FeatureSpec, ...]:
     return _shapes(recipe.model, recipe.maps)
-
-
-def no_weights(name: str, pretrained: bool | str) -> None:
-    """Refuse weights for an encoder that has none to download.
-
-    Raises:
-        EncoderError: Some are asked for.
-    """
-    if pretrained:
-        raise EncoderError(
-            f"There are no pretrained weights for {name!r} alone: build it with pretrained=False, "
-            "or bring over a whole model with segzoo.convert."
-        )
-
-
-def cut(name: str, count: int, depth: int | None) -> int:
-    """How many of an encoder's ``count`` maps are wanted.
-
-    Raises:
-        ArgumentError: It has not that many.
-    """
-    if depth is None:
-        return count
-    if not 1 <= depth <= count:
-        raise ArgumentError(
-            f"depth must be between 1 and {count} for {name!r} (it gives {count} maps), got "
-            f"{depth}."
-        )
-    return depth
 
 
 def _factory(name: str, recipe: Recipe) -> Callable[..., nn.Module]:
@@ -152,7 +178,7 @@ def _factory(name: str, recipe: Recipe) -> Callable[..., nn.Module]:
     ) -> Tapped:
         no_weights(name, pretrained)
         options = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
-        count = cut(name, len(recipe.maps), depth)
+        count = maps_wanted(name, len(recipe.maps), depth)
         return Tapped(replace(recipe, maps=recipe.maps[:count]), in_channels, options)
 
     return build

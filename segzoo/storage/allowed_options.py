@@ -58,6 +58,7 @@ STORED_OPTIONS: Mapping[str, Callable[[str, Any], object]] = {
     "dynamic_img_pad": checks.flag,
     "dynamic_img_size": checks.flag,
     "img_size": _size,
+    "norm_eps": _rate,
     "out_indices": _indices,
     "output_stride": _output_stride,
     "patch_drop_rate": _rate,

@@ -22,12 +22,14 @@ from segzoo.convert import from_smp
 from segzoo.convert.keymap import fill, rename
 from segzoo.errors import ConversionError, HubError, SegzooError, StorageError
 
-from ..helpers import randomise, shown
+from ..helpers import assert_same_tensors, randomise, shown
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "smp_conversion.json"
 SMALL = (16, 16, 8, 8, 8)
+#: smp's own encoders that are segzoo's own too.
+OWN = ("efficientnet", "timm-efficientnet", "timm-tf", "mobilenet", "densenet", "mit")
 
 
 def theirs(encoder: str = "tu-test_resnet", **arguments: Any) -> nn.Module:
@@ -62,11 +64,57 @@ def assert_same(a: nn.Module, b: nn.Module, *sizes: tuple[int, int], bands: int 
         "tu-efficientnet_b0",
         "tu-densenet121",
         "tu-vgg11",
+        "efficientnet-b0",
+        "efficientnet-b1",  # padded for images of 240 pixels
+        "timm-efficientnet-b0",
+        "timm-tf_efficientnet_lite0",
+        "mobilenet_v2",
+        "densenet121",
+        "mit_b0",
     ],
 )
 def test_encoders(encoder):
     source = theirs(encoder)
-    assert_same(source, from_smp(source))
+    own = encoder.startswith(OWN)
+    # smp rounds the missing stride 2 of mit down, and takes sides that 32 divides.
+    sizes = ((64, 64), (96, 160)) if own else ((64, 64), (65, 97))
+    assert_same(source, from_smp(source), *sizes)
+    if own:
+        # It is recognised by its tensors.
+        assert_same_tensors(from_smp(source), from_smp(source.state_dict()))
+
+
+@pytest.mark.parametrize("encoder", ["mit_b0", "mobilenet_v2", "efficientnet-b1"])
+def test_depths_and_bands_of_encoders_that_are_not_timm_s(encoder):
+    source = theirs(encoder, encoder_depth=3, decoder_channels=(16, 8, 8), in_channels=4)
+    converted = from_smp(source)
+    assert_same(source, converted, (64, 64), (96, 160), bands=4)
+    assert converted.config.depth == {"mit_b0": 2}.get(encoder, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "arguments"),
+    [
+        ("DeepLabV3", "efficientnet-b1", {}),
+        ("DeepLabV3", "mobilenet_v2", {}),
+        ("DeepLabV3Plus", "mit_b0", {}),
+        ("PAN", "timm-efficientnet-b0", {}),
+        ("Segformer", "mit_b0", {"decoder_segmentation_channels": 16}),
+        ("MAnet", "mit_b0", {"decoder_channels": SMALL}),
+    ],
+)
+def test_other_architectures_on_encoders_that_are_not_timm_s(kind, encoder, arguments):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the prefix timm-
+        source = getattr(smp, kind)(encoder, encoder_weights=None, classes=2, **arguments)
+    randomise(source)
+    assert_same(source, from_smp(source), (128, 128), (192, 256))
+
+
+def test_dilation_that_is_not_the_same_is_refused():
+    source = smp.DeepLabV3("mit_b0", encoder_weights=None)
+    with pytest.raises(ConversionError, match=r"output stride of 8 cannot .* 16 can be"):
+        from_smp(source)
 
 
 @pytest.mark.parametrize("attention", [None, "scse"])
@@ -280,8 +328,11 @@ def added(name: str, value: Tensor) -> Any:
         (dict, {"encoder_name": "tu-nothing"}, "not in this version of timm"),
         (dict, {"encoder_name": "tu-vit_tiny_patch16_224"}, "maps of strides"),
         (dict, {"encoder_name": "tu-test_resnet.nothing"}, "no pretrained tag"),
-        (dict, {"encoder_name": "densenet121"}, "cannot be brought over exactly"),
-        (dict, {"encoder_name": "mit_b0"}, "cannot be brought over exactly"),
+        (dict, {"encoder_name": "dpn68"}, "exactly: its two paths are joined where"),
+        (dict, {"encoder_name": "xception"}, "exactly: smp pads its first convolutions"),
+        (dict, {"encoder_name": "mobileone_s0"}, "exactly: smp adds up its branches in another"),
+        (dict, {"encoder_name": "mit_b7"}, r"no network.*Did you mean mit_b"),
+        (dict, {"encoder_name": "densenet121"}, "does not fit Unet"),
         (dict, {"encoder_name": "tu-resnet18"}, "does not fit Unet"),
         (dict, {"encoder_name": "resnext101_32x48d"}, "not in this version of timm"),
         (dict, {**NAME, "classes": 5}, "config says classes=5, its tensors say 2"),

@@ -91,7 +91,7 @@ def from_smp(
     options = _encoder_options(given, name, converter)
     plan = converter.plan_encoder(name, tensors, given, options)
     if "output_stride" in arguments:
-        arguments["dilation"] = dilation_of(name)
+        arguments["dilation"] = dilation_of(name, arguments["output_stride"])
     model = create_model(
         architecture,
         plan.encoder,

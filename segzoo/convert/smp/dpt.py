@@ -12,7 +12,7 @@ from ...encoders import build_on_meta, timm_meta, timm_source
 from ...errors import ArgumentError, ConversionError, EncoderError
 from ..keymap import rename
 from .architecture import SmpArchitecture, tensor_of, told
-from .encoders import EncoderPlan, backbone_rules, bands_of, timm_name
+from .encoders import EncoderPlan, backbone_rules, bands_of, here
 
 #: smp's names of what becomes of the tokens -> ours.
 _READOUTS = {"cat": "project", "add": "add", "ignore": "ignore"}
@@ -80,7 +80,7 @@ class _DPT(SmpArchitecture):
             raise ConversionError(
                 f"smp's DPT has encoders of timm only, whose names begin with tu-; got {name!r}."
             )
-        encoder, _ = timm_name(name)
+        encoder, _ = here(name)
         try:
             whole = _whole(encoder, options)
             backbone = timm_meta.meta_backbone(encoder, options)

@@ -1,46 +1,21 @@
-"""smp's encoders in timm: which ones are the same network, and under what names."""
+"""smp's encoders as they are here: which ones are the same network, and under what names."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from ...encoders import timm_meta, timm_source
+from ...encoders import ENCODERS, build_on_meta, timm_meta, timm_source
+from ...encoders.tapped import Tapped
 from ...errors import ArgumentError, ConversionError, EncoderError, nearest
 from ..keymap import Rule, rename
+from .families import FAMILIES, reason_for
 
-
-@dataclass(frozen=True)
-class Family:
-    """A family of smp's own encoders that timm has layer by layer, maps at the same places.
-
-    Args:
-        pattern: smp's names, as a whole.
-        name: timm's name, as a replacement for the pattern.
-        rules: What becomes of the names of tensors, after ``encoder.``.
-    """
-
-    pattern: str
-    name: str
-    rules: tuple[Rule, ...] = ()
-
-
-#: Not here are smp's own encoders that differ from timm's in a layer, in padding, or in where a
-#: map is taken (densenet, dpn, efficientnet, inception, mit, mobilenet_v2, mobileone, skresnet,
-#: xception): renaming would load their weights, but the logits would not be the same.
-FAMILIES = (
-    Family(r"(resnet\d+|resnext\d+_\w+)", r"\1"),
-    Family(
-        r"se_(resnet\d+|resnext\d+_\w+)", r"legacy_se\1", ((r"^layer0_pool\.", "layer0.pool."),)
-    ),
-    Family(r"(senet\d+)", r"legacy_\1"),
-    Family(r"(vgg\d+(?:_bn)?)", r"\1", ((r"^features\.", "features_"),)),
-)
 #: smp's older names for encoders that it builds with timm itself.
 _OLD_TIMM = re.compile(r"timm-(regnet|res2|resnest|mobilenetv3|gernet)(.*)")
 
@@ -50,7 +25,7 @@ class EncoderPlan:
     """How to build an encoder in segzoo, and to name its tensors.
 
     Attributes:
-        encoder: timm's name.
+        encoder: Its name here.
         in_channels: Bands of the image.
         depth: How many of its maps to use, or None for all.
         options: For ``encoder_options``.
@@ -81,18 +56,20 @@ def plan_encoder(
     Raises:
         ConversionError: It cannot be brought over exactly.
     """
-    encoder, rules = timm_name(name)
-    try:
-        strides = [
-            feature.stride
-            for feature in timm_source.plan_backbone(encoder, options=options).features
-        ]
-    except (ArgumentError, EncoderError) as error:
-        raise ConversionError(f"timm cannot build the encoder {name!r}: {error}") from error
+    encoder, _ = here(name)
+    strides: Sequence[int] = ()
+    if encoder not in ENCODERS:
+        try:
+            plan = timm_source.plan_backbone(encoder, options=options)
+        except (ArgumentError, EncoderError) as error:
+            raise ConversionError(f"timm cannot build the encoder {name!r}: {error}") from error
+        strides = tuple(feature.stride for feature in plan.features)
+    network = _network(name)
+    rules, strides = network.rules, strides or network.strides
     wanted = [stride for stride in strides if 2 <= stride <= 2**depth]
     if wanted not in ([2 << i for i in range(depth)], [4 << i for i in range(depth - 1)]):
         raise ConversionError(
-            f"The encoder {name!r} gives maps of strides {strides}; a model of smp of depth "
+            f"The encoder {name!r} gives maps of strides {list(strides)}; a model of smp of depth "
             f"{depth} cannot be built on them."
         )
     chosen: int | None = len(wanted)
@@ -100,19 +77,58 @@ def plan_encoder(
     if strides[0] == 1:  # smp throws away the map at the image's own size
         first = _meta(encoder).feature_info.out_indices
         chosen, indices = None, {"out_indices": tuple(first[1 : depth + 1])}
-    elif wanted == strides:
+    elif wanted == list(strides):
         chosen = None
-    meta = _meta(encoder).state_dict()
-    in_channels = bands_of(meta, _encoder_tensors(tensors, rules), name)
-    whole = timm_meta.meta_backbone(encoder, {"in_chans": in_channels}).state_dict()
+    found = _encoder_tensors(tensors, rules)
+    in_channels = bands_of(network.whole, found, name)
+    other = network if in_channels == 3 else _network(name, in_channels)
     return EncoderPlan(
         encoder=encoder,
         in_channels=in_channels,
         depth=chosen,
         options={**options, **indices},
         rules=rules,
-        whole={key: tuple(value.shape) for key, value in whole.items()},
+        whole={key: tuple(value.shape) for key, value in other.whole.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One of smp's encoders, as it is built here.
+
+    Attributes:
+        encoder: Its name here.
+        strides: Of its maps.
+        rules: For names of tensors in the encoder.
+        whole: All its tensors, on the meta device, those that no map needs too.
+    """
+
+    encoder: str
+    strides: tuple[int, ...]
+    rules: tuple[Rule, ...]
+    whole: Mapping[str, Tensor]
+
+
+@functools.lru_cache(maxsize=256)
+def _network(name: str, in_channels: int = 3) -> _Network:
+    """What smp's encoder of that name is here.
+
+    Raises:
+        ConversionError: It is not here.
+    """
+    encoder, rules = here(name)
+    if encoder not in ENCODERS:
+        meta = timm_meta.meta_backbone(encoder, {"in_chans": in_channels})
+        features = timm_meta.backbone_features(meta)
+        strides = tuple(feature.stride for feature in features)
+        return _Network(encoder, strides, rules, meta.state_dict())
+    backbone: Any = build_on_meta(lambda: ENCODERS[encoder](in_channels=in_channels))
+    own = next(family for family in FAMILIES if name in family.names)
+    if own.rules_of is not None:
+        rules = own.rules_of(backbone)
+    whole = backbone.whole_state() if isinstance(backbone, Tapped) else backbone.state_dict()
+    strides = tuple(feature.stride for feature in backbone.features)
+    return _Network(encoder, strides, rules, whole)
 
 
 def backbone_rules(whole: nn.Module, backbone: nn.Module) -> tuple[Rule, ...]:
@@ -134,11 +150,11 @@ def backbone_rules(whole: nn.Module, backbone: nn.Module) -> tuple[Rule, ...]:
     )
 
 
-def timm_name(name: str) -> tuple[str, tuple[Rule, ...]]:
-    """timm's name for smp's encoder, and rules for its tensors (without ``encoder.``).
+def here(name: str) -> tuple[str, tuple[Rule, ...]]:
+    """The name here of smp's encoder, and rules for its tensors (without ``encoder.``).
 
     Raises:
-        ConversionError: timm has not the same network.
+        ConversionError: There is no such network here.
     """
     old = _OLD_TIMM.fullmatch(name)
     if old:
@@ -146,17 +162,30 @@ def timm_name(name: str) -> tuple[str, tuple[Rule, ...]]:
     if name.startswith("tu-"):
         return _known(name[3:], name), ((r"^stages\.(\d)", r"stages_\1"),) if old else ()
     for family in FAMILIES:
-        if re.fullmatch(family.pattern, name):
-            return _known(re.sub(family.pattern, family.name, name), name), family.rules
+        if re.fullmatch(family.pattern, name) and (not family.names or name in family.names):
+            encoder = re.sub(family.pattern, family.name, name)
+            return encoder if family.names else _known(encoder, name), family.rules
+    own = [name for family in FAMILIES for name in family.names]
     raise ConversionError(
-        f"smp's encoder {name!r} cannot be brought over exactly: timm has no network with the same "
-        "layers whose maps are taken at the same places. What can be: encoders whose name begins "
-        "with tu-, and resnet, resnext, se_resnet, se_resnext, senet and vgg."
+        f"smp's encoder {name!r} cannot be brought over exactly: {reason_for(name)}."
+        f"{nearest(name, own)} What can be: encoders whose name begins with tu-, and resnet, "
+        "resnext, se_resnet, se_resnext, senet, vgg, mit, efficientnet, timm-efficientnet, "
+        "mobilenet_v2 and densenet."
     )
 
 
-def dilation_of(name: str) -> str:
-    """How smp dilates an encoder: one of :data:`~segzoo.config.DILATIONS`."""
+def dilation_of(name: str, output_stride: int) -> str:
+    """How smp dilates an encoder: one of :data:`~segzoo.config.DILATIONS`.
+
+    Raises:
+        ConversionError: In a way that is not known here.
+    """
+    least = max((item.least_stride for item in FAMILIES if name in item.names), default=8)
+    if output_stride < least:
+        raise ConversionError(
+            f"smp's encoder {name!r} with an output stride of {output_stride} cannot be brought "
+            f"over exactly: smp's dilation pads some of its layers otherwise. {least} can be."
+        )
     return "timm" if name.startswith("tu-") or _OLD_TIMM.fullmatch(name) else "convolutions"
 
 
@@ -175,6 +204,10 @@ def recognise_encoder(tensors: Mapping[str, Tensor], where: str) -> str:
             f"{where} has an encoder of timm, and tensors do not tell which: several differ only "
             f"in what has no weights. {hint}"
         )
+    own = [name for family in FAMILIES for name in family.names]
+    found = next((name for name in own if _fits(name, tensors)), None)
+    if found is not None:  # no two of them have the same tensors
+        return found
     fitting = [name for name in candidates() if _fits(name, tensors)]
     if len(fitting) != 1:
         raise ConversionError(
@@ -186,7 +219,7 @@ def recognise_encoder(tensors: Mapping[str, Tensor], where: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def candidates() -> tuple[str, ...]:
-    """smp's own encoders that timm may have, found by turning timm's names into smp's."""
+    """smp's own encoders that are timm's, found by turning timm's names into smp's."""
     import timm
 
     names = []
@@ -194,7 +227,8 @@ def candidates() -> tuple[str, ...]:
         smp_name = re.sub(r"^legacy_se(?=res)", "se_", re.sub(r"^legacy_(?=senet)", "", name))
         for family in FAMILIES:
             if (
-                re.fullmatch(family.pattern, smp_name)
+                not family.names
+                and re.fullmatch(family.pattern, smp_name)
                 and re.sub(family.pattern, family.name, smp_name) == name
             ):
                 names.append(smp_name)
@@ -202,13 +236,15 @@ def candidates() -> tuple[str, ...]:
 
 
 def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the encoder's tensors are exactly those of timm's network, but for the bands."""
-    encoder, rules = timm_name(name)
-    found = _encoder_tensors(tensors, rules)
-    whole = _meta(encoder).state_dict()
-    return found.keys() == whole.keys() and all(
+    """Whether the encoder's tensors are exactly those of a network here, but for the bands."""
+    family = next((item for item in FAMILIES if name in item.names), None)
+    if family is not None and f"encoder.{family.typical}" not in tensors:
+        return False
+    network = _network(name)
+    found = _encoder_tensors(tensors, network.rules)
+    return found.keys() == network.whole.keys() and all(
         found[key].shape == value.shape or _is_other_bands(found[key], value)
-        for key, value in whole.items()
+        for key, value in network.whole.items()
     )
 
 
