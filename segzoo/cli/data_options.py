@@ -43,6 +43,14 @@ def _label_map(context: click.Context, option: click.Parameter, value: str | Non
     return result
 
 
+def _tile(context: click.Context, option: click.Parameter, value: str | None) -> object:
+    """``512``, or height and width as ``480x640``."""
+    sides = [] if value is None else value.lower().split("x")
+    if not all(side.isdecimal() for side in sides) or len(sides) > 2:
+        raise click.BadParameter(f"{value!r} is no size: give 512, or 480x640.")
+    return (int(sides[0]), int(sides[-1])) if sides else None
+
+
 def _part(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``0.2``, a share, or a file with names."""
     try:
@@ -73,6 +81,7 @@ _OPTIONS = (
         metavar="LOW HIGH",
         help="Values that become 0 and 1, where the files do not tell.",
     ),
+    click.option("--tile", callback=_tile, help="Cut pictures that are larger: 512, or 480x640."),
     click.option(
         "--val", callback=_part, help="Share kept apart (0.2), or a file with names; 0.2 if left."
     ),

@@ -59,6 +59,8 @@ def draw_samples(
         (name, tuple(colors[index].tolist()))
         for index, name in enumerate(data.class_names or map(str, range(data.classes)))
     ][:_LEGEND]
+    if data.palette is None:
+        legend[0] = (f"{legend[0][0]} (not tinted)", legend[0][1])
     sheet = _sheet(cells, [*legend, *([] if data.ignore_index is None else [("void", None)])])
     target = Path(path)
     try:

@@ -48,7 +48,7 @@ def count_in_items(*data: SegmentationData, ignore_index: int | None) -> int:
 
 def _values_in(pair: Pair, *, coding: MaskCoding) -> set[int]:
     try:
-        return _distinct(read_classes(pair.mask, coding))
+        return _distinct(read_classes(pair.mask, coding, pair.window))
     except PairError as error:
         raise error.of(pair.name) from None
 

@@ -12,8 +12,10 @@ from .faults import PairError, counted
 from .mask_coding import MaskCoding
 from .mask_file import orientation, read_classes
 from .pairs import Pair
-from .pictures import read_picture, to_bands
+from .pictures import to_bands
 from .pixel_values import ValueRange
+from .raster import open_raster
+from .tiles import read_image
 
 
 class SegmentationData(Protocol):
@@ -35,7 +37,8 @@ class PairDataset:
     """Pairs of files as a dataset for any loop, made by :func:`segzoo.open_data`.
 
     It holds paths only, so it can be pickled and sent to workers. Each item is read when it is
-    asked for, turned upright where its EXIF data says so, and checked.
+    asked for, turned upright where its EXIF data says so, and checked. What a georeferenced file
+    says is not known (nodata) is 0 in the picture, and void in the mask if there is void.
 
     Attributes:
         pairs: The files.
@@ -69,12 +72,15 @@ class PairDataset:
         """
         pair = self.pairs[index]
         try:
-            picture = read_picture(pair.image, value_range=self.value_range)
+            with open_raster(pair.image) as raster:
+                picture, unknown = read_image(raster, pair.window, self.value_range)
             image = fit_bands(picture, self.bands, self.channels)
-            mask = read_classes(pair.mask, self.coding)
+            mask = read_classes(pair.mask, self.coding, pair.window)
             _check_sizes(pair, image, mask)
         except PairError as error:
             raise error.of(pair.name) from None
+        if unknown is not None and self.coding.ignore_index is not None:
+            mask[unknown] = self.coding.ignore_index
         return image, mask
 
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .dataset import PairDataset
 from .faults import PairError, value_remedy
 from .inspect_pairs import PairFacts
 from .splits import DataSplits, names_of
@@ -198,6 +199,18 @@ def _frames(data: DataSplits) -> Iterator[Finding]:
     drawn = data.description.get("drawn")
     how = drawn.get("val") if isinstance(drawn, dict) else None
     if not isinstance(how, dict) or how.get("group"):
+        return
+    wholes = [
+        {pair.whole for pair in part.pairs if pair.window is not None}
+        for part in (data.train, data.val)
+        if isinstance(part, PairDataset)
+    ]
+    if len(wholes) == 2 and wholes[0] & wholes[1]:
+        yield Finding(
+            WARNING,
+            f"Parts of one picture ({min(wholes[0] & wholes[1])}) are in train and in val: they "
+            "touch and look alike, so scores are too high. Give val a picture of its own.",
+        )
         return
     names = [*names_of(data.train), *names_of(data.val)]
     begins = Counter(re.sub(r"\d+$", "", name) for name in names)

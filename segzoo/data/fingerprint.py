@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def file_key(path: Path) -> str:
 def pairs_key(pairs: Iterable[Pair]) -> str:
     """A digest of names and files."""
     digest = hashlib.blake2b(digest_size=16)
+    key = lru_cache(maxsize=2)(file_key)  # tiles of one picture follow each other
     for pair in pairs:
-        for text in (pair.name, file_key(pair.image), file_key(pair.mask)):
+        for text in (pair.name, key(pair.image), key(pair.mask)):
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
 

@@ -62,13 +62,20 @@ def find_layout(images: Path, masks: Path | None, *, mask_suffix: str = "") -> L
         if masks is not None:
             raise DataError(f"{images} names the masks, so {masks} cannot be given as well.")
         return read_table(images)
-    if not images.is_dir():
-        raise DataError(f"There is no folder {images}.")
+    for folder in (images, masks):
+        if folder is not None and not folder.is_dir():
+            raise DataError(f"There is no folder {folder}.{_similar(folder)}")
     if masks is None:
         return _one_folder(images, mask_suffix)
-    if not masks.is_dir():
-        raise DataError(f"There is no folder {masks}.")
     return _two_folders(images, masks, mask_suffix)
+
+
+def _similar(missing: Path) -> str:
+    """A suggestion of folders beside it that are there."""
+    try:
+        return nearest(missing.name, [path.name for path in missing.parent.iterdir()])
+    except OSError:
+        return ""
 
 
 def _one_folder(root: Path, mask_suffix: str) -> Layout:
@@ -184,7 +191,11 @@ def read_table(path: Path) -> Layout:
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            head = file.readline()
+            file.seek(0)
+            # Spreadsheets write what the language of their country wants.
+            delimiter = max(",;\t", key=head.count)
+            reader = csv.DictReader(file, delimiter=delimiter)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = [
                 (reader.line_num, {k: v or "" for k, v in row.items() if k in _COLUMNS})

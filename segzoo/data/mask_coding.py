@@ -143,10 +143,6 @@ class MaskCoding:
 
     def _unknown_colors(self, codes: NDArray[np.int32]) -> PairError:
         distinct, counts = np.unique(codes, return_counts=True)
-        order = np.argsort(-counts)[:3]
-        shown = ", ".join(
-            f"({code >> 16}, {code >> 8 & 255}, {code & 255})" for code in distinct[order].tolist()
-        )
         blurred = (
             " So many colours come from resizing or JPEG: save masks without either."
             if len(distinct) > 64
@@ -155,7 +151,7 @@ class MaskCoding:
         return PairError(
             "unknown colour",
             f"{counted(int(counts.sum()), 'pixel')} of {counted(len(distinct), 'colour')} that the "
-            f"palette lacks, most of {shown}",
+            f"palette lacks: {_shown_colors(distinct, counts)}",
             f"Add them to the palette, or map them to void there.{blurred}",
         )
 
@@ -186,8 +182,10 @@ def _single_band(stored: Tensor) -> Tensor:
     if bands in (3, 4) and (stored[1:3].numpy() == stored[:1].numpy()).all():
         bands = 1
     if bands != 1:
-        colors = np.unique(_packed(stored[:3].numpy())).size if stored.dtype == torch.uint8 else 0
-        what = f"RGB, {colors} colours" if colors and bands < 5 else f"{bands} bands"
+        what = f"{bands} bands"
+        if stored.dtype == torch.uint8 and bands < 5:
+            codes, counts = np.unique(_packed(stored[:3].numpy()), return_counts=True)
+            what = f"RGB, {counted(codes.size, 'colour')}: {_shown_colors(codes, counts)}"
         raise PairError(
             "colour",
             f"{what}; a mask holds class numbers",
@@ -211,6 +209,13 @@ def _packed(rgb: Values) -> NDArray[np.int32]:
     bands = rgb.astype(np.int32)
     packed: NDArray[np.int32] = bands[0] << 16 | bands[1] << 8 | bands[2]
     return packed
+
+
+def _shown_colors(codes: NDArray[np.int32], counts: NDArray[np.int64]) -> str:
+    """The most frequent of many colours."""
+    most = codes[np.argsort(-counts, kind="stable")[:4]].tolist()
+    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" for code in most)
+    return f"{shown}, ..." if codes.size > 4 else shown
 
 
 def description(coding: MaskCoding) -> Mapping[str, object]:

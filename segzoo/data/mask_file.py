@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
 from .faults import PairError
 from .mask_coding import MaskCoding
-from .pictures import read_picture, read_stored
+from .pairs import Window
+from .raster import open_raster
+from .tiles import slices
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_classes(path: Path, coding: MaskCoding) -> Tensor:
-    """The classes in a mask file, ``(H, W)`` int64.
+def read_classes(path: Path, coding: MaskCoding, window: Window | None = None) -> Tensor:
+    """The classes in a mask file or a window of it, ``(H, W)`` int64.
 
     Raises:
         PairError: A file whose numbers cannot be trusted, or with values that are no class.
         InputError: A file that cannot be read.
     """
     refuse_lossy(lossy_format(path))
-    read = read_stored if coding.colors is None else read_picture
-    return coding.decode(read(path))
+    with open_raster(path, raw=coding.colors is None) as raster:
+        return coding.decode(torch.from_numpy(raster.read(*slices(window))))
 
 
 def refuse_lossy(kind: str | None) -> None:

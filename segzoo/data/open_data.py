@@ -22,6 +22,7 @@ from .pairs import Pair
 from .pixel_values import check_range
 from .split import draw_share, groups_of
 from .splits import VAL_SHARE, DataSplits
+from .tiles import check_tile, cut_into_tiles
 
 #: A share to draw, the names of those to take, or a text file with them.
 Part = float | Sequence[str] | str | os.PathLike[str] | None
@@ -38,6 +39,7 @@ def open_data(
     ignore_index: int | None = None,
     bands: Sequence[int] | None = None,
     value_range: Sequence[float] | None = None,
+    tile: int | tuple[int, int] | None = None,
     val: Part = None,
     test: Part = None,
     group: str | None = None,
@@ -65,6 +67,9 @@ def open_data(
         value_range: The values of pictures that become 0 and 1, for types that do not tell (signed
             and floating point numbers, more than 16 bits) or do not use their range: ``(0, 4095)``
             for 12 bits.
+        tile: A side, or ``(height, width)``: pictures that are larger are cut into parts of at most
+            that size, each an item of its own; TIFF files are read part by part. The parts of a
+            picture are kept on one side of a split, unless there is but one picture.
         val: Where there is no val split: a share of the pictures (0.2 if left), names, or a text
             file with a name a line.
         test: The same; none if left.
@@ -81,6 +86,10 @@ def open_data(
     source = (Path(images), None if masks is None else Path(masks))
     checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
     layout = find_layout(*source, mask_suffix=mask_suffix)
+    size = check_tile(tile)
+    layout = replace(
+        layout, splits={name: cut_into_tiles(part, size) for name, part in layout.splits.items()}
+    )
     splits, drawn = _split(layout, val=val, test=test, group=group, seed=seed)
     everything = [pair for pairs in splits.values() for pair in pairs]
     known = _classes(layout, classes, palette, label_map, ignore_index, everything, progress)
@@ -96,6 +105,7 @@ def open_data(
         "class_names": known.names,
         "bands": chosen and list(chosen),
         "value_range": bounds and list(bounds),
+        "tile": size and list(size),
         "drawn": drawn,
     }
     description = {
@@ -165,7 +175,11 @@ def _split(
         if isinstance(part, (int, float)):
             share = checks.number(what, part, minimum=0.0001, maximum=0.9999)
             names = [pair.name for pair in pairs]
-            groups = [layout.groups.get(name, name) for name in names]
+            several = len({pair.whole for pair in pairs}) > 1
+            own = [pair.whole if several else pair.name for pair in pairs]
+            groups = [
+                layout.groups.get(pair.whole, name) for pair, name in zip(pairs, own, strict=True)
+            ]
             if group is not None:
                 groups = list(groups_of(names, group))
             places = set(draw_share(groups, share, seed=seed, what=what))
@@ -191,15 +205,17 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{what}: the file {path} cannot be read: {error}.") from error
     names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
-    known = {pair.name: place for place, pair in enumerate(pairs)}
-    known |= {f"{pair.name}{pair.image.suffix}": place for place, pair in enumerate(pairs)}
+    known: dict[str, set[int]] = {}
+    for place, pair in enumerate(pairs):
+        for name in (pair.name, pair.whole, f"{pair.whole}{pair.image.suffix}"):
+            known.setdefault(name, set()).add(place)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
             f"{what} names {unknown[0]!r}, which is no picture here."
             f"{nearest(unknown[0], [pair.name for pair in pairs[:1000]])}"
         )
-    places = {known[name] for name in names}
+    places = {place for name in names for place in known[name]}
     if not places or len(places) == len(pairs):
         raise DataError(f"{what} names {len(places)} of {len(pairs)} pictures; some must be left.")
     return places

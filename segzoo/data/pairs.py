@@ -19,6 +19,16 @@ _OTHER_FILES = frozenset({".txt", ".json", ".csv", ".md", ".xml", ".yaml", ".yml
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of a picture: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, from 0."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
 class Pair:
     """A picture and its mask.
 
@@ -26,11 +36,20 @@ class Pair:
         name: What it is known by: the path below its folder without the ending, with ``/``.
         image: The picture's file.
         mask: The mask's file.
+        window: The part of both that is meant; None for all.
+        picture: Of a part, the name of the whole; empty for a whole.
     """
 
     name: str
     image: Path
     mask: Path
+    window: Window | None = None
+    picture: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The name of the picture, of which this may be a part."""
+        return self.picture or self.name
 
 
 @dataclass(frozen=True)

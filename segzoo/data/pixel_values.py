@@ -125,14 +125,30 @@ def as_pixels(values: Values, info: RasterInfo, value_range: ValueRange | None =
 
 
 def read_pixels(
-    raster: Raster, bands: Sequence[int], value_range: ValueRange | None = None
+    raster: Raster,
+    bands: Sequence[int],
+    value_range: ValueRange | None = None,
+    *,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+    known: Values | None = None,
 ) -> Tensor:
-    """All pixels of a raster's chosen bands, see :func:`as_pixels`.
+    """All pixels of a raster's chosen bands, or those of a window, see :func:`as_pixels`.
+
+    Args:
+        raster: It is left open.
+        bands: Their numbers, counted from 1.
+        value_range: See :func:`as_pixels`.
+        rows: Of the window.
+        columns: Of the window.
+        known: ``(H, W)`` of bool; pixels that are not known are read as 0. None where all are.
 
     Raises:
         InputError: They cannot be read, or some are no numbers.
     """
-    info, values = raster.info, raster.read()
+    info, values = raster.info, raster.read(rows, columns)
+    if known is not None:
+        values = np.where(known, values, np.zeros((), dtype=values.dtype))
     if values.dtype.name in ("int32", "uint32") and values.min() >= 0 and values.max() <= 65535:
         values = values.astype(np.uint16)  # values of 16 bits, in a file of 32
         info = replace(raster.info, dtype=values.dtype, bits=16)

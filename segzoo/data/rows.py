@@ -42,7 +42,7 @@ class RowsDataset:
 
         rows = datasets.load_dataset("segments/sidewalk-semantic")["train"]
         data = segzoo.DataSplits.of(
-            segzoo.RowsDataset(rows, image="pixel_values", mask="label", classes=35), classes=35
+            segzoo.RowsDataset(rows, image="pixel_values", mask="label", classes=35)
         )
 
     Args:

@@ -13,6 +13,7 @@ from .classes import Color, read_class_names
 from .count_classes import count_in_items
 from .dataset import SegmentationData
 from .fingerprint import fingerprint, items_key
+from .mask_coding import MaskCoding
 from .split import draw_share
 
 #: Kept apart where nobody said how much.
@@ -65,13 +66,18 @@ class DataSplits:
             train: Anything with items of (image ``(C, H, W)``, mask ``(H, W)``).
             val: The same; None keeps a fifth of ``train`` apart, drawn by ``seed``.
             test: The same, or None.
-            classes: Their number or names; None reads every item to count them.
-            ignore_index: What void is in masks.
+            classes: Their number or names. None takes what ``train`` says of itself, as
+                :class:`segzoo.RowsDataset` does, or else reads every item to count them.
+            ignore_index: What void is in masks; None for what ``train`` says of itself.
             seed: Of the share that is kept apart.
 
         Raises:
             DataError: No items, or items that are no pictures with masks.
         """
+        coding = getattr(train, "coding", None)
+        if isinstance(coding, MaskCoding):
+            classes = coding.classes if classes is None else classes
+            ignore_index = coding.ignore_index if ignore_index is None else ignore_index
         parts = {"train": train, "val": val, "test": test}
         for what, part in parts.items():
             if part is not None:

@@ -58,6 +58,13 @@ def test_every_option_arrives(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["class_names"] == ["a", "b", "c", "d"]
     assert report["pairs"]["val"] == 1
+    assert (
+        main(["check", *folders, "--mask-suffix", "_gt", "--classes", "151", "--tile", "16"]) == 0
+    )
+    assert (
+        main(["check", *folders, "--mask-suffix", "_gt", "--classes", "151", "--tile", "16x99"])
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,8 @@ def test_every_option_arrives(tmp_path, capsys):
     [
         (["--label-map", "255"], "'255' is no old=new"),
         (["--label-map", "1=0,1=1"], "there twice"),
+        (["--tile", "large"], "'large' is no size"),
+        (["--tile", "4"], "between 16 and"),
         (["--bands", "red"], "no numbers of bands"),
         (["--range", "9", "1"], "low < high"),
         (["--bands", "0"], "no numbers of bands"),

@@ -72,7 +72,7 @@ ERRORS = {
     ),
     "coloured": (
         lambda root: save(root / "masks" / "e.png", picture()),
-        "e: RGB, 192 colours; a mask holds class numbers. Pass palette=",
+        "e: RGB, 192 colours: (",
     ),
     "jpeg": (
         lambda root: [

@@ -146,6 +146,28 @@ def test_the_groups_of_a_table_stay_together(tmp_path):
         assert {name[-1] for name in data.val.names} in ({*"abc"}, {*"def"})
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"], ids=["semicolon", "tab"])
+def test_tables_of_other_countries(tmp_path, delimiter):
+    make_pairs(tmp_path, "ab")
+    rows = [["mask", "image"], *([f"masks/{n}.png", f"images/{n}.png"] for n in "ab")]
+    (tmp_path / "data.csv").write_text("\r\n".join(map(delimiter.join, rows)))
+    assert len(segzoo.open_data(tmp_path / "data.csv", val=0.5).train) == 1
+
+
+def test_folders_that_are_not_there(tmp_path):
+    images, masks = make_pairs(tmp_path, "ab")
+    with pytest.raises(DataError, match=r"There is no folder .*imges. Did you mean images"):
+        segzoo.open_data(tmp_path / "imges", masks)
+    with pytest.raises(DataError, match="There is no folder"):
+        segzoo.open_data(images, tmp_path / "no" / "where")
+    with pytest.raises(DataError, match="neither images/ and masks/ nor train/"):
+        segzoo.open_data(images)
+    with pytest.raises(DataError, match=r"is a file. Give the folder"):
+        segzoo.open_data(images / "a.png")
+    with pytest.raises(DataError, match="cannot hold both"):
+        segzoo.open_data(images, images)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

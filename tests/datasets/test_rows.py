@@ -48,8 +48,11 @@ def test_all_kinds_of_pictures(kind, tmp_path):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), picture(seed))
         assert np.array_equal(mask.numpy(), labels(seed))
         assert mask.dtype == torch.int64
-    splits = segzoo.DataSplits.of(data, classes=3)
+    splits = segzoo.DataSplits.of(data)
     assert (len(splits.train), len(splits.val), splits.in_channels) == (4, 1, 3)
+    assert (splits.classes, splits.ignore_index) == (3, None)
+    void = segzoo.RowsDataset(data.rows, classes=3, ignore_index=2)
+    assert segzoo.DataSplits.of(void).ignore_index == 2
     assert not segzoo.check_data(splits).errors
 
 
