@@ -17,11 +17,13 @@ from .bench import bench_command
 from .check import check_command
 from .convert import convert_command
 from .demo import demo_command
+from .evaluate import evaluate_command
 from .export import export_command
 from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, one_line
 from .predict import predict_command
+from .report import report_command
 from .transfer import pull_command, push_command
 
 #: In the order of ``segzoo --help``.
@@ -30,6 +32,8 @@ COMMANDS: tuple[click.Command, ...] = (
     info_command,
     check_command,
     predict_command,
+    evaluate_command,
+    report_command,
     bench_command,
     convert_command,
     export_command,

@@ -59,12 +59,12 @@ def _part(context: click.Context, option: click.Parameter, value: str | None) ->
         return value
 
 
-#: In the order of ``--help``.
-_OPTIONS = (
+_CLASSES = click.option(
+    "--classes", callback=_classes, help="Their number, names (sky,road) or a file of names."
+)
+#: How files are read, in the order of ``--help``.
+_READING = (
     click.option("--mask-suffix", default="", help="End of the masks' names: _mask."),
-    click.option(
-        "--classes", callback=_classes, help="Their number, names (sky,road) or a file of names."
-    ),
     click.option("--palette", help="File with the colour of each class, for coloured masks."),
     click.option(
         "--label-map", callback=_label_map, help="Old values and their classes: 255=1,7=void."
@@ -81,6 +81,8 @@ _OPTIONS = (
         metavar="LOW HIGH",
         help="Values that become 0 and 1, where the files do not tell.",
     ),
+)
+_SPLITTING = (
     click.option("--tile", callback=_tile, help="Cut pictures that are larger: 512, or 480x640."),
     click.option(
         "--val", callback=_part, help="Share kept apart (0.2), or a file with names; 0.2 if left."
@@ -92,7 +94,16 @@ _OPTIONS = (
 
 def data_options(command: Command) -> Command:
     """``IMAGES [MASKS]`` and what says how they are read, for :func:`open_given_data`."""
-    for option in reversed(_OPTIONS):
+    return _with(command, (_READING[0], _CLASSES, *_READING[1:], *_SPLITTING))
+
+
+def pair_options(command: Command) -> Command:
+    """``IMAGES [MASKS]`` and what says how they are read, where the model knows the classes."""
+    return _with(command, _READING)
+
+
+def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(options):
         command = option(command)
     command = click.argument("masks", required=False, type=click.Path(path_type=Path))(command)
     return click.argument("images", type=click.Path(path_type=Path))(command)

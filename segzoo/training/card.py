@@ -71,6 +71,14 @@ def read_records(folder: Path) -> Records:
     )
 
 
+def trained_size(folder: Path) -> tuple[int, int] | None:
+    """The size to which pictures were resized in a model's training; None for none."""
+    match read_records(folder).recipe.get("size"):
+        case [int(height), int(width)]:
+            return height, width
+    return None
+
+
 def filled_card(
     scores: Scores,
     records: Records,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..nn.sharing import in_eval_mode
 from ..storage.card import read_license
 from ..storage.model_folder import CARD
 from ..storage.pretrained import StoredModel, write_card
-from .card import TRAINING, filled_card, read_records
+from .card import TRAINING, dataset_name, filled_card, read_records
 from .figures import draw_confusion, draw_curves
 from .samples import Sample, draw_sample, pick
 from .score_values import Scores
@@ -59,6 +60,48 @@ def write_results(
     draw_confusion(inside / "confusion.png", scores)
     samples = draw_samples(inside / "samples", model, data, scores, image_miou, size=size)
     write_filled_card(folder, model, scores, picture=samples.get("median", samples.get("best")))
+
+
+def write_evaluation(
+    folder: Path,
+    model: Any,
+    data: SegmentationData,
+    *,
+    scores: Scores,
+    image_miou: Mapping[str, float | None],
+    source: Path,
+    dataset: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> Path:
+    """Fill in the card of a model with scores on data that it was not trained on.
+
+    Args:
+        folder: The model's folder.
+        model: That model.
+        data: What it was scored on.
+        scores: What was found.
+        image_miou: The mean IoU of each image by its name.
+        source: Where the data lie.
+        dataset: What to call the data; None for the name of their folder.
+        size: ``(height, width)`` to which pictures were resized for the model.
+
+    Returns:
+        The card.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        StorageError: A file cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = draw_samples(Path(scratch), model, data, scores, image_miou, size=size)
+        return write_filled_card(
+            folder,
+            model,
+            scores,
+            dataset=dataset or dataset_name({"source": str(source.resolve())}),
+            split="test",
+            picture=samples.get("median", samples.get("best")),
+        )
 
 
 def draw_samples(

@@ -1,0 +1,98 @@
+"""``segzoo evaluate`` and ``segzoo report``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segzoo
+from segzoo.cli import main
+from tests.model_folders import small
+from tests.training.trained import Data, trained
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "night" / kind).mkdir(parents=True)
+    for i, (image, mask) in enumerate(Data()[k] for k in range(3)):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(
+            tmp_path / "night" / "images" / f"p{i}.png"
+        )
+        Image.fromarray(mask.numpy().astype(np.uint8)).save(
+            tmp_path / "night" / "masks" / f"p{i}.png"
+        )
+    return [str(tmp_path / "night" / kind) for kind in ("images", "masks")]
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    return code, capsys.readouterr()
+
+
+def test_a_table_and_json(folders, tmp_path, capsys):
+    model = small(3, class_names=("a", "b", "c"))
+    model.save_pretrained(tmp_path / "model")
+    expected = segzoo.evaluate(model, tuple(folders), ignore_index=255)
+    code, output = run(capsys, "evaluate", tmp_path / "model", *folders, "--ignore-index", 255)
+    assert code == 0
+    assert output.out == f"{expected}\n"
+    code, output = run(
+        capsys, "evaluate", tmp_path / "model", *folders, "--ignore-index", 255, "--json",
+        "--batch-size", 2, "--size", 32, 48,
+    )  # fmt: skip
+    assert code == 0
+    found = segzoo.Scores.from_json(json.loads(output.out))
+    expected = segzoo.evaluate(model, tuple(folders), ignore_index=255, size=(32, 48), batch_size=2)
+    assert found == expected
+    before = (tmp_path / "model" / "README.md").read_text()
+    assert "mean_iou" not in before
+
+
+def test_the_card_is_filled_in_and_the_size_of_the_training_is_kept(folders, tmp_path, capsys):
+    trained(tmp_path / "model")
+    code, output = run(
+        capsys, "evaluate", tmp_path / "model", *folders, "--ignore-index", 255, "--write-card"
+    )
+    assert code == 0
+    assert "resized to 32x48, as in the model's training" in output.err
+    assert "README.md: the scores" in output.out
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "Scores on the test images" in text
+    assert "name: night" in text
+    assert "## Training" in text
+    code, output = run(capsys, "report", tmp_path / "model", "-o", tmp_path / "r.html")
+    assert code == 0
+    assert output.out.strip() == str(tmp_path / "r.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "255 is void"),
+        (["--ignore-index", 255, "--size", 0, 3], "size[0] must be between 1"),
+        (["--ignore-index", 255, "--mask-suffix", "_m"], "_m"),
+    ],
+)
+def test_what_cannot_be_scored(folders, tmp_path, capsys, arguments, message):
+    small(3).save_pretrained(tmp_path / "model")
+    code, output = run(capsys, "evaluate", tmp_path / "model", *folders, *arguments)
+    assert code == 2
+    assert message in output.err
+    assert "Traceback" not in output.err
+
+
+def test_a_card_is_for_a_folder(folders, capsys, hub):
+    code, output = run(capsys, "evaluate", "user/name", *folders, "--write-card")
+    assert code == 2
+    assert "--write-card is for a folder" in output.err
+
+
+def test_a_folder_without_a_training_has_no_report(tmp_path, capsys):
+    small(3).save_pretrained(tmp_path)
+    code, output = run(capsys, "report", tmp_path)
+    assert code == 2
+    assert "nothing to report" in output.err
