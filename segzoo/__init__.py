@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from .inference.export.export import export as export
     from .inference.optimize.optimize import optimize as optimize
     from .inference.optimize.optimized_model import OptimizedModel as OptimizedModel
+    from .prediction.probabilities import predict_probabilities as predict_probabilities
+    from .prediction.tiling.predict import TiledPrediction as TiledPrediction
+    from .prediction.tiling.predict import predict_tiled as predict_tiled
     from .preprocessing import Normalization as Normalization
     from .registry import ARCHITECTURES as ARCHITECTURES
     from .registry import register_architecture as register_architecture
@@ -95,6 +98,7 @@ _HOMES = {
     "SizeRule": "encoders",
     "check_data": "data.check",
     "collate": "data.collate",
+    "TiledPrediction": "prediction.tiling.predict",
     "convert": "convert",
     "create_encoder": "encoders",
     "encoder_info": "encoders",
@@ -106,6 +110,8 @@ _HOMES = {
     "open_data": "data.open_data",
     "losses": "losses",
     "optimize": "inference.optimize.optimize",
+    "predict_probabilities": "prediction.probabilities",
+    "predict_tiled": "prediction.tiling.predict",
     "register_architecture": "registry",
     "register_encoder": "encoders",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},

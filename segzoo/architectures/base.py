@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig
-from ..encoders import create_encoder
+from ..encoders import SizeRule, create_encoder
 from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div
 from ..nn.sharing import in_eval_mode
@@ -120,6 +121,16 @@ class SegmentationModel(StoredModel, ABC):
             return logits
         size = (image.shape[-2], image.shape[-1])
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+
+    @property
+    def stride(self) -> int:
+        """Pixels between the steps that all maps share: where tiles of an image may begin."""
+        return math.lcm(self.encoder.stride, self.encoder.size_rule.multiple)
+
+    @property
+    def size_rule(self) -> SizeRule:
+        """Which image sizes the encoder takes as they are."""
+        return self.encoder.size_rule
 
     @property
     def threshold(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,10 @@ from .output import (
     show_progress,
 )
 from .reading import reading_options
+from .tiles import asks_for_tiles, tiling_options
+
+if TYPE_CHECKING:
+    from ..prediction.jobs import Failure, Prediction
 
 
 @click.command("predict")
@@ -26,7 +31,11 @@ from .reading import reading_options
 )
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 @click.option("--overwrite", is_flag=True, help="Replace results that exist already.")
+@click.option(
+    "--skip-existing", is_flag=True, help="Leave out pictures whose results exist already."
+)
 @reading_options
+@tiling_options
 @device_option
 @json_option
 def predict_command(
@@ -35,11 +44,13 @@ def predict_command(
     out: Path,
     revision: str | None,
     overwrite: bool,
+    skip_existing: bool,
     bands: tuple[int, ...] | None,
     value_range: tuple[float, float] | None,
     max_pixels: int | None,
     device: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Segment each IMAGE: a file, or a folder for all pictures in it.
 
@@ -48,9 +59,13 @@ def predict_command(
     of the same name becomes photo_2.png. A picture that cannot be read is reported at the end, and
     the exit code is then 1; the others are done.
 
+    Pictures of more than 16 megapixels are cut into tiles, and a GeoTIFF becomes a GeoTIFF. These
+    get no overlay.
+
     \b
     Example:
       segzoo predict photo.jpg scans/ --model demo-output/model -o masks
+      segzoo predict scene.tif --tiling exact --bands 4,3,2 --range 0 10000 -m my-model -o masks
     """
     from ..architectures.base import from_pretrained
     from ..data.pictures import find_pictures
@@ -58,24 +73,66 @@ def predict_command(
     from ..data.raster import MAX_PIXELS
     from ..devices import choose_device
     from ..files.atomic import make_folder
-    from ..prediction.jobs import Reading, check_outputs, plan_jobs, run_jobs
+    from ..prediction.jobs import Failure, Reading, check_outputs, plan_jobs, run_jobs
+    from ..prediction.tiled_jobs import TiledOptions, tiled_ending
 
     reading = Reading(bands, check_range(value_range), max_pixels or MAX_PIXELS)
+    asked = asks_for_tiles(options)
+    progress = show_progress(as_json)
+    tiles = TiledOptions(
+        **{**options, "tiling": options["tiling"] or "auto"},
+        overwrite=overwrite,
+        progress=progress and len(image) == 1,
+    )
 
-    jobs = plan_jobs(find_pictures(image), out)
-    check_outputs(jobs, overwrite=overwrite)
+    def ending(path: Path) -> str | None:
+        return tiled_ending(path, asked=asked, write=tiles.write, max_pixels=reading.max_pixels)
+
+    planned = plan_jobs(find_pictures(image), out, tiled=ending)
+    jobs = planned
+    if skip_existing:
+        jobs = [job for job in planned if not all(path.exists() for path in job.outputs)]
+    check_outputs(jobs, overwrite=overwrite or skip_existing)
     segmenter = from_pretrained(model, revision=revision).to(choose_device(device))
     make_folder(out)
-    done, failed = run_jobs(jobs, segmenter, progress=show_progress(as_json), reading=reading)
-    if as_json:
-        print_json(
-            {"predictions": [asdict(item) for item in done], "failed": [str(e) for e in failed]}
+    outcomes: list[Prediction | Failure] = []
+    try:
+        for outcome in run_jobs(jobs, segmenter, progress=progress, reading=reading, tiles=tiles):
+            outcomes.append(outcome)
+            if not as_json:
+                _print(outcome)
+    finally:  # whatever stops the run, what is done is told
+        if as_json and (outcomes or not jobs):
+            _print_all(outcomes)
+    if len(planned) > len(jobs) and not as_json:
+        click.echo(f"{len(planned) - len(jobs)} pictures had their results already.")
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if failures:
+        for failure in failures:
+            click.echo(f"segzoo: {one_line(failure.error)}", err=True)
+        raise PartialFailureError(
+            f"{len(failures)} of {len(jobs)} pictures could not be segmented."
         )
-    else:
-        for item in done:
-            parts = ", ".join(f"{name} {share:.1%}" for name, share in item.shares.items())
-            click.echo(f"{item.image} -> {item.mask}: {parts}")
-    if failed:
-        for error in failed:
-            click.echo(f"segzoo: {one_line(error)}", err=True)
-        raise PartialFailureError(f"{len(failed)} of {len(jobs)} pictures could not be segmented.")
+
+
+def _print(outcome: Prediction | Failure) -> None:
+    """A line about a picture that is done; those that failed are told at the end."""
+    from ..prediction.jobs import Failure
+
+    if isinstance(outcome, Failure):
+        return
+    if not outcome.whole:
+        click.echo(f"{outcome.image}: this part is done; {outcome.mask} waits for the others")
+        return
+    parts = ", ".join(f"{name} {share:.1%}" for name, share in outcome.shares.items())
+    click.echo(f"{outcome.image} -> {outcome.mask}" + (f": {parts}" if parts else ""))
+    if outcome.tiling is not None:
+        click.echo(f"  {outcome.tiling['mode']}: {outcome.tiling['reason']}")
+
+
+def _print_all(outcomes: list[Prediction | Failure]) -> None:
+    from ..prediction.jobs import Failure
+
+    failed = [str(outcome.error) for outcome in outcomes if isinstance(outcome, Failure)]
+    done = [asdict(outcome) for outcome in outcomes if not isinstance(outcome, Failure)]
+    print_json({"predictions": done, "failed": failed})

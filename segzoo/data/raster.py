@@ -71,6 +71,12 @@ def open_raster(
         raise
 
 
+def is_georeferenced(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says where on the ground it lies, whatever is installed to read that."""
+    with open_ordinary(Path(path)) as file:
+        return file.read(4) in SIGNATURES and _only_picture(file, Path(path)).geographic
+
+
 def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
     page = _only_picture(file, path)
     plain = _pillow_is_true(page, raw=raw)

@@ -17,7 +17,9 @@ from ..errors import StorageError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that becomes ``path`` in one step when all went well."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    # What is added must fit where the name itself does: file systems take 255 bytes.
+    name = path.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         yield temporary

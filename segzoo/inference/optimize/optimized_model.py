@@ -43,6 +43,8 @@ class OptimizedModel(Configured, nn.Module):
         passes: What was done to it, a tuple of :class:`PassReport`.
         device: Where it computes.
         dtype: Its precision, and that of its logits.
+        stride: Pixels between the steps that all maps share.
+        size_rule: Which image sizes the encoder takes as they are.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class OptimizedModel(Configured, nn.Module):
         self.threshold = model.threshold
         self.passes = passes
         self.device, self.dtype = example.device, example.dtype
+        self.stride, self.size_rule = model.stride, model.size_rule
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._encoder = body.encoder
         self._run = run

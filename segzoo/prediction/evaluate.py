@@ -1,0 +1,181 @@
+"""A model as prediction needs it: pixels in, logits or averaged probabilities out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..nn.sharing import in_eval_mode
+from ..preprocessing import Normalization
+from .augment import AS_IT_IS, Augmentation
+
+
+class Predictor(Protocol):
+    """What can be predicted with: a model, an optimised one, or anything with these."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the picture."""
+
+    @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """What the model expects of its pixels."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A model that stands still in eval mode, and how its answers are made.
+
+    Args:
+        model: Normalised images -> logits.
+        source: The model that it was made from, for names and options.
+        device: Where it computes.
+        dtype: Its precision.
+        augmentation: What is averaged.
+    """
+
+    model: Any
+    source: Any
+    device: torch.device
+    dtype: torch.dtype
+    augmentation: Augmentation = field(default=AS_IT_IS)
+
+    @property
+    def name(self) -> str:
+        """Architecture and encoder, for messages."""
+        kind = type(self.source).__name__
+        encoder = getattr(getattr(self.source, "config", None), "encoder", None)
+        return f"{kind} on {encoder}" if isinstance(encoder, str) else kind
+
+    @property
+    def channels(self) -> int:
+        """Logits of each pixel."""
+        return int(self.source.classes)
+
+    @property
+    def classes(self) -> int:
+        """Classes that a mask may have: one logit tells two apart."""
+        return max(self.channels, 2)
+
+    @property
+    def stride(self) -> int:
+        """Pixels between the steps that all of the model's maps share, as far as it says so."""
+        return int(getattr(self.source, "stride", 32))
+
+    @property
+    def minimum(self) -> int:
+        """The smallest side that the model takes as it is."""
+        return int(getattr(getattr(self.source, "size_rule", None), "minimum", 1))
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The one size that the model takes, if it resizes others."""
+        size: tuple[int, int] | None = getattr(
+            getattr(self.source, "size_rule", None), "fixed", None
+        )
+        return size
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Pixels ``(..., C, H, W)`` on the model's device, as it expects them."""
+        moved = pixels.to(self.device)
+        if moved.is_floating_point():
+            moved = moved.to(self.dtype)
+        normalized: Tensor = self.source.normalization(moved)
+        return normalized.to(self.dtype)
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Normalised images -> logits, without augmentation."""
+        found: Tensor = self.model(image)
+        expected = (image.shape[0], self.channels, *image.shape[-2:])
+        if tuple(found.shape) != expected:
+            raise InputError(
+                f"The model gave logits of the shape {tuple(found.shape)}; expected {expected}."
+            )
+        return found
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Normalised images -> probabilities ``(N, classes, H, W)``, averaged."""
+        total: Tensor | None = None
+        for scale in self.augmentation.scales:
+            scaled = _scaled(image, scale)
+            for symmetry in self.augmentation.symmetries:
+                logits = symmetry.undo(self.logits(symmetry.apply(scaled)))
+                if scale != 1:
+                    logits = F.interpolate(logits, image.shape[-2:], mode="bilinear")
+                part = self.as_probabilities(logits)
+                total = part if total is None else total + part
+        assert total is not None  # there is one augmentation at least
+        return total / self.augmentation.count
+
+    def as_probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax over classes; of one class the sigmoid of what exceeds the threshold."""
+        if self.channels == 1:
+            return torch.sigmoid(logits - self.source.threshold)
+        return logits.softmax(dim=1)
+
+    def answer(self, image: Tensor, kind: str) -> Tensor:
+        """``logits`` or ``probabilities``; for ``classes`` what the winning class is largest in."""
+        if kind == "probabilities" or self.augmentation.count > 1:
+            return self.probabilities(image)
+        return self.logits(image)
+
+    def mask(self, answer: Tensor, kind: str) -> Tensor:
+        """The class of each pixel ``(N, H, W)``, of what :meth:`answer` gave."""
+        if self.channels > 1:
+            return answer.argmax(dim=1)
+        averaged = kind == "probabilities" or self.augmentation.count > 1
+        return (answer[:, 0] > (0.5 if averaged else self.source.threshold)).long()
+
+
+def _scaled(image: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+@contextlib.contextmanager
+def evaluator(model: Any, augmentation: Augmentation = AS_IT_IS) -> Iterator[Evaluator]:
+    """A model for as long as it is predicted with: in eval mode, whatever mode it is in.
+
+    Raises:
+        InputError: It lacks something of :class:`Predictor`.
+    """
+    for name in ("classes", "in_channels", "threshold", "normalization", "__call__"):
+        if not hasattr(model, name):
+            raise InputError(
+                f"{type(model).__name__} cannot be predicted with: it has no {name}. Expected a "
+                "segzoo model, an optimised one, or an object with the same attributes."
+            )
+    still = in_eval_mode(model) if isinstance(model, nn.Module) else contextlib.nullcontext(model)
+    with torch.no_grad(), still as ready:
+        device, dtype = getattr(model, "device", None), getattr(model, "dtype", None)
+        if isinstance(model, nn.Module) and not isinstance(device, torch.device):
+            weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+            if weight is not None:
+                device, dtype = weight.device, weight.dtype
+        yield Evaluator(
+            ready,
+            model,
+            device if isinstance(device, torch.device) else torch.device("cpu"),
+            dtype if isinstance(dtype, torch.dtype) else torch.float32,
+            augmentation,
+        )
