@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
     from .training.scores import ScoreMeter as ScoreMeter
+    from .training.recipe import Recipe as Recipe
+    from .training.train import TrainingResult as TrainingResult
+    from .training.train import train as train
 
 #: Public name -> the module that has it. That is imported when the name is first asked for: torch
 #: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
@@ -95,6 +98,10 @@ _HOMES = {
     "SizeRule": "encoders",
     "check_data": "data.check",
     "collate": "data.collate",
+    "Recipe": "training.recipe",
+    "SegmentationModel": "architectures.base",
+    "SizeRule": "encoders",
+    "TrainingResult": "training.train",
     "convert": "convert",
     "create_encoder": "encoders",
     "encoder_info": "encoders",
@@ -108,6 +115,7 @@ _HOMES = {
     "optimize": "inference.optimize.optimize",
     "register_architecture": "registry",
     "register_encoder": "encoders",
+    "train": "training.train",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},
 }
 
