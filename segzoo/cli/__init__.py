@@ -22,6 +22,7 @@ from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, one_line
 from .predict import predict_command
+from .train import train_command
 from .transfer import pull_command, push_command
 
 #: In the order of ``segzoo --help``.
@@ -29,6 +30,7 @@ COMMANDS: tuple[click.Command, ...] = (
     list_command,
     info_command,
     check_command,
+    train_command,
     predict_command,
     bench_command,
     convert_command,

@@ -54,7 +54,9 @@ def find_learning_rate(
     before = copy.deepcopy(model.state_dict())
     random = random_state(processes.device)
     once = replace(recipe, ema=None, accumulate=1)
-    learner = Learner(model, once, replace(settled, learning_rate=1.0), processes, ignore_index=ignore_index)
+    learner = Learner(
+        model, once, replace(settled, learning_rate=1.0), processes, ignore_index=ignore_index
+    )
     learner.begin(frozen=False)
     smooth, curve = 0.0, []
     try:

@@ -1,11 +1,11 @@
 """The folder of a training: the model that was best, and beside it all that is known of it.
 
-    config.json, model.safetensors, README.md      the model, as ``save_pretrained`` writes it
-    training/recipe.json     how it was trained
-    training/data.json       on what
-    training/metrics.jsonl   a line for each epoch
-    training/metrics.json    the scores of the best
-    training/state.pt        what the training needs to go on; belongs to this machine
+config.json, model.safetensors, README.md      the model, as ``save_pretrained`` writes it
+training/recipe.json     how it was trained
+training/data.json       on what
+training/metrics.jsonl   a line for each epoch
+training/metrics.json    the scores of the best
+training/state.pt        what the training needs to go on; belongs to this machine
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ class TrainingFolder:
         """Where the state is."""
         return self.inside / "state.pt"
 
-    def open(self, *, restart: bool) -> dict[str, Any] | None:
+    def look(self, *, restart: bool) -> dict[str, Any] | None:
         """The state of a training that was begun here, or None where one can begin.
+
+        Nothing is changed.
 
         Args:
             restart: Forget a training that was begun here.
 
         Raises:
             TrainingError: The folder holds something else.
-            StorageError: It cannot be made or read.
+            StorageError: It cannot be read.
         """
         if self.out.exists() and not self.out.is_dir():
             raise StorageError(f"{self.out} is a file; a training needs a folder.")
@@ -74,8 +76,15 @@ class TrainingFolder:
                 f"{self.out} is not empty (it has {there[0]}), and no training was begun in it. "
                 "Choose another folder."
             )
-        make_folder(self.inside)
         return None
+
+    def make(self) -> None:
+        """Make the folder, where it is missing.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        make_folder(self.inside)
 
     def _begun(self) -> bool:
         """Whether a training was killed here before it had anything to save."""

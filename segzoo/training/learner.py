@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from ..architectures.base import SegmentationModel
@@ -177,11 +177,15 @@ class AllHeads(nn.Module):
         super().__init__()
         self.model = model
         config = model.config
-        self.more = bool(config.deep_supervision or config.auxiliary_stride or config.classification)
+        self.more = bool(
+            config.deep_supervision or config.auxiliary_stride or config.classification
+        )
 
     def forward(self, image: Tensor) -> Outputs:
         """Logits, and what other heads say."""
-        return self.model.forward_heads(image) if self.more else Outputs(self.model(image), {}, None)
+        return (
+            self.model.forward_heads(image) if self.more else Outputs(self.model(image), {}, None)
+        )
 
 
 def make_loss(recipe: Recipe, settled: Settled, ignore_index: int | None) -> SegmentationLoss:

@@ -75,8 +75,10 @@ def batches(
     return iter(loader)
 
 
-def default_workers(processes: int) -> int:
-    """Workers for each of several processes: a processor each, as far as they reach."""
+def default_workers() -> int:
+    """Workers of a process: a processor each, as far as they reach for all that train here."""
+    given = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    processes = int(given) if given.isdecimal() and int(given) else 1
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -9,19 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..architectures.base import SegmentationModel
 from ..errors import TrainingError
 from .folder import TrainingFolder
 from .learner import Batch, Learner
 from .order import Order
 from .schedule import OneCycle
-from .scores import Scores
 from .state import Position, random_state, set_random_state
 from .stopping import StopRequests
+from .validate import Validator
 
 #: A device other than a CPU works ahead: looking at each loss would make it wait.
 _LOOK_EVERY = 20
@@ -34,7 +32,7 @@ class Progress:
     Attributes:
         position: Where it is.
         history: One row for each epoch.
-        best: Epoch (from 1) and scores of the best; None before the first.
+        best: Epoch (from 1) and mean IoU of the best; None before the first.
         losses: Sum and number of the losses of the epoch that is running.
         seconds: How long it took so far, over all parts.
     """
@@ -67,7 +65,7 @@ class Loop:
         order: Order,
         *,
         batches: Callable[[tuple[int, int]], Iterator[Batch]],
-        validate: Callable[[SegmentationModel], Scores],
+        validate: Validator,
         folder: TrainingFolder,
         names: Callable[[int], str],
         head: Mapping[str, Any],
@@ -78,6 +76,7 @@ class Loop:
         self.recipe, self.processes = learner.recipe, learner.processes
         self.batches, self.validate, self.names = batches, validate, names
         self.head, self.save_seconds = head, save_seconds
+        self.on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
         self.done = Progress()
         self.updates = -(-order.batches // self.recipe.accumulate)
         self.epochs = self.recipe.freeze_epochs + self.recipe.epochs
@@ -197,9 +196,9 @@ class Loop:
         )
         raise TrainingError(
             f"The loss or its gradient is not finite at step {position.step + 1} (epoch "
-            f"{position.epoch + 1}), in the batch of {', '.join(names)}. {kept} Look at these images "
-            "for values that are not finite; else take a lower learning_rate, a clip_norm, or "
-            "precision='float32', and begin anew with restart=True (--restart)."
+            f"{position.epoch + 1}), in the batch of {', '.join(names)}. {kept} Look at these "
+            "images for values that are not finite; else take a lower learning_rate, a "
+            "clip_norm, or precision='float32', and begin anew with restart=True (--restart)."
         )
 
     def _end_of_epoch(self, epoch: int, requests: StopRequests) -> None:
@@ -212,11 +211,11 @@ class Loop:
             "loss": total / max(count, 1),
             "lr": max(group["lr"] for group in self.learner.optimizer.param_groups),
             "seconds": round(time.monotonic() - self._started, 2),
-            "val": summary(scores),
+            "val": scores.to_json(small=True),
         }
         self.done.history.append(row)
         if self.done.best is None or better(scores.miou, self.done.best["miou"]):
-            self.done.best = {"epoch": epoch + 1, "miou": scores.miou, "scores": scores.to_json()}
+            self.done.best = {"epoch": epoch + 1, "miou": scores.miou}
             if self.processes.first:
                 self.learner.scored.save_pretrained(self.folder.out)
         if self.processes.first:
@@ -224,6 +223,7 @@ class Loop:
         self.done.position = Position(epoch + 1, 0, self.done.position.step)
         self.done.losses = (0.0, 0)
         self.save()
+        self.on_epoch(row)
         self._look(requests, now=True)
 
     def _patience_is_over(self) -> bool:
@@ -251,12 +251,3 @@ class Loop:
 def better(new: float | None, old: float | None) -> bool:
     """Whether a mean IoU is above another; one that could not be had is below all."""
     return new is not None and (old is None or new > old)
-
-
-def summary(scores: Scores) -> dict[str, Any]:
-    """The scores of an epoch in a line: what a curve is drawn of."""
-    return {
-        "miou": scores.miou,
-        "pixel_accuracy": scores.pixel_accuracy,
-        "iou": list(scores.iou),
-    }

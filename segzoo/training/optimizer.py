@@ -70,11 +70,10 @@ def encoder_layers(model: SegmentationModel) -> list[list[nn.Parameter]]:
     backbone = model.encoder.backbone
     named = dict(backbone.named_parameters())
     for prefix, module in backbone.named_modules():
-        if not hasattr(module, "group_matcher"):
+        matcher: Any = getattr(module, "group_matcher", None)
+        if matcher is None:
             continue
-        places: dict[str, int] = group_parameters(
-            module, module.group_matcher(coarse=False), reverse=True
-        )
+        places: dict[str, int] = group_parameters(module, matcher(coarse=False), reverse=True)
         start = f"{prefix}." if prefix else ""
         last = max(places.values())
         layers: list[list[nn.Parameter]] = [[] for _ in range(last + 1)]
@@ -94,7 +93,8 @@ def _undecayed(model: nn.Module) -> set[int]:
 
 def _excluded(model: nn.Module) -> Iterator[nn.Parameter]:
     for module in model.modules():
-        if hasattr(module, "no_weight_decay"):
-            names = module.no_weight_decay()
+        exclude: Any = getattr(module, "no_weight_decay", None)
+        if exclude is not None:
+            names = exclude()
             own = dict(module.named_parameters())
             yield from (own[name] for name in names if name in own)

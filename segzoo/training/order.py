@@ -51,7 +51,10 @@ class Order:
         together = self.size * self.processes
         filled = [order[i % self.images] for i in range(self.batches * together)]
         return [
-            [(epoch, index) for index in filled[start : start + together][process :: self.processes]]
+            [
+                (epoch, index)
+                for index in filled[start : start + together][process :: self.processes]
+            ]
             for start in range(0, len(filled), together)
         ]
 

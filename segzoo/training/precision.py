@@ -15,7 +15,7 @@ def has_bfloat16(device: torch.device) -> bool:
         return cpu_has_bfloat16()
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return False
 
 

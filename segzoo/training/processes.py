@@ -130,6 +130,11 @@ class Processes:
                 dist.broadcast(buffer, src=0)
 
 
+def is_first() -> bool:
+    """Whether this is the one of several processes that talks, before they have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launched() -> int:
     """How many processes a launcher started."""
     for name in _WORLD:

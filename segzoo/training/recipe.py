@@ -26,7 +26,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     "warmup": (0, 1),
     "color": (0, 1),
     "rare_class_crops": (0, 1),
-    **dict.fromkeys(("cross_entropy", "dice", "focal", "boundary", "lovasz", "auxiliary"), (0, 1e6)),
+    **dict.fromkeys(
+        ("cross_entropy", "dice", "focal", "boundary", "lovasz", "auxiliary"), (0, 1e6)
+    ),
     "focal_gamma": (0, 100),
     "label_smoothing": (0, 1),
 }
@@ -202,7 +204,10 @@ class Recipe:
 
     def differences(self, other: Recipe) -> list[str]:
         """What is not the same in two recipes, one line a field."""
-        pairs = ((item.name, getattr(self, item.name), getattr(other, item.name)) for item in fields(self))
+        pairs = (
+            (item.name, getattr(self, item.name), getattr(other, item.name))
+            for item in fields(self)
+        )
         return [f"{name}: {mine!r} -> {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
 
 

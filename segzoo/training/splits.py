@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+
 import torch
 
 from ..architectures.base import SegmentationModel
@@ -37,8 +38,8 @@ def as_splits(
         )
     if ignore_index is not None and data.ignore_index != ignore_index:
         raise ArgumentError(
-            f"ignore_index={ignore_index}, but the data was opened with {data.ignore_index}. Say it "
-            "in segzoo.open_data only."
+            f"ignore_index={ignore_index}, but the data was opened with {data.ignore_index}. Say "
+            "it in segzoo.open_data only."
         )
     if data.classes != classes:
         raise ArgumentError(

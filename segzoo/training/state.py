@@ -48,7 +48,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         reason = str(error).partition("\n")[0]
         raise StorageError(
             f"The training's state could not be written to {path}: {reason}. The state before it "
-            "still stands. Free some space and start the same training again: it goes on from there."
+            "still stands. Free some space and start the same training again: it goes on there."
         ) from error
 
 
@@ -73,7 +73,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise StorageError(
             f"{path} is no state that this version can go on with (format {found!r}, expected "
-            f"{FORMAT}). Use the version that wrote it, or begin anew with restart=True (--restart)."
+            f"{FORMAT}). Use the version that wrote it, or begin anew: restart=True (--restart)."
         )
     return dict(state)
 

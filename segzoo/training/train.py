@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,7 @@ def train(
     save_seconds: float = SAVE_SECONDS,
     restart: bool = False,
     progress: bool = False,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> TrainingResult:
     """Train a model, keep the best of it in a folder, and go on there if it was stopped.
 
@@ -94,6 +94,8 @@ def train(
         save_seconds: How old a state may become within an epoch; it is saved after each anyway.
         restart: Begin anew where the folder holds a training.
         progress: Show a bar on stderr.
+        on_epoch: Called with the row of each epoch, as in ``training/metrics.jsonl``, by the first
+            process only: to print it, or to send it to a tracker.
 
     Returns:
         The model, its scores, and how it came to them.
@@ -115,14 +117,15 @@ def train(
     check_rebuilds(model)
     processes = Processes(device)
     folder = TrainingFolder(out)
-    saved = processes.from_first(lambda: folder.open(restart=restart))
+    saved = processes.from_first(lambda: folder.look(restart=restart))
     precision = chosen(recipe.precision, processes.device)
     begun = description(model, recipe, splits, processes, precision)
     if saved is not None:
         check_same(saved["begun"], begun, folder.out)
         _same_versions(saved["versions"])
         if saved["finished"]:
-            return _finished(model, saved, folder, processes, was=True)
+            best_weights(model, folder, processes)
+            return result(model, saved, folder, was_finished=True)
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(recipe.seed + processes.index)
@@ -132,21 +135,12 @@ def train(
         run = _Run(model, recipe, splits, processes, folder, workers)
         settled = run.settle(precision) if saved is None else _settled(saved["settled"])
         loop = run.loop(settled, begun, save_seconds=save_seconds, progress=progress)
+        if on_epoch is not None and processes.first:
+            loop.on_epoch = on_epoch
         if saved is not None:
             loop.resume(saved)
-        done = loop.run()
-    state = {
-        "begun": begun,
-        "settled": asdict(settled),
-        "versions": versions(),
-        "finished": True,
-        "history": done.history,
-        "best": done.best,
-    }
-    if processes.first:
-        folder.write_json("metrics.json", {"epoch": done.best["epoch"], "val": done.best["scores"]})
-        folder.write_state(state)
-    return _finished(model, state, folder, processes, was=False)
+        loop.run()
+        return run.finish(loop, begun, settled)
 
 
 class _Run:
@@ -168,6 +162,7 @@ class _Run:
         """Find what the recipe leaves open, and write down recipe and data."""
         recipe, first = self.recipe, self.processes.first
         if first:
+            self.folder.make()
             self.folder.write_text("recipe.json", recipe.to_json())
             self.folder.write_json("data.json", dict(self.splits.description))
         weights = recipe.class_weights
@@ -217,6 +212,25 @@ class _Run:
             save_seconds=save_seconds,
             progress=progress,
         )
+
+    def finish(self, loop: Loop, begun: Mapping[str, Any], settled: Settled) -> TrainingResult:
+        """Judge the best once more, fully, and write down that nothing is left to do."""
+        best_weights(self.model, self.folder, self.processes)
+        scores = loop.validate(self.model, fully=True)
+        state: dict[str, Any] = {
+            "begun": begun,
+            "settled": asdict(settled),
+            "versions": versions(),
+            "finished": True,
+            "history": loop.done.history,
+            "best": loop.done.best,
+            "scores": scores.to_json(),
+        }
+        if self.processes.first:
+            found = {"epoch": state["best"]["epoch"], "val": state["scores"]}
+            self.folder.write_json("metrics.json", found)
+            self.folder.write_state(state)
+        return result(self.model, state, self.folder, was_finished=False)
 
     def _order(self, settled: Settled) -> Order:
         images, count = len(self.splits.train), self.processes.count
@@ -270,7 +284,11 @@ def description(
     saved = config.saved()
     value = {
         "recipe": asdict(recipe),
-        "model": {"architecture": model.architecture, **config.arguments()},
+        "model": {
+            "architecture": model.architecture,
+            "began_with": model.base_model,
+            **config.arguments(),
+        },
         "computing": {
             item.name: getattr(config, item.name)
             for item in fields(config)
@@ -298,7 +316,9 @@ def versions() -> dict[str, str]:
 
 def _same_versions(then: Mapping[str, str]) -> None:
     now = versions()
-    changed = [f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]]
+    changed = [
+        f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]
+    ]
     if changed:
         warn(
             f"The training goes on with other versions ({', '.join(changed)}): its last bits may "
@@ -311,23 +331,27 @@ def _settled(saved: Mapping[str, Any]) -> Settled:
     return Settled(**{**saved, "class_weights": None if weights is None else tuple(weights)})
 
 
-def _finished(
+def best_weights(model: SegmentationModel, folder: TrainingFolder, processes: Processes) -> None:
+    """Give a model the weights that a folder has; all processes get those of the first."""
+    weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
+    model.load_state_dict(weights)
+    model.to(processes.device).eval()
+
+
+def result(
     model: SegmentationModel,
     state: Mapping[str, Any],
     folder: TrainingFolder,
-    processes: Processes,
     *,
-    was: bool,
+    was_finished: bool,
 ) -> TrainingResult:
-    """The result: the best weights back in the model."""
-    weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
-    model.load_state_dict(weights)
+    """What a finished state says."""
     return TrainingResult(
-        model=model.to(processes.device).eval(),
-        scores=Scores.from_json(state["best"]["scores"]),
+        model=model,
+        scores=Scores.from_json(state["scores"]),
         out=folder.out,
         epochs=len(state["history"]),
         best_epoch=int(state["best"]["epoch"]),
         history=tuple(state["history"]),
-        was_finished=was,
+        was_finished=was_finished,
     )

@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader
 from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.resample import resize_image
+from ..data.splits import names_of
 from .precision import autocast
 from .processes import Processes
 from .scores import ScoreMeter, Scores
 from .stopping import prepare_worker
 
-#: An image with its mask and its number in the dataset.
-Item = tuple[Tensor, Tensor, int]
+#: An image with its mask and its name.
+Item = tuple[Tensor, Tensor, str]
 
 
 class Shard:
@@ -36,6 +37,7 @@ class Shard:
         self, data: SegmentationData, processes: Processes, size: tuple[int, int] | None
     ) -> None:
         self.data, self.size = data, size
+        self.names = names_of(data)
         self.indices = range(processes.index, len(data), processes.count)
 
     def __len__(self) -> int:
@@ -46,7 +48,7 @@ class Shard:
         image, mask = self.data[index]
         if self.size is not None and tuple(image.shape[-2:]) != self.size:
             image = resize_image(image, self.size)
-        return image, mask, index
+        return image, mask, self.names[index]
 
 
 class Validator:
@@ -94,11 +96,16 @@ class Validator:
         )
 
     @torch.no_grad()
-    def __call__(self, model: SegmentationModel) -> Scores:
-        """The scores of a model, which is in eval mode afterwards."""
+    def __call__(self, model: SegmentationModel, *, fully: bool = False) -> Scores:
+        """The scores of a model, which is in eval mode afterwards.
+
+        Args:
+            model: On the device of the processes.
+            fully: With boundaries and calibration, which take their time.
+        """
         model.eval()
         device = self.processes.device
-        meter = ScoreMeter(self.classes, ignore_index=self.ignore_index)
+        meter = self._meter(fully)
         for items in self.loader:
             for image, masks, names in batched(items):
                 image = model.normalization(image.to(device))
@@ -110,14 +117,19 @@ class Validator:
                 if logits.shape[-2:] != masks.shape[-2:]:
                     logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear")
                 meter.update(logits, masks.to(device), names)
-        whole = ScoreMeter(self.classes, ignore_index=self.ignore_index)
+        whole = self._meter(fully)
         for state in self.processes.gather(meter.state()):
             whole.merge(ScoreMeter.from_state(state))
         return whole.compute(self.class_names)
 
+    def _meter(self, fully: bool) -> ScoreMeter:
+        return ScoreMeter(
+            self.classes, ignore_index=self.ignore_index, boundaries=fully, calibration=fully
+        )
+
 
 def batched(items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-    """Neighbours of one size as batches: images, masks, and the numbers of the images as names."""
+    """Neighbours of one size as batches: images, masks, names."""
 
     def sizes(item: Item) -> tuple[torch.Size, torch.Size]:
         return item[0].shape, item[1].shape
@@ -127,5 +139,5 @@ def batched(items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor, list[str]]]
         yield (
             torch.stack([image for image, _, _ in same]),
             torch.stack([mask for _, mask, _ in same]),
-            [f"{index:08d}" for _, _, index in same],
+            [name for _, _, name in same],
         )

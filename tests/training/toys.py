@@ -65,9 +65,7 @@ class Blobs:
             raise IndexError(index)
         generator = torch.Generator().manual_seed(1000 * self.seed + index)
         height, width = self.size
-        coarse = torch.randint(
-            self.classes, (-(-height // 8), -(-width // 8)), generator=generator
-        )
+        coarse = torch.randint(self.classes, (-(-height // 8), -(-width // 8)), generator=generator)
         mask = coarse.repeat_interleave(8, 0).repeat_interleave(8, 1)[:height, :width].clone()
         noise = torch.randint(0, 60, (3, height, width), generator=generator)
         image = (mask * 60 + noise).clamp(0, 255).to(torch.uint8)
