@@ -335,7 +335,8 @@ def best_weights(model: SegmentationModel, folder: TrainingFolder, processes: Pr
     """Give a model the weights that a folder has; all processes get those of the first."""
     weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
     model.load_state_dict(weights)
-    model.to(processes.device).eval()
+    # As a loaded model lies: in another layout the last bits of logits differ.
+    model.to(processes.device, memory_format=torch.contiguous_format).eval()
 
 
 def result(
