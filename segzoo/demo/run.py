@@ -122,9 +122,7 @@ def run_demo(
     mask = model.predict(unseen.photo).cpu()
     again = from_pretrained(trained.out).to(target).predict(unseen.photo).cpu()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    meter = ScoreMeter(scene.classes)
-    meter.update(mask[None], unseen.truth[None])
-    by_class = meter.compute().iou
+    by_class = class_iou(mask, unseen.truth, scene.classes)
     foreground = [value for value in by_class[1:] if value is not None]
     iou = sum(foreground) / len(foreground)
     title = (
@@ -145,6 +143,17 @@ def run_demo(
         mask=write_mask(folder / "mask.png", mask, classes=scene.classes),
         picture=draw_result(folder / "demo.png", scene, mask, title=title),
     )
+
+
+def class_iou(mask: Tensor, truth: Tensor, classes: int) -> tuple[float | None, ...]:
+    """Intersection over union of each class; None where both have none of it.
+
+    >>> class_iou(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 1]]), 3)
+    (0.5, 0.6666666666666666, None)
+    """
+    meter = ScoreMeter(classes, boundaries=False)
+    meter.update(mask[None], truth[None])
+    return meter.compute().iou
 
 
 @dataclass(frozen=True)
