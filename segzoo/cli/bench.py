@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import (
-    ARCHITECTURE_NAMES,
-    PartialFailureError,
-    device_option,
-    json_option,
-    parse_size,
-    print_json,
-)
+from .output import ARCHITECTURE_NAMES, PartialFailureError, device_option, json_option, print_json
 
 if TYPE_CHECKING:
     from ..bench import Comparison
 
 
 def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
-    return parse_size(value)
+    """``512`` or ``480x640``: height and width."""
+    sides = value.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+        raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
+    return int(sides[0]), int(sides[-1])
 
 
 @click.command("bench")

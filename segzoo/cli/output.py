@@ -71,15 +71,3 @@ def one_line(value: object) -> str:
 def show_progress(as_json: bool) -> bool:
     """Whether a progress bar is wanted on stderr: only where a person looks at it."""
     return not as_json and sys.stderr.isatty()
-
-
-def parse_size(value: str) -> tuple[int, int]:
-    """``512`` or ``480x640``: height and width.
-
-    Raises:
-        BadParameter: It is neither.
-    """
-    sides = value.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
-        raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
-    return int(sides[0]), int(sides[-1])

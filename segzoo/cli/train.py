@@ -15,7 +15,6 @@ from .output import (
     ARCHITECTURE_NAMES,
     device_option,
     json_option,
-    parse_size,
     print_json,
     show_progress,
 )
@@ -59,10 +58,6 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
     return None if value is None else _value(value)
 
 
-def _size(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-    return None if value is None else parse_size(value)
-
-
 @click.command("train")
 @data_options
 @click.option("--arch", default="unet", show_default=True, help=f"{ARCHITECTURE_NAMES}.")
@@ -83,8 +78,8 @@ def _size(context: click.Context, option: click.Parameter, value: str | None) ->
     help="Pictures in each step of one device, or auto; 8 if left.",
 )
 @click.option("--lr", callback=_number_or_word, help="Learning rate, or find; 0.001 if left.")
-@click.option("--size", callback=_size, help="Resize pictures to that: 512, or 360x480 (H x W).")
-@click.option("--crop", callback=_size, help="Learn from random pieces of that size.")
+@click.option("--size", nargs=2, type=int, metavar="H W", help="Resize pictures to that.")
+@click.option("--crop", nargs=2, type=int, metavar="H W", help="Learn from random pieces.")
 @click.option("--seed", type=int, help="Of order, augmentation and first weights; 0 if left.")
 @click.option(
     "--recipe",
@@ -224,12 +219,15 @@ def _print(result: TrainingResult, as_json: bool) -> None:
                 "best_epoch": result.best_epoch,
                 "was_finished": result.was_finished,
                 "scores": result.scores.to_json(),
+                "test": None if result.test is None else result.test.to_json(),
             }
         )
         return
     if result.was_finished:
         click.echo(f"{result.out} holds this training, finished; --restart begins it anew.\n")
     click.echo(str(result.scores))
+    if result.test is not None:
+        click.echo(f"\nOn the test pictures:\n{result.test}")
     click.echo(
         f"\n{result.out}: the model of epoch {result.best_epoch} of {result.epochs}. Try it:\n"
         f"  segzoo predict photo.jpg --model {result.out} -o predictions"

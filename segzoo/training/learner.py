@@ -43,6 +43,12 @@ class Settled:
     precision: str
     class_weights: tuple[float, ...] | None = None
 
+    @classmethod
+    def from_state(cls, saved: Mapping[str, Any]) -> Settled:
+        """The values that a state has: ``asdict`` of them, with lists."""
+        weights = saved["class_weights"]
+        return cls(**{**saved, "class_weights": None if weights is None else tuple(weights)})
+
 
 class Learner:
     """A model with its loss, optimiser and average of weights.

@@ -17,7 +17,8 @@ from ..data.resample import resize_image
 from ..data.splits import names_of
 from .precision import autocast
 from .processes import Processes
-from .scores import ScoreMeter, Scores
+from .score_values import Scores
+from .scores import ScoreMeter
 from .stopping import prepare_worker
 
 #: An image with its mask and its name.
@@ -95,23 +96,29 @@ class Validator:
             generator=torch.Generator(),
         )
 
-    @torch.no_grad()
     def __call__(self, model: SegmentationModel, *, fully: bool = False) -> Scores:
-        """The scores of a model, which is in eval mode afterwards.
+        """The scores of a model; see :meth:`measure`."""
+        return self.measure(model, fully=fully).compute(self.class_names)
+
+    @torch.no_grad()
+    def measure(self, model: SegmentationModel, *, fully: bool = False) -> ScoreMeter:
+        """Count a model's masks of all images; it is in eval mode afterwards.
 
         Args:
             model: On the device of the processes.
-            fully: With boundaries and calibration, which take their time.
+            fully: With boundaries and calibration, in float32 and with weights as they lie:
+                what :func:`segzoo.evaluate` measures, which takes its time.
         """
         model.eval()
+        precision = "float32" if fully else self.precision
         device = self.processes.device
         meter = self._meter(fully)
         for items in self.loader:
             for image, masks, names in batched(items):
                 image = model.normalization(image.to(device))
-                if self.channels_last:
+                if self.channels_last and not fully:
                     image = image.contiguous(memory_format=torch.channels_last)
-                with autocast(self.precision, device):
+                with autocast(precision, device):
                     logits = model(image)
                 logits = logits.float()
                 if logits.shape[-2:] != masks.shape[-2:]:
@@ -120,7 +127,7 @@ class Validator:
         whole = self._meter(fully)
         for state in self.processes.gather(meter.state()):
             whole.merge(ScoreMeter.from_state(state))
-        return whole.compute(self.class_names)
+        return whole
 
     def _meter(self, fully: bool) -> ScoreMeter:
         return ScoreMeter(
