@@ -59,6 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def warn_of_versions(then: Mapping[str, str]) -> None:
+    """Say where a training goes on with other versions than it was begun with."""
     now = versions()
     changed = [
         f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name]
