@@ -30,7 +30,7 @@ def _record(result: DemoResult) -> dict[str, Any]:
     for name in ("model_folder", "mask", "picture"):  # gone with the temporary folder
         record.pop(name)
     return record | {
-        "steps": len(losses),
+        "steps": record["steps"],
         "loss_first": round(losses[0], 4),
         "loss_last": round(losses[-1], 4),
         "seconds": round(result.seconds, 1),

@@ -67,9 +67,12 @@ if TYPE_CHECKING:
     from .storage.card import ModelCard as ModelCard
     from .training.evaluate import evaluate as evaluate
     from .training.fastai import fastai_splitter as fastai_splitter
+    from .training.recipe import Recipe as Recipe
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
     from .training.scores import ScoreMeter as ScoreMeter
+    from .training.train import TrainingResult as TrainingResult
+    from .training.train import train as train
 
 #: Public name -> the module that has it. That is imported when the name is first asked for: torch
 #: takes seconds, and `segzoo --help` should not. A module that is public itself is its own home.
@@ -91,11 +94,13 @@ _HOMES = {
     "OptimizedModel": "inference.optimize.optimized_model",
     "Outputs": "architectures.heads",
     "PairDataset": "data.dataset",
+    "Recipe": "training.recipe",
+    "RowsDataset": "data.rows",
     "ScoreMeter": "training.scores",
     "Scores": "training.score_values",
-    "RowsDataset": "data.rows",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
+    "TrainingResult": "training.train",
     "check_data": "data.check",
     "collate": "data.collate",
     "TiledPrediction": "prediction.tiling.predict",
@@ -107,13 +112,14 @@ _HOMES = {
     "fastai_splitter": "training.fastai",
     "from_pretrained": "architectures.base",
     "list_encoders": "encoders",
-    "open_data": "data.open_data",
     "losses": "losses",
+    "open_data": "data.open_data",
     "optimize": "inference.optimize.optimize",
     "predict_probabilities": "prediction.probabilities",
     "predict_tiled": "prediction.tiling.predict",
     "register_architecture": "registry",
     "register_encoder": "encoders",
+    "train": "training.train",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},
 }
 

@@ -199,3 +199,20 @@ def collect_in(owner: Any, maps: Any) -> None:
     """
     if found(owner, "_feature_outputs") is not None:
         owner._feature_outputs = maps
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has units for bfloat16 (AMX, AVX512-BF16).
+
+    Newer versions of torch tell it by a public name, older ones by private ones. Without either the
+    answer is no: training is in float32 then, unless it is asked for.
+    """
+    public = found(torch.cpu, "get_capabilities")
+    if public is not None:
+        told = public()
+        return bool(told.get("amx_bf16") or told.get("avx512_bf16"))
+    tests = (
+        found(torch.cpu, "_is_amx_tile_supported"),
+        found(torch.cpu, "_is_avx512_bf16_supported"),
+    )
+    return any(test is not None and bool(test()) for test in tests)

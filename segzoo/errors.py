@@ -11,6 +11,7 @@
     ├── OptimizationError (RuntimeError)   the optimised model would not give the same outputs
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
     ├── ExportError (RuntimeError)         a model that cannot become a file, or a file that differs
+    ├── TrainingError (RuntimeError)       a training that cannot go on, or not as it was begun
     ├── MissingPackageError (ImportError)  an optional dependency that is not installed
     └── StorageError (OSError)             a model could not be written or read
         ├── ConfigError                    config.json is not one of ours, or not valid
@@ -75,6 +76,10 @@ class ConversionError(SegzooError, ValueError):
 
 class ExportError(SegzooError, RuntimeError):
     """A model that cannot be exported, or whose exported file does not give its logits."""
+
+
+class TrainingError(SegzooError, RuntimeError):
+    """A training that cannot go on, or whose folder belongs to another one."""
 
 
 class MissingPackageError(SegzooError, ImportError):

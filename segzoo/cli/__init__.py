@@ -24,6 +24,7 @@ from .listing import list_command
 from .output import PartialFailureError, one_line
 from .predict import predict_command
 from .report import report_command
+from .train import train_command
 from .transfer import pull_command, push_command
 
 #: In the order of ``segzoo --help``.
@@ -31,9 +32,10 @@ COMMANDS: tuple[click.Command, ...] = (
     list_command,
     info_command,
     check_command,
-    predict_command,
+    train_command,
     evaluate_command,
     report_command,
+    predict_command,
     bench_command,
     convert_command,
     export_command,

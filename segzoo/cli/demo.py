@@ -88,7 +88,7 @@ def _print(result: DemoResult) -> None:
     print_facts(
         {
             "IoU": f"{result.iou:.4f} on the third that was not trained on",
-            "training": f"{result.encoder}, {len(result.losses)} steps, loss "
+            "training": f"{result.encoder}, {result.steps} steps, loss "
             f"{result.losses[0]:.3f} -> {result.losses[-1]:.3f}",
             "time": f"{result.seconds:.0f} s ({result.cpu_seconds:.0f} s of processor)",
             "model": f"{result.model_folder} (loaded again: the mask is "

@@ -2,7 +2,6 @@
 
 from .run import DemoResult, run_demo
 from .scene import Scene, coins_scene, read_scene
-from .training import segmentation_loss, train
 
 __all__ = [
     "DemoResult",
@@ -10,6 +9,4 @@ __all__ = [
     "coins_scene",
     "read_scene",
     "run_demo",
-    "segmentation_loss",
-    "train",
 ]

@@ -16,14 +16,18 @@ from ..architectures.unet import Unet
 from ..data.drawing import write_mask
 from ..devices import choose_device
 from ..files.atomic import make_folder
+from ..training.recipe import Recipe
+from ..training.scores import ScoreMeter
+from ..training.train import train
 from .figure import draw_result, require_matplotlib
 from .scene import Scene, coins_scene
-from .training import train
 
 #: Enough for an IoU above 0.95 on the coins; benchmarks/demo_iou.py measures it.
 STEPS = 80
-#: Learning rates fall by this towards the image where the encoder has learned already.
-PRETRAINED_SCALE = 0.3
+#: Crops in each step, and their side in pixels.
+BATCH, CROP = 8, 128
+#: The steps are divided into at most so many epochs.
+_EPOCHS = 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class DemoResult:
         class_iou: The same for each class by its name; None where neither truth nor prediction
             show it.
         identical: Whether the model loaded from its folder gave the same mask, bit for bit.
-        losses: The training loss at each step.
+        steps: Training steps.
+        losses: The mean training loss of each epoch, equal parts of the training.
         encoder: The full name of the encoder.
         seed: The seed of weights and crops.
         seconds: Wall time of training, evaluation, saving and loading.
@@ -49,6 +54,7 @@ class DemoResult:
     iou: float
     class_iou: dict[str, float | None]
     identical: bool
+    steps: int
     losses: tuple[float, ...]
     encoder: str
     seed: int
@@ -72,7 +78,8 @@ def run_demo(
 ) -> DemoResult:
     """Train a U-Net on the left two thirds of a photograph and judge it on the right third.
 
-    The right third is segmented in one piece, at its own size. The model is saved, loaded again,
+    It is a call of :func:`segzoo.train`: the model is chosen by its scores on the left, and the
+    right third is segmented once, in one piece, at its own size. The saved model is loaded again,
     and both masks are compared. The global random state is left as it was.
 
     Args:
@@ -97,23 +104,23 @@ def run_demo(
     scene = coins_scene() if scene is None else scene
     folder = make_folder(out)
     wall, cpu = time.perf_counter(), time.process_time()
+    left, unseen = scene.left(), scene.right()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Unet(
             encoder, classes=scene.classes, pretrained=pretrained, class_names=scene.class_names
-        ).to(target)
-        losses = train(
-            model,
-            scene.left(),
-            steps=steps,
-            encoder_scale=PRETRAINED_SCALE if pretrained else 1.0,
-            seed=seed,
-            progress=progress,
         )
-    unseen = scene.right()
+    trained = train(
+        model,
+        (Shown(left, steps // epochs_of(steps) * BATCH), Shown(left, 1)),
+        out=folder / "model",
+        recipe=recipe(left, steps=steps, seed=seed),
+        device=device,
+        restart=True,
+        progress=progress,
+    )
     mask = model.predict(unseen.photo).cpu()
-    saved = model.save_pretrained(folder / "model")
-    again = from_pretrained(saved).to(target).predict(unseen.photo).cpu()
+    again = from_pretrained(trained.out).to(target).predict(unseen.photo).cpu()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     by_class = class_iou(mask, unseen.truth, scene.classes)
     foreground = [value for value in by_class[1:] if value is not None]
@@ -126,12 +133,13 @@ def run_demo(
         iou=iou,
         class_iou=dict(zip(scene.class_names, by_class, strict=True)),
         identical=torch.equal(mask, again),
-        losses=losses,
+        steps=steps,
+        losses=tuple(row["loss"] for row in trained.history),
         encoder=model.encoder.name,
         seed=seed,
         seconds=wall,
         cpu_seconds=cpu,
-        model_folder=saved,
+        model_folder=trained.out,
         mask=write_mask(folder / "mask.png", mask, classes=scene.classes),
         picture=draw_result(folder / "demo.png", scene, mask, title=title),
     )
@@ -140,12 +148,47 @@ def run_demo(
 def class_iou(mask: Tensor, truth: Tensor, classes: int) -> tuple[float | None, ...]:
     """Intersection over union of each class; None where both have none of it.
 
-    >>> class_iou(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1]), 3)
+    >>> class_iou(torch.tensor([[0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 1]]), 3)
     (0.5, 0.6666666666666666, None)
     """
-    found = []
-    for index in range(classes):
-        predicted, true = mask == index, truth == index
-        union = int((predicted | true).sum())
-        found.append(int((predicted & true).sum()) / union if union else None)
-    return tuple(found)
+    meter = ScoreMeter(classes, boundaries=False)
+    meter.update(mask[None], truth[None])
+    return meter.compute().iou
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A scene as a dataset that shows it again and again: every crop of it is another one.
+
+    Attributes:
+        scene: The photograph with its truth.
+        times: How often.
+    """
+
+    scene: Scene
+    times: int
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < self.times:
+            raise IndexError(index)
+        return self.scene.photo, self.scene.truth
+
+
+def recipe(scene: Scene, *, steps: int, seed: int) -> Recipe:
+    """Crops of a scene, mirrored both ways."""
+    height, width = scene.truth.shape
+    return Recipe(
+        epochs=epochs_of(steps),
+        batch_size=BATCH,
+        crop=(min(CROP, height), min(CROP, width)),
+        vflip=True,
+        seed=seed,
+    )
+
+
+def epochs_of(steps: int) -> int:
+    """Into how many equal parts the steps are divided."""
+    return max(count for count in range(1, _EPOCHS + 1) if steps % count == 0)

@@ -203,6 +203,17 @@ def _rendered(model: StoredModel, card: ModelCard, repo_id: str | None) -> str:
     )
 
 
+def check_rebuilds(model: StoredModel) -> None:
+    """Refuse a model that could be saved but not loaded, before work is put into it.
+
+    Raises:
+        StorageError: Its encoder has no name to be found by, or its layers were changed by hand.
+    """
+    description = Description(model.architecture, model.config, model.base_model)
+    description.to_json()
+    _check_rebuilds(description, model.state_dict())
+
+
 def check(files: hub.ModelFiles) -> Description:
     """Whether two files make a whole model, without building it.
 

@@ -1,0 +1,234 @@
+"""``segzoo train``: from pictures and masks to a model in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .data_options import data_options, open_given_data
+from .output import (
+    ARCHITECTURE_NAMES,
+    device_option,
+    json_option,
+    print_json,
+    show_progress,
+)
+
+if TYPE_CHECKING:
+    from ..data.splits import DataSplits
+    from ..training.recipe import Recipe
+    from ..training.train import TrainingResult
+
+#: Options of the command that are fields of the recipe, by the option's name.
+_FIELDS = {
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "learning_rate",
+    "size": "size",
+    "crop": "crop",
+    "seed": "seed",
+}
+
+
+def _value(text: str) -> Any:
+    """A value as JSON has it, or a text: ``0.1``, ``[256, 256]``, ``true``, ``balanced``."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _settings(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> Any:
+    """``vflip=true`` as a name and a value."""
+    found = {}
+    for setting in value:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{setting!r} is no name=value; give vflip=true.")
+        found[name.strip()] = _value(text.strip())
+    return found
+
+
+def _number_or_word(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    return None if value is None else _value(value)
+
+
+@click.command("train")
+@data_options
+@click.option("--arch", default="unet", show_default=True, help=f"{ARCHITECTURE_NAMES}.")
+@click.option("--encoder", default="resnet34", show_default=True, help="A name of segzoo list.")
+@click.option(
+    "--pretrained/--no-pretrained",
+    default=True,
+    show_default=True,
+    help="Begin with weights that have learned on photographs (a download), or with random ones.",
+)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model."
+)
+@click.option("--epochs", type=int, help="How often every picture is seen; 30 if left.")
+@click.option(
+    "--batch-size",
+    callback=_number_or_word,
+    help="Pictures in each step of one device, or auto; 8 if left.",
+)
+@click.option("--lr", callback=_number_or_word, help="Learning rate, or find; 0.001 if left.")
+@click.option("--size", nargs=2, type=int, metavar="H W", help="Resize pictures to that.")
+@click.option("--crop", nargs=2, type=int, metavar="H W", help="Learn from random pieces.")
+@click.option("--seed", type=int, help="Of order, augmentation and first weights; 0 if left.")
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=click.Path(path_type=Path),
+    help="JSON of a segzoo.Recipe, such as training/recipe.json of another model.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    help="Any field of the recipe: --set vflip=true --set class_weights=balanced.",
+)
+@device_option
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 1024),
+    help="Processes that read pictures; one a processor, up to 8, if left.",
+)
+@click.option("--restart", is_flag=True, help="Begin anew where OUT holds a training.")
+@json_option
+def train_command(
+    arch: str,
+    encoder: str,
+    pretrained: bool,
+    out: Path,
+    recipe_file: Path | None,
+    settings: Mapping[str, Any],
+    device: str,
+    workers: int | None,
+    restart: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a model on the pictures in IMAGES and their masks in MASKS.
+
+    The data are checked first, as segzoo check does. OUT gets the model that was best on the
+    pictures kept apart (--val), and training/ with all that is known of it. The same line again
+    goes on where a training was stopped, whatever stopped it.
+
+    \b
+    Example:
+      segzoo train images/ masks/ --encoder resnet34 -o my-model
+      torchrun --nproc_per_node=8 -m segzoo train images/ masks/ -o my-model
+    """
+    from ..training.folder import TrainingFolder
+    from ..training.loaders import default_workers
+    from ..training.processes import is_first
+    from ..training.train import train
+
+    fields = {field: given.pop(option) for option, field in _FIELDS.items()}
+    recipe = _recipe(recipe_file, {**settings, **_given(fields)})
+    progress = show_progress(as_json) and is_first()
+    begun = TrainingFolder(out).look(restart=restart) is not None
+    data = open_given_data(seed=recipe.seed, progress=progress, **given)
+    if is_first() and not begun:
+        _check(data, progress=progress)
+    result = train(
+        _model(arch, encoder, pretrained, data, recipe.seed),
+        data,
+        out=out,
+        recipe=recipe,
+        device=device,
+        workers=default_workers() if workers is None else workers,
+        restart=restart,
+        progress=progress,
+        on_epoch=None if as_json else _print_epoch,
+    )
+    if is_first():
+        _print(result, as_json)
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _recipe(path: Path | None, changes: Mapping[str, Any]) -> Recipe:
+    from ..errors import StorageError
+    from ..training.recipe import Recipe
+
+    if path is None:
+        return Recipe().changed(changes)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"The recipe {path} cannot be read: {error}.") from error
+    return Recipe.from_json(text).changed(changes)
+
+
+def _check(data: DataSplits, *, progress: bool) -> None:
+    """Errors stop, warnings do not."""
+    from ..data.check import check_data
+
+    report = check_data(data, progress=progress)
+    for warning in report.warnings:
+        click.echo(f"segzoo: warning: {warning}", err=True)
+    report.raise_errors()
+
+
+def _model(arch: str, encoder: str, pretrained: bool, data: DataSplits, seed: int) -> Any:
+    """The model with its first weights, which the seed decides."""
+    import torch
+
+    from ..architectures.base import create_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return create_model(
+            arch,
+            encoder,
+            data.classes,
+            in_channels=data.in_channels,
+            class_names=data.class_names,
+            pretrained=pretrained,
+        )
+
+
+def _print_epoch(row: Mapping[str, Any]) -> None:
+    """A line on stderr, above the bar where there is one."""
+    from tqdm import tqdm
+
+    miou = row["val"]["miou"]
+    tqdm.write(
+        f"epoch {row['epoch']:>3}  loss {row['loss']:.4f}  "
+        f"mIoU {'-' if miou is None else f'{miou:.4f}'}  {row['seconds']:.0f} s",
+        file=sys.stderr,
+    )
+
+
+def _print(result: TrainingResult, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "out": result.out,
+                "epochs": result.epochs,
+                "best_epoch": result.best_epoch,
+                "was_finished": result.was_finished,
+                "scores": result.scores.to_json(),
+                "test": None if result.test is None else result.test.to_json(),
+            }
+        )
+        return
+    if result.was_finished:
+        click.echo(f"{result.out} holds this training, finished; --restart begins it anew.\n")
+    click.echo(str(result.scores))
+    if result.test is not None:
+        click.echo(f"\nOn the test pictures:\n{result.test}")
+    click.echo(
+        f"\n{result.out}: the model of epoch {result.best_epoch} of {result.epochs}. Try it:\n"
+        f"  segzoo predict photo.jpg --model {result.out} -o predictions"
+    )

@@ -1,0 +1,130 @@
+"""The folder of a training: the model that was best, and beside it all that is known of it.
+
+config.json, model.safetensors, README.md      the model, as ``save_pretrained`` writes it
+training/recipe.json     how it was trained
+training/data.json       on what
+training/metrics.jsonl   a line for each epoch
+training/metrics.json    the scores of the best
+training/state.pt        what the training needs to go on; belongs to this machine
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError, TrainingError
+from ..files.atomic import make_folder, write_text
+from ..files.hub import CONFIG, WEIGHTS
+from .state import read_state, write_state
+
+#: Left by file managers; a folder with nothing else is empty.
+_HIDDEN = "."
+
+
+class TrainingFolder:
+    """Where a training reads and writes.
+
+    Attributes:
+        out: The model's folder.
+        inside: ``training`` in it.
+    """
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        self.out = Path(out)
+        self.inside = self.out / "training"
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state is."""
+        return self.inside / "state.pt"
+
+    def look(self, *, restart: bool) -> dict[str, Any] | None:
+        """The state of a training that was begun here, or None where one can begin.
+
+        Nothing is changed.
+
+        Args:
+            restart: Forget a training that was begun here.
+
+        Raises:
+            TrainingError: The folder holds something else.
+            StorageError: It cannot be read.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise StorageError(f"{self.out} is a file; a training needs a folder.")
+        if self.state_file.exists():
+            return None if restart else read_state(self.state_file)
+        if self._begun():
+            return None
+        there = sorted(
+            path.name
+            for path in (self.out.iterdir() if self.out.is_dir() else ())
+            if not path.name.startswith(_HIDDEN)
+        )
+        if CONFIG in there or WEIGHTS in there:
+            raise TrainingError(
+                f"{self.out} holds a model, and no training of it that could go on. Choose another "
+                "folder: a training would replace the model. To train a model further, load it "
+                "with segzoo.from_pretrained and give it to segzoo.train with a new folder."
+            )
+        if there:
+            raise TrainingError(
+                f"{self.out} is not empty (it has {there[0]}), and no training was begun in it. "
+                "Choose another folder."
+            )
+        return None
+
+    def make(self) -> None:
+        """Make the folder, where it is missing.
+
+        Raises:
+            StorageError: It cannot be made.
+        """
+        make_folder(self.inside)
+
+    def _begun(self) -> bool:
+        """Whether a training was killed here before it had anything to save."""
+        there = list(self.out.iterdir()) if self.out.is_dir() else []
+        return [path.name for path in there if not path.name.startswith(_HIDDEN)] == ["training"]
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state.
+
+        Raises:
+            StorageError: It cannot be written; the one before still stands.
+        """
+        write_state(self.state_file, state)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace one of the files beside the state.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def write_lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace one of the files by rows of JSON.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        self.write_text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace one of the files by a text.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        try:
+            write_text(self.inside / name, text)
+        except OSError as error:
+            raise StorageError(
+                f"{self.inside / name} could not be written: {error}. Free some space and start "
+                "the same training again: it goes on from where it was saved."
+            ) from error

@@ -1,0 +1,144 @@
+"""One process or many: what a loop needs to know of the others, and what it says to them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..devices import choose_device
+from ..errors import ArgumentError, MissingPackageError
+
+#: What launchers set (torchrun, accelerate launch, mpirun).
+_WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+class Processes:
+    """The processes that train one model together; for most a single one.
+
+    Where there are several, accelerate joins them, finds the device of each and wraps the model.
+    A single process does without: accelerate's settings are for the whole program, and belong to
+    whoever else uses it there.
+
+    Args:
+        device: A name for :func:`segzoo.devices.choose_device`.
+
+    Attributes:
+        count: How many there are.
+        index: Which of them this is.
+        device: Where this one computes.
+
+    Raises:
+        MissingPackageError: There are several, and accelerate is not installed.
+        ArgumentError: The device cannot be used, or they were launched for FSDP or DeepSpeed.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        self._accelerator: Any = None
+        self.count, self.index = 1, 0
+        if launched() == 1:
+            self.device = choose_device(device)
+            return
+        name = device.partition(":")[0]
+        on_cpu = name == "cpu" or (name == "auto" and not torch.accelerator.is_available())
+        if name not in ("auto", "cpu") and ":" in device:
+            raise ArgumentError(
+                f"device={device!r} names one device for {launched()} processes; each takes its "
+                "own. Leave it out."
+            )
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise MissingPackageError("accelerate", extra="train") from error
+        # Precision stays with us: accelerate would set it for everything in this program.
+        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
+        kind = self._accelerator.distributed_type.value
+        if kind not in ("NO", "MULTI_CPU") and not kind.startswith("MULTI_"):
+            raise ArgumentError(
+                f"The processes were launched for {kind}. segzoo.train keeps the whole model on "
+                "each device: launch it with torchrun, or accelerate launch --multi_gpu."
+            )
+        self.count = int(self._accelerator.num_processes)
+        self.index = int(self._accelerator.process_index)
+        self.device = self._accelerator.device
+
+    def alone(self) -> Processes:
+        """This one by itself, on its device: what it does then, the others need not do."""
+        single = copy.copy(self)
+        single.count, single.index = 1, 0
+        return single
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and talks."""
+        return self.index == 0
+
+    def wrap(self, model: nn.Module, *, unused: bool) -> nn.Module:
+        """The model as it is called in training: gradients are means over all processes.
+
+        Args:
+            model: On this process's device.
+            unused: Whether parameters that get no gradient are to be expected.
+        """
+        if self.count == 1:
+            return model
+        ids = None if self.device.type == "cpu" else [self.device.index]
+        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=unused)
+
+    def largest(self, value: float) -> float:
+        """The largest value of all processes."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order, on every one of them."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, value)
+        return found
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, on all of them; an error of it is raised on all of them."""
+        if self.count == 1:
+            return make()
+        held: list[Any] = [None, None]
+        if self.first:
+            try:
+                held[0] = make()
+            except Exception as error:
+                held[1] = error
+        dist.broadcast_object_list(held, src=0)
+        if held[1] is not None:
+            raise held[1]
+        return held[0]
+
+    @torch.no_grad()
+    def copy_buffers(self, model: nn.Module) -> None:
+        """Give all of them the buffers of the first: running statistics go apart in a step."""
+        if self.count > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def is_first() -> bool:
+    """Whether this is the one of several processes that talks, before they have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def launched() -> int:
+    """How many processes a launcher started."""
+    for name in _WORLD:
+        value = os.environ.get(name, "")
+        if value.isdecimal():
+            return int(value)
+    return 1

@@ -1,0 +1,237 @@
+"""How a model is trained: frozen values with a strict round trip through JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any
+
+from .. import checks
+from ..config import MAX_CLASSES, MAX_SIDE
+from ..errors import ArgumentError
+from ..files import strict_json
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+#: Fields that are a whole number: the least and the greatest.
+_COUNTS = {
+    "epochs": (1, 10**6),
+    "accumulate": (1, 10**4),
+    "freeze_epochs": (0, 10**6),
+    "seed": (0, 2**63 - 1),
+}
+#: Fields that are a number: the least and the greatest.
+_NUMBERS: dict[str, tuple[float, float]] = {
+    "weight_decay": (0, 1e3),
+    "warmup": (0, 1),
+    "color": (0, 1),
+    "rare_class_crops": (0, 1),
+    **dict.fromkeys(
+        ("cross_entropy", "dice", "focal", "boundary", "lovasz", "auxiliary"), (0, 1e6)
+    ),
+    "focal_gamma": (0, 100),
+    "label_smoothing": (0, 1),
+}
+#: Fields that are None or a number.
+_OPTIONAL: dict[str, tuple[float, float]] = {
+    "clip_norm": (1e-12, 1e12),
+    "ema": (0, 1),
+    "encoder_scale": (1e-12, 1e12),
+    "layer_decay": (1e-12, 1),
+}
+_FLAGS = ("channels_last", "hflip", "vflip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How :func:`segzoo.train` trains. A training is the same recipe, data and seed again.
+
+    Args:
+        epochs: How often every image is seen, without those of ``freeze_epochs``.
+        batch_size: Images of one device in each batch. ``"auto"`` finds by doubling what a CUDA
+            device has memory for; elsewhere it is 8.
+        accumulate: Batches whose gradients make one step.
+        learning_rate: The peak of the schedule, for decoder and head. ``"find"`` looks for it
+            (Smith, 2017) and leaves a picture of what it saw.
+        weight_decay: AdamW's (Loshchilov and Hutter, 2019), not for biases, normalisations and
+            what the backbone itself excludes.
+        warmup: Share of the steps on which the rate rises; then it falls along a cosine to next to
+            nothing (one cycle: Smith and Topin, 2018).
+        clip_norm: Longest gradient, all parameters together; None for no limit.
+        precision: What convolutions compute in: ``float32``, ``bfloat16`` (the weights stay
+            float32), or ``auto``: bfloat16 where the device has units for it.
+        channels_last: Keep images and weights with their channels last, which is mostly faster.
+        ema: Decay of an average of the weights, which is then what is scored and kept
+            (``0.999``); None for none.
+        encoder_scale: Ratio of learning rates towards the image, as in
+            :meth:`~segzoo.SegmentationModel.parameter_groups`. None for 0.3 where the encoder
+            began with pretrained weights, else 1.
+        layer_decay: Ratio of the learning rate from one layer of the encoder to the one before it,
+            for transformers (Clark et al., 2020; ``0.75``); instead of ``encoder_scale``.
+        freeze_epochs: Epochs before the others in which the encoder stands still, with a cycle of
+            their own (``fine_tune`` in fastai: Howard and Gugger, 2020).
+        patience: Stop when the best epoch on the validation data is that many epochs ago; None for
+            never.
+        seed: Of the order of the images, their augmentation, dropout and drop path.
+        size: ``(height, width)`` to which images are resized before anything else; scores are at
+            the masks' own size all the same. None for images as they are.
+        hflip: Mirror every second image, left for right.
+        vflip: Mirror every second image, top for bottom.
+        scale: Range of the random factor of an image's size; ``(1, 1)`` for none.
+        crop: ``(height, width)`` of random crops; None for whole images.
+        color: Strength of random changes of brightness, contrast and saturation, 0 to 1.
+        rare_class_crops: Share of crops that are placed on a class, the rare as often as the
+            frequent.
+        cross_entropy: Weight of the cross-entropy.
+        dice: Weight of the soft Dice loss (Milletari et al., 2016).
+        focal: Weight of the focal loss (Lin et al., 2017).
+        focal_gamma: Its exponent.
+        boundary: Weight of the boundary loss.
+        lovasz: Weight of the Lovasz loss (Berman et al., 2018).
+        auxiliary: Weight of the losses of a model's auxiliary heads.
+        class_weights: One weight for each class; ``"balanced"`` for those of ENet (Paszke et al.,
+            2016) from the pixels of the training masks; None for equal ones.
+        label_smoothing: Share of the truth that is spread over all classes.
+
+    Raises:
+        ArgumentError: A value out of its range.
+    """
+
+    epochs: int = 30
+    batch_size: int | str = 8
+    accumulate: int = 1
+    learning_rate: float | str = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.3
+    clip_norm: float | None = 1.0
+    precision: str = "auto"
+    channels_last: bool = True
+    ema: float | None = None
+    encoder_scale: float | None = None
+    layer_decay: float | None = None
+    freeze_epochs: int = 0
+    patience: int | None = None
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    hflip: bool = True
+    vflip: bool = False
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    color: float = 0.0
+    rare_class_crops: float = 0.0
+    cross_entropy: float = 1.0
+    dice: float = 1.0
+    focal: float = 0.0
+    focal_gamma: float = 2.0
+    boundary: float = 0.0
+    lovasz: float = 0.0
+    auxiliary: float = 0.4
+    class_weights: str | tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        values: dict[str, Any] = {}
+        for name, (least, greatest) in _COUNTS.items():
+            checks.integer(name, getattr(self, name), minimum=least, maximum=greatest)
+        for name, limits in {**_NUMBERS, **_OPTIONAL}.items():
+            given = getattr(self, name)
+            if given is not None or name in _NUMBERS:
+                values[name] = checks.number(name, given, minimum=limits[0], maximum=limits[1])
+        for name in _FLAGS:
+            checks.flag(name, getattr(self, name))
+        checks.choice("precision", self.precision, PRECISIONS)
+        if self.patience is not None:
+            checks.integer("patience", self.patience, minimum=1, maximum=10**6)
+        if isinstance(self.batch_size, str):
+            checks.choice("batch_size", self.batch_size, ("auto",))
+        else:
+            checks.integer("batch_size", self.batch_size, minimum=1, maximum=10**6)
+        if isinstance(self.learning_rate, str):
+            checks.choice("learning_rate", self.learning_rate, ("find",))
+        else:
+            values["learning_rate"] = checks.number(
+                "learning_rate", self.learning_rate, minimum=1e-12, maximum=1e3
+            )
+        for name in ("size", "crop"):
+            if getattr(self, name) is not None:
+                values[name] = _two(name, getattr(self, name), _side)
+        values["scale"] = _two("scale", self.scale, _factor)
+        if values["scale"][0] > values["scale"][1]:
+            raise ArgumentError(f"scale must be (least, greatest), got {self.scale}.")
+        if isinstance(self.class_weights, str):
+            checks.choice("class_weights", self.class_weights, ("balanced",))
+        elif self.class_weights is not None:
+            values["class_weights"] = checks.sequence(
+                "class_weights", self.class_weights, _weight, longest=MAX_CLASSES
+            )
+        if self.encoder_scale is not None and self.layer_decay is not None:
+            raise ArgumentError(
+                "encoder_scale and layer_decay are two ways to say the same; give one of them."
+            )
+        if not any((self.cross_entropy, self.dice, self.focal, self.boundary, self.lovasz)):
+            raise ArgumentError(
+                "All losses have the weight 0, so nothing would be learned. Give one of "
+                "cross_entropy, dice, focal, boundary and lovasz a weight."
+            )
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def to_json(self) -> str:
+        """All values as JSON, which :meth:`from_json` takes."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe in a JSON text; what it does not name has its default.
+
+        Raises:
+            ArgumentError: It is no JSON object, or has an unknown name or a value out of range.
+        """
+        try:
+            values = strict_json.parse(text)
+        except ValueError as error:
+            raise ArgumentError(f"The recipe is not valid JSON: {error}.") from error
+        return cls().changed(values)
+
+    def changed(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values for some of its fields.
+
+        Raises:
+            ArgumentError: An unknown name (the nearest ones are suggested) or a value out of range.
+        """
+        checks.keywords("A recipe", values, [item.name for item in fields(self)])
+        return replace(self, **values)
+
+    def differences(self, other: Recipe) -> list[str]:
+        """What is not the same in two recipes, one line a field."""
+        pairs = (
+            (item.name, getattr(self, item.name), getattr(other, item.name))
+            for item in fields(self)
+        )
+        return [f"{name}: {mine!r} -> {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+
+
+def default(name: str) -> Any:
+    """The default of one of the fields."""
+    value = {item.name: item.default for item in fields(Recipe)}[name]
+    assert value is not MISSING
+    return value
+
+
+def _two(name: str, value: Any, item: Any) -> tuple[Any, Any]:
+    pair = checks.sequence(name, value, item, longest=2)
+    if len(pair) != 2:
+        raise ArgumentError(f"{name} must be two numbers, got {checks.shown(value)}.")
+    return (pair[0], pair[1])
+
+
+def _side(name: str, value: Any) -> int:
+    return checks.integer(name, value, minimum=1, maximum=MAX_SIDE)
+
+
+def _factor(name: str, value: Any) -> float:
+    return checks.number(name, value, minimum=0.01, maximum=100)
+
+
+def _weight(name: str, value: Any) -> float:
+    return checks.number(name, value, minimum=0, maximum=1e9)

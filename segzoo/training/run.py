@@ -1,0 +1,182 @@
+"""A training put together: from recipe and data to a loop, and from its end to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from ..architectures.base import SegmentationModel, from_pretrained
+from ..data.dataset import SegmentationData
+from ..data.splits import DataSplits, names_of
+from . import loaders
+from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
+from .folder import TrainingFolder
+from .identity import versions
+from .learner import Batch, Learner, Settled
+from .loop import Loop
+from .order import Order
+from .processes import Processes
+from .rate_figure import draw_rates
+from .recipe import Recipe
+from .results import write_results
+from .splits import balanced
+from .validate import Validator
+
+
+class Run:
+    """One training, put together."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        recipe: Recipe,
+        splits: DataSplits,
+        processes: Processes,
+        folder: TrainingFolder,
+        workers: int,
+    ) -> None:
+        self.model, self.recipe, self.splits = model, recipe, splits
+        self.processes, self.folder, self.workers = processes, folder, workers
+
+    def settle(self, precision: str) -> Settled:
+        """Find what the recipe leaves open, and write down recipe and data."""
+        recipe, first = self.recipe, self.processes.first
+        if first:
+            self.folder.make()
+            self.folder.write_text("recipe.json", recipe.to_json())
+            self.folder.write_json("data.json", dict(self.splits.description))
+        weights = recipe.class_weights
+        if isinstance(weights, str):
+            weights = self.processes.from_first(lambda: balanced(self.splits))
+        settled = Settled(PLAIN_BATCH, 1e-3, precision, weights)
+        batch_size = recipe.batch_size
+        if isinstance(batch_size, str):
+            batch_size = find_batch_size(
+                self.model,
+                recipe,
+                settled,
+                self.processes,
+                next(self._batches(Order(len(self.splits.train), 1), (0, 0), workers=0)),
+                most=len(self.splits.train),
+                ignore_index=self.splits.ignore_index,
+            )
+        settled = replace(settled, batch_size=batch_size)
+        rate = recipe.learning_rate
+        if isinstance(rate, str):
+            rate, curve = find_learning_rate(
+                self.model,
+                recipe,
+                settled,
+                self.processes,
+                self._batches(self._order(settled), (0, 0), epochs=10**6),
+                ignore_index=self.splits.ignore_index,
+            )
+            if first:
+                self.folder.write_json("learning_rate.json", {"found": rate, "curve": curve})
+                draw_rates(self.folder.inside / "learning_rate.png", curve, rate)
+        return replace(settled, learning_rate=rate)
+
+    def loop(
+        self, settled: Settled, begun: Mapping[str, Any], *, save_seconds: float, progress: bool
+    ) -> Loop:
+        """The loop, at its beginning."""
+        order = self._order(settled)
+        ignore_index = self.splits.ignore_index
+        return Loop(
+            Learner(self.model, self.recipe, settled, self.processes, ignore_index=ignore_index),
+            order,
+            batches=lambda start: self._batches(order, start),
+            validate=self._validator(settled, self.splits.val),
+            folder=self.folder,
+            names=lambda index: names_of(self.splits.train)[index],
+            head={"begun": begun, "settled": asdict(settled), "versions": versions()},
+            save_seconds=save_seconds,
+            progress=progress,
+        )
+
+    def finish(self, loop: Loop, begun: Mapping[str, Any], settled: Settled) -> dict[str, Any]:
+        """Judge the best once more, fully; draw and write what people look at.
+
+        Returns:
+            The last state: what was found, and that nothing is left to do.
+        """
+        best_weights(self.model, self.folder, self.processes)
+        meter = loop.validate.measure(self.model, fully=True)
+        scores = meter.compute(self.splits.class_names)
+        state: dict[str, Any] = {
+            "begun": begun,
+            "settled": asdict(settled),
+            "versions": versions(),
+            "finished": True,
+            "history": loop.done.history,
+            "best": loop.done.best,
+            "scores": scores.to_json(),
+            "test": None,
+        }
+        if self.splits.test is not None:
+            judged = self._validator(settled, self.splits.test)
+            state["test"] = judged(self.model, fully=True).to_json()
+        if self.processes.first:
+            found = {"epoch": state["best"]["epoch"], "val": state["scores"], "test": state["test"]}
+            self.folder.write_json("metrics.json", found)
+            write_results(
+                self.folder.out,
+                self.model,
+                self.splits.val,
+                scores=scores,
+                image_miou=meter.image_miou(),
+                history=state["history"],
+                size=self.recipe.size,
+            )
+            self.folder.write_state(state)
+        return state
+
+    def _order(self, settled: Settled) -> Order:
+        images, count = len(self.splits.train), self.processes.count
+        return Order(images, settled.batch_size, count, self.recipe.seed)
+
+    def _batches(
+        self,
+        order: Order,
+        start: tuple[int, int],
+        *,
+        epochs: int | None = None,
+        workers: int | None = None,
+    ) -> Iterator[Batch]:
+        recipe = self.recipe
+        return loaders.batches(
+            self.splits.train,
+            recipe,
+            order,
+            process=self.processes.index,
+            start=start,
+            epochs=recipe.freeze_epochs + recipe.epochs if epochs is None else epochs,
+            workers=self.workers if workers is None else workers,
+            ignore_index=self.splits.ignore_index,
+            pin_memory=self.processes.device.type == "cuda",
+        )
+
+    def _validator(self, settled: Settled, data: SegmentationData) -> Validator:
+        return Validator(
+            data,
+            self.processes,
+            classes=self.splits.classes,
+            class_names=self.splits.class_names,
+            ignore_index=self.splits.ignore_index,
+            size=self.recipe.size,
+            batch_size=settled.batch_size,
+            workers=self.workers,
+            precision=settled.precision,
+            channels_last=self.recipe.channels_last,
+        )
+
+
+def best_weights(model: SegmentationModel, folder: TrainingFolder, processes: Processes) -> None:
+    """Give a model the weights that a folder has; all processes get those of the first."""
+    weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
+    model.load_state_dict(weights)
+    # As a loaded model lies: in another layout the last bits of logits differ.
+    model.to(memory_format=torch.contiguous_format).eval()

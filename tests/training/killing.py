@@ -1,0 +1,144 @@
+"""Trainings in processes of their own that are killed and started again; for tests and benchmarks.
+
+The processes are forked from a server that has imported torch already, so that starting one costs
+tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+import segzoo
+
+from .toys import Blobs, toy_model
+
+RECIPE: dict[str, Any] = {"epochs": 3, "batch_size": 2, "ema": 0.9, "freeze_epochs": 1}
+PAIRS, JUDGED = 12, 5
+#: Seconds that a training may take from start to end: hundreds of times what it needs.
+_LONGEST = 120
+
+
+def context() -> Any:
+    """Where processes are forked from."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.training.killing", "segzoo.training.train"])
+    return found
+
+
+def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -> None:
+    """One process of a training, saving after each step."""
+    os.setpgrp()  # its workers die with it, whatever they wait for
+    multiprocessing.set_start_method("fork", force=True)  # workers that start at once
+    torch.set_num_threads(1)
+    if ranks > 1:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks),
+            LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+            OMP_NUM_THREADS="1",
+        )  # fmt: skip
+    segzoo.train(
+        toy_model(),
+        (Blobs(PAIRS, ignore_index=255), Blobs(JUDGED, seed=1, ignore_index=255)),
+        out=out,
+        recipe=segzoo.Recipe(**RECIPE),
+        ignore_index=255,
+        workers=workers,
+        device=device,
+        save_seconds=0,
+    )
+
+
+def start(out: Path, workers: int, ranks: int) -> list[BaseProcess]:
+    """The processes of one training."""
+    port = free_port()
+    made = context()
+    processes = [
+        made.Process(target=run, args=(str(out), workers, "cpu", rank, ranks, port))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(processes: list[BaseProcess]) -> None:
+    """Wait for the end of a training that nobody kills.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    for process in processes:
+        process.join(_LONGEST)
+    codes = [process.exitcode for process in processes]
+    kill(processes)
+    if any(codes):
+        raise RuntimeError(f"A training ended with the exit codes {codes}.")
+
+
+def kill(processes: list[BaseProcess]) -> None:
+    """What cannot be caught, to all of them and to their workers."""
+    for process in processes:
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def killed_often(
+    out: Path, workers: int, ranks: int, kills: int, chance: random.Random, longest: float
+) -> int:
+    """Train to the end, killed a number of times on the way; how often it was killed in fact.
+
+    Args:
+        longest: Seconds within which a kill comes.
+    """
+    done = 0
+    while done < kills:
+        processes = start(out, workers, ranks)
+        processes[0].join(chance.uniform(0, longest))
+        ended = processes[0].exitcode is not None
+        kill(processes)
+        if ended:
+            break
+        done += 1
+    finish(start(out, workers, ranks))
+    return done
+
+
+def outcome(out: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """Weights and history of a training, without its times."""
+    lines = (out / "training" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row.pop("seconds")
+    return load_file(out / "model.safetensors"), rows
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two trainings ended with the same bits."""
+    (weights, rows), (others, other_rows) = outcome(one), outcome(other)
+    return (
+        rows == other_rows
+        and weights.keys() == others.keys()
+        and all(torch.equal(weights[name], others[name]) for name in weights)
+    )
+
+
+def free_port() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

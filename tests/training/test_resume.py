@@ -1,0 +1,30 @@
+"""A training that was killed goes on, and ends with the bits of one that never was."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from . import killing
+
+KILLS = 3
+
+
+@pytest.mark.parametrize(
+    ("workers", "ranks", "longest"),
+    [(0, 1, 0.6), (2, 1, 0.8), (0, 2, 1.5)],
+    ids=["alone", "two workers", "two ranks"],
+)
+def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, workers, ranks, longest):
+    whole = tmp_path / "whole"
+    killing.finish(killing.start(whole, workers, ranks))
+    chance = random.Random(workers + 10 * ranks)
+    for attempt in range(3):  # on a fast machine all may be over before the first kill
+        out = tmp_path / f"killed{attempt}"
+        done = killing.killed_often(out, workers, ranks, KILLS, chance, longest)
+        assert killing.same(whole, out)
+        if done == KILLS:
+            return
+        longest /= 4
+    pytest.fail("the training was never killed")

@@ -1,0 +1,448 @@
+"""segzoo.train: what it leaves, what it refuses, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import segzoo
+from segzoo.errors import ArgumentError, DataError, StorageError, TrainingError
+from segzoo.training import train as train_module
+
+from .killing import outcome
+from .toys import Blobs, toy_model
+
+RECIPE = segzoo.Recipe(epochs=2, batch_size=4)
+
+
+def data(**options):
+    return Blobs(8, **options), Blobs(3, seed=1, **options)
+
+
+def train(out, recipe=RECIPE, *, model=None, given=None, **options):
+    return segzoo.train(
+        model or toy_model(), given or data(), out=out, recipe=recipe, device="cpu", **options
+    )
+
+
+def state_of(out):
+    return torch.load(out / "training" / "state.pt", weights_only=True)
+
+
+def test_what_is_left_behind(tmp_path):
+    out = tmp_path / "model"
+    rows = []
+    random = torch.get_rng_state()
+    model = toy_model()
+    result = train(out, model=model, on_epoch=rows.append)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert {path.name for path in out.iterdir()} >= {"config.json", "model.safetensors", "training"}
+    inside = out / "training"
+    assert segzoo.Recipe.from_json((inside / "recipe.json").read_text()) == RECIPE
+    described = json.loads((inside / "data.json").read_text())
+    assert described["counts"] == {"train": 8, "val": 3}
+    lines = [json.loads(line) for line in (inside / "metrics.jsonl").read_text().splitlines()]
+    assert lines == rows == list(result.history)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["step"] for row in rows] == [2, 4]
+    metrics = json.loads((inside / "metrics.json").read_text())
+    assert metrics["epoch"] == result.best_epoch
+    best = max(row["val"]["miou"] for row in rows)
+    assert metrics["val"]["miou"] == result.scores.miou
+    assert result.scores.miou == pytest.approx(best, abs=0.01)  # the one is in float32
+    assert result.model is model
+    assert not any(part.training for part in model.modules())
+    loaded = segzoo.from_pretrained(out)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    again = segzoo.evaluate(loaded, data()[1])
+    assert again.confusion.tolist() == result.scores.confusion.tolist()
+
+
+def test_a_model_learns(tmp_path):
+    result = train(tmp_path / "out", segzoo.Recipe(epochs=12, batch_size=4, learning_rate=0.03))
+    assert result.scores.miou > 0.7
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+
+
+def test_a_finished_training_says_so_and_is_not_touched(tmp_path):
+    out = tmp_path / "out"
+    first = train(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = train(out)
+    assert (first.was_finished, again.was_finished) == (False, True)
+    assert again.scores == first.scores
+    assert again.history == first.history
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, first.model.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"recipe": segzoo.Recipe(epochs=3, batch_size=4)}, r"recipe.epochs was 2, is 3"),
+        (
+            {"recipe": segzoo.Recipe(epochs=2, batch_size=2, dice=0.5)},
+            r"recipe.batch_size was 4, is 2; recipe.dice was 1.0, is 0.5",
+        ),
+        ({"given": (Blobs(9), Blobs(3, seed=1))}, r"data.counts.train was 8, is 9"),
+        ({"given": (Blobs(8, seed=5), Blobs(3, seed=1))}, r"data.fingerprint was"),
+        ({"model": "names"}, r"model.class_names was None, is \['a', 'b', 'c'\]"),
+    ],
+)
+def test_another_training_is_refused_by_name(tmp_path, changes, reason):
+    out = tmp_path / "out"
+    train(out)
+    before = (out / "training" / "state.pt").read_bytes()
+    if changes.get("model"):
+        changes = {"model": toy_model(class_names=("a", "b", "c"))}
+    with pytest.raises(TrainingError, match=reason):
+        train(out, **changes)
+    assert (out / "training" / "state.pt").read_bytes() == before
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    out = tmp_path / "out"
+    train(out)
+    state = state_of(out)
+    state["begun"]["processes"] = 2
+    torch.save(state, out / "training" / "state.pt")
+    with pytest.raises(TrainingError, match="processes was 2, is 1"):
+        train(out)
+
+
+def test_restart_begins_anew(tmp_path):
+    out = tmp_path / "out"
+    train(out)
+    result = train(out, segzoo.Recipe(epochs=1, batch_size=4), restart=True)
+    assert not result.was_finished
+    assert result.epochs == 1
+    assert len((out / "training" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_other_versions_are_told(tmp_path):
+    out = tmp_path / "out"
+    train(out)
+    state = state_of(out)
+    state["versions"]["torch"] = "1.0"
+    torch.save(state, out / "training" / "state.pt")
+    with pytest.warns(UserWarning, match="torch 1.0 ->"):
+        train(out)
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    model, other, file = tmp_path / "model", tmp_path / "other", tmp_path / "file"
+    toy_model().save_pretrained(model)
+    before = (model / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="holds a model, and no training"):
+        train(model)
+    with pytest.raises(TrainingError, match="holds a model, and no training"):
+        train(model, restart=True)
+    assert (model / "model.safetensors").read_bytes() == before
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"is not empty \(it has notes.txt\)"):
+        train(other)
+    file.write_text("mine")
+    with pytest.raises(StorageError, match="is a file"):
+        train(file)
+
+
+def test_a_folder_that_was_left_before_the_first_state_is_taken(tmp_path):
+    inside = tmp_path / "out" / "training"
+    inside.mkdir(parents=True)
+    (inside / "recipe.json").write_text("{}")
+    (tmp_path / "out" / ".DS_Store").write_text("")
+    assert train(tmp_path / "out").epochs == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", "pickle", "other format"])
+def test_a_damaged_state_is_refused(tmp_path, content):
+    path = tmp_path / "out" / "training" / "state.pt"
+    path.parent.mkdir(parents=True)
+    if content == "pickle":
+        torch.save({"format": Path("x")}, path)  # no plain value
+    elif content == "other format":
+        torch.save({"format": 99}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(StorageError, match="restart"):
+        train(tmp_path / "out")
+
+
+class Broken(Blobs):
+    """One image is not a number everywhere."""
+
+    def __getitem__(self, index):
+        image, mask = super().__getitem__(index)
+        image = image.float() / 255
+        if index == 5:
+            image[0, 2, 3] = float("nan")
+        return image, mask
+
+
+def test_a_loss_that_is_not_finite_names_its_batch_and_keeps_the_model(tmp_path):
+    out = tmp_path / "out"
+    broken = Broken(8)
+    with pytest.raises(TrainingError, match=r"batch of .*blob5.*There is no model yet") as caught:
+        train(out, given=(broken, Blobs(3, seed=1)))
+    assert caught.value.args[0].count("blob") == 4
+    assert not (out / "model.safetensors").exists()
+
+
+class BrokenLater(Blobs):
+    """An image that is in order for a while."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.asked = 0
+
+    def __getitem__(self, index):
+        image, mask = super().__getitem__(index)
+        self.asked += 1
+        value = float("inf") if self.asked > 8 else 1.0
+        return image.float() / 255 * value, mask
+
+
+def test_the_last_good_model_stays(tmp_path):
+    out = tmp_path / "out"
+    given = segzoo.DataSplits.of(BrokenLater(8), Blobs(3, seed=1), classes=3)
+    given.train.asked = 0  # opening looks at some
+    with pytest.raises(TrainingError, match=r"epoch 2.*The model of epoch 1 is in"):
+        train(out, given=given)
+    model = segzoo.from_pretrained(out)
+    assert all(item.isfinite().all() for item in model.state_dict().values())
+    state = state_of(out)
+    assert state["position"]["epoch"] == 1
+    assert all(item.isfinite().all() for item in state["model"].values())
+
+
+LIMITED = """
+import resource, signal, sys
+import segzoo
+from tests.training.toys import Blobs, toy_model
+from segzoo.errors import StorageError
+from segzoo.training import loop
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+written = loop.Loop.save
+def save(self):
+    if self.done.position.epoch == 1:  # from here on the disk has no room for a state
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+    written(self)
+loop.Loop.save = save
+try:
+    segzoo.train(toy_model(), (Blobs(8), Blobs(3, seed=1)), out=sys.argv[1], device="cpu",
+                 recipe=segzoo.Recipe(epochs=2, batch_size=4))
+except StorageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits files as Linux does")
+def test_a_full_disk_leaves_the_state_before_and_the_training_goes_on(tmp_path):
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(out)], capture_output=True, text=True, check=True
+    )
+    assert "could not be written" in done.stdout
+    assert "The state before it still stands" in done.stdout
+    assert state_of(out)["position"] == {"epoch": 0, "batch": 0, "step": 0}
+    assert [path.name for path in (out / "training").glob(".*")] == []
+    train(out)
+    train(tmp_path / "whole")
+    assert_same(out, tmp_path / "whole")
+
+
+def assert_same(one, other):
+    (weights, rows), (others, other_rows) = outcome(one), outcome(other)
+    assert rows == other_rows
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+
+
+class Signalling(Blobs):
+    """Sends a signal to its own program when an image is asked for the nth time."""
+
+    number, after = signal.SIGTERM, 0
+
+    def __getitem__(self, index):
+        self.after -= 1
+        if self.after == 0:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("after", [3, 9, 14])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_saves_and_stops_and_the_same_call_goes_on(tmp_path, number, error, after):
+    out = tmp_path / "out"
+    handlers = [signal.getsignal(item) for item in (signal.SIGTERM, signal.SIGINT)]
+    given = segzoo.DataSplits.of(Signalling(8), Blobs(3, seed=1), classes=3)
+    given.train.number, given.train.after = number, after
+    with pytest.raises(error) as caught:
+        train(out, given=given)
+    if error is SystemExit:
+        assert caught.value.code == 143
+    assert [signal.getsignal(item) for item in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert state_of(out)["position"]["step"] > 0
+    given.train.after = 0
+    train(out, given=given)
+    train(tmp_path / "whole")
+    assert_same(out, tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    class Impatient(Blobs):
+        armed = False
+
+        def __getitem__(self, index):
+            if index == 2 and self.armed:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__getitem__(index)
+
+    given = segzoo.DataSplits.of(Impatient(8), Blobs(3, seed=1), classes=3)
+    given.train.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "out", given=given)
+    # Nothing was saved on the way out.
+    assert state_of(tmp_path / "out")["position"] == {"epoch": 0, "batch": 0, "step": 0}
+
+
+def test_it_trains_in_another_thread(tmp_path):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(train(tmp_path / "out")))
+    thread.start()
+    thread.join()
+    assert found[0].epochs == 2
+
+
+def test_workers_change_nothing(tmp_path):
+    recipe = segzoo.Recipe(epochs=1, batch_size=4, crop=(16, 16), scale=(0.5, 2.0), color=0.3)
+    options = {"ignore_index": 255, "given": data(ignore_index=255)}
+    train(tmp_path / "none", recipe, **options)
+    train(tmp_path / "two", recipe, workers=2, **options)
+    assert_same(tmp_path / "none", tmp_path / "two")
+
+
+def test_saving_often_changes_nothing(tmp_path):
+    train(tmp_path / "seldom")
+    train(tmp_path / "often", save_seconds=0)
+    assert_same(tmp_path / "seldom", tmp_path / "often")
+
+
+def test_patience_ends_a_training(tmp_path, monkeypatch):
+    values = iter([0.3, 0.5, 0.4, 0.4, 0.9, 0.9])
+    real = train_module.Validator.__call__
+
+    def judged(self, model, *, fully=False):
+        scores = real(self, model, fully=fully)
+        if fully:
+            return scores
+        monkeypatch.setattr(type(scores), "miou", property(lambda _: value))
+        value = next(values)
+        return scores
+
+    monkeypatch.setattr(train_module.Validator, "__call__", judged)
+    result = train(tmp_path / "out", segzoo.Recipe(epochs=6, batch_size=4, patience=2))
+    assert (result.epochs, result.best_epoch) == (4, 2)
+
+
+def test_frozen_epochs_come_first_and_have_their_own_cycle(tmp_path):
+    seen = []
+    model = toy_model()
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+
+    def look(row):
+        same = all(torch.equal(v, before[n]) for n, v in model.encoder.state_dict().items())
+        seen.append((row["epoch"], same, row["lr"]))
+
+    recipe = segzoo.Recipe(epochs=2, freeze_epochs=2, batch_size=4)
+    train(tmp_path / "out", recipe, model=model, on_epoch=look)
+    assert [(epoch, same) for epoch, same, _ in seen] == [
+        (1, True),
+        (2, True),
+        (3, False),
+        (4, False),
+    ]
+    assert seen[1][2] < 1e-5  # the end of the first cycle
+    assert seen[3][2] < 1e-5
+    assert model.encoder.frozen_stages == 0
+
+
+def test_a_rate_that_is_found_is_kept(tmp_path):
+    out = tmp_path / "out"
+    recipe = segzoo.Recipe(epochs=1, batch_size="auto", learning_rate="find")
+    train(out, recipe)
+    found = json.loads((out / "training" / "learning_rate.json").read_text())
+    settled = state_of(out)["settled"]
+    assert settled["learning_rate"] == found["found"]
+    assert settled["batch_size"] == 8
+    assert train(out, recipe).was_finished
+
+
+def test_balanced_weights_are_counted_and_kept(tmp_path):
+    given = data(ignore_index=255)
+    recipe = segzoo.Recipe(epochs=1, batch_size=4, class_weights="balanced")
+    train(tmp_path / "out", recipe, given=given, ignore_index=255)
+    counts = torch.zeros(3, dtype=torch.long)
+    for _, mask in (given[0][i] for i in range(8)):
+        counts += mask[mask != 255].bincount(minlength=3)
+    expected = segzoo.losses.balanced_weights(counts.tolist())
+    assert state_of(tmp_path / "out")["settled"]["class_weights"] == pytest.approx(expected)
+
+
+def test_one_logit_learns_two_classes(tmp_path):
+    given = Blobs(8, classes=2), Blobs(3, seed=1, classes=2)
+    recipe = segzoo.Recipe(epochs=6, batch_size=4, learning_rate=0.03)
+    result = train(tmp_path / "out", recipe, model=toy_model(1), given=given)
+    assert result.scores.classes == 2
+    assert result.scores.miou > 0.7
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "reason"),
+    [
+        (lambda: (Blobs(4, classes=3), Blobs(2)), {"model": 4}, ArgumentError, "3 classes"),
+        (lambda: 5, {}, ArgumentError, "data must be"),
+        (lambda: (Blobs(0), Blobs(2)), {}, DataError, "no items"),
+        (lambda: (Blobs(4), Blobs(2)), {"workers": -1}, ArgumentError, "workers"),
+        (lambda: (Blobs(4), Blobs(2)), {"device": "abacus"}, ArgumentError, "abacus"),
+    ],
+)
+def test_what_cannot_be_trained(tmp_path, given, options, error, reason):
+    options = dict(options)
+    if "model" in options:
+        options["model"] = toy_model(options["model"])
+        given = lambda: segzoo.DataSplits.of(Blobs(4), Blobs(2), classes=3)  # noqa: E731
+    with pytest.raises(error, match=reason):
+        segzoo.train(
+            options.pop("model", None) or toy_model(),
+            given(),
+            out=tmp_path / "out",
+            recipe=RECIPE,
+            **{"device": "cpu", **options},
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused_before_it_is_trained(tmp_path):
+    model = toy_model()
+    model.extra = torch.nn.Linear(2, 2)
+    started = time.monotonic()
+    with pytest.raises(StorageError, match="could not be loaded again"):
+        train(tmp_path / "out", model=model)
+    assert time.monotonic() > started
+    assert not (tmp_path / "out").exists()
