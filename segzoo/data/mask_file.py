@@ -15,6 +15,7 @@ from .pairs import Window
 from .raster import open_raster
 from .tiles import slices
 
+_EXIF = frozenset({"exif", "Raw profile type exif"})
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -75,6 +76,9 @@ def orientation(path: Path) -> int:
     """How far a file asks to be turned when it is shown (EXIF): 1 for not at all."""
     try:
         with Image.open(path) as image:
+            # Of a PNG, getexif() decodes all pixels to look behind them; what is before is in info.
+            if image.format == "PNG" and not _EXIF & image.info.keys():
+                return 1
             value = image.getexif().get(0x0112, 1)
     except Exception:
         return 1
