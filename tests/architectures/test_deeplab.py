@@ -15,7 +15,6 @@ from segzoo.errors import ArgumentError, ConfigError, ConversionError, InputErro
 
 from ..architecture_checks import (
     ENCODERS,
-    Chain,
     assert_everyday,
     assert_exported,
     assert_same_logits,
@@ -178,7 +177,7 @@ def test_a_model_with_changed_convolutions_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    model = segzoo.DeepLabV3Plus(Chain(2, 2, 2, 2, 1), 2, align_corners=False, **SMALL)
+    model = segzoo.DeepLabV3Plus("test_resnet", classes=2, align_corners=False, **SMALL)
     assert_exported(model, tmp_path / "m.onnx")
 
 

@@ -12,7 +12,6 @@ from segzoo.errors import ArgumentError, ConversionError
 
 from ..architecture_checks import (
     ENCODERS,
-    Chain,
     Maps,
     assert_everyday,
     assert_exported,
@@ -140,7 +139,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    assert_exported(segzoo.PSPNet(Chain(2, 2, 2), 2, **NARROW), tmp_path / "m.onnx")
+    assert_exported(segzoo.PSPNet("test_resnet", classes=2, **NARROW), tmp_path / "m.onnx")
 
 
 def test_a_file_for_openvino_is_compared_at_another_size(tmp_path):
