@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from .. import checks
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..files.hub import hub_errors
@@ -61,6 +64,7 @@ class BackbonePlan:
     source: PretrainedCfg
     dilated: Dilated | None = None
     changes: tuple[Change, ...] = ()
+    norm_eps: float | None = None
 
 
 def is_timm_name(name: str) -> bool:
@@ -161,6 +165,7 @@ def build(
                 **plan.options,
             )
     apply(plan.changes, backbone)
+    set_norm_eps(backbone, plan.norm_eps)
     return Encoder(
         backbone,
         plan.features,
@@ -205,10 +210,30 @@ def plan_backbone(
         ArgumentError: A depth, an option or an output stride that it cannot have.
         EncoderError: timm cannot build or run it.
     """
-    given = json.dumps(dict(options or {}))
+    others = dict(options or {})
+    norm_eps = others.pop("norm_eps", None)
+    given = json.dumps(others)
     plan = _plan(full_name(name), depth, image_size, given, coarsest, output_stride)
     # What timm is given it may change; what is remembered stays.
-    return replace(plan, options=copy.deepcopy(dict(plan.options)))
+    return replace(plan, options=copy.deepcopy(dict(plan.options)), norm_eps=norm_eps)
+
+
+def set_norm_eps(backbone: Any, eps: float | None) -> None:
+    """Give every layer normalisation of a backbone this epsilon; None leaves them as they are.
+
+    timm has no option for it, and other libraries train the same networks with other values.
+
+    Raises:
+        ArgumentError: The backbone has no layer normalisation, or the value is none for it.
+    """
+    if eps is None:
+        return
+    checks.number("encoder_options['norm_eps']", eps, minimum=0, maximum=1)
+    layers = [item for item in backbone.modules() if isinstance(item, nn.LayerNorm)]
+    if not layers:
+        raise ArgumentError("norm_eps is for encoders with layer normalisation; this has none.")
+    for layer in layers:
+        layer.eps = eps
 
 
 @functools.lru_cache(maxsize=4096)
