@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from .. import checks
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
@@ -24,9 +22,11 @@ from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .dilation import Change, Dilated, OutputStride, apply, dilate, dilated, is_had, not_had
 from .encoder import Encoder
+from .norm_eps import set_norm_eps
 from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
 from .sizes import Size, SizeRule
+from .swin_blocks import pad_first
 from .timm_flexible import Build, check_bands, most_flexible
 from .timm_meta import (
     backbone_features,
@@ -65,6 +65,7 @@ class BackbonePlan:
     dilated: Dilated | None = None
     changes: tuple[Change, ...] = ()
     norm_eps: float | None = None
+    pad_first: bool = False
 
 
 def is_timm_name(name: str) -> bool:
@@ -166,6 +167,8 @@ def build(
             )
     apply(plan.changes, backbone)
     set_norm_eps(backbone, plan.norm_eps)
+    if plan.pad_first:
+        pad_first(backbone)
     return Encoder(
         backbone,
         plan.features,
@@ -211,29 +214,13 @@ def plan_backbone(
         EncoderError: timm cannot build or run it.
     """
     others = dict(options or {})
-    norm_eps = others.pop("norm_eps", None)
+    norm_eps, padded = others.pop("norm_eps", None), others.pop("pad_first", False)
+    checks.flag("encoder_options['pad_first']", padded)
     given = json.dumps(others)
     plan = _plan(full_name(name), depth, image_size, given, coarsest, output_stride)
     # What timm is given it may change; what is remembered stays.
-    return replace(plan, options=copy.deepcopy(dict(plan.options)), norm_eps=norm_eps)
-
-
-def set_norm_eps(backbone: Any, eps: float | None) -> None:
-    """Give every layer normalisation of a backbone this epsilon; None leaves them as they are.
-
-    timm has no option for it, and other libraries train the same networks with other values.
-
-    Raises:
-        ArgumentError: The backbone has no layer normalisation, or the value is none for it.
-    """
-    if eps is None:
-        return
-    checks.number("encoder_options['norm_eps']", eps, minimum=0, maximum=1)
-    layers = [item for item in backbone.modules() if isinstance(item, nn.LayerNorm)]
-    if not layers:
-        raise ArgumentError("norm_eps is for encoders with layer normalisation; this has none.")
-    for layer in layers:
-        layer.eps = eps
+    options = copy.deepcopy(dict(plan.options))
+    return replace(plan, options=options, norm_eps=norm_eps, pad_first=padded)
 
 
 @functools.lru_cache(maxsize=4096)

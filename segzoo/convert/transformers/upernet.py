@@ -88,8 +88,9 @@ def plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -
         only(backbone, f"{where} (backbone_config)", mlp_ratio=4, use_absolute_embeddings=False)
         stem = tensor_of(tensors, "backbone.embeddings.patch_embeddings.projection.weight", where)
         names, rules, eps = [f"swin_{size}" for size in _SWINS], _swin(), 1e-5
-        # transformers goes by the size of the image that comes, not by the one of training.
-        options["always_partition"] = True
+        # Of transformers' backbone each block has whole windows, and a map is padded before it is
+        # shifted.
+        options |= {"always_partition": True, "pad_first": True}
     else:
         raise ConversionError(
             f"{where} has a backbone {kind!r}; what can be brought over: convnext, swin."
