@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
-from ..config import ModelConfig, built_from
+from ..config import WHEN_SET, ModelConfig, built_from
 from ..errors import ArgumentError
 from ..features import FeatureSpec
 from ..nn.layers import ConvNormAct, norm_layer, zero_bias
@@ -49,12 +49,15 @@ class DPTConfig(DecoderConfig):
         reassemble_channels: Channels of each level before it is brought to the decoder's width,
             finest first; None for 256, 512 and then 1024.
         decoder_channels: Width of the decoder.
+        refine_deepest: Whether the deepest level passes a residual unit of its own before it is
+            fused, as all others do; not so in the paper's code and in transformers.
     """
 
     dropout: float = 0.1
     readout: str | None = None
     reassemble_channels: tuple[int, ...] | None = None
     decoder_channels: int = 256
+    refine_deepest: bool = field(default=True, metadata=WHEN_SET)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +67,7 @@ class DPTConfig(DecoderConfig):
             widths = checks.sequence("reassemble_channels", self.reassemble_channels, width)
             self._set(reassemble_channels=widths)
         width("decoder_channels", self.decoder_channels)
+        checks.flag("refine_deepest", self.refine_deepest)
 
 
 class Readout(nn.Module):
@@ -174,11 +178,16 @@ class Fusion(nn.Module):
     """A level and what comes from below, joined and resized to the next level.
 
     The right part of figure 1.
+
+    Args:
+        channels: Channels of all of them.
+        norm: One of :data:`~segzoo.nn.layers.NORMS`.
+        refine: Whether the level passes a residual unit of its own.
     """
 
-    def __init__(self, channels: int, *, norm: str) -> None:
+    def __init__(self, channels: int, *, norm: str, refine: bool = True) -> None:
         super().__init__()
-        self.level = ResidualUnit(channels, norm=norm)
+        self.level = ResidualUnit(channels, norm=norm) if refine else nn.Identity()
         self.joined = ResidualUnit(channels, norm=norm)
         self.project = nn.Conv2d(channels, channels, 1)
         nn.init.kaiming_uniform_(self.project.weight, nonlinearity="relu")
@@ -220,7 +229,10 @@ class DPTDecoder(nn.Module):
             Level(feature.channels, middle, channels, doublings=doublings(feature.stride, i))
             for i, (feature, middle) in enumerate(zip(features, self.channels, strict=True))
         )
-        self.fusions = nn.ModuleList(Fusion(channels, norm=config.norm) for _ in features)
+        self.fusions = nn.ModuleList(
+            Fusion(channels, norm=config.norm, refine=i > 0 or config.refine_deepest)
+            for i in range(len(features))
+        )
         self.out = FeatureSpec(channels, _FINEST // 2)
 
     def forward(self, maps: Sequence[Tensor], tokens: Sequence[Tensor] = ()) -> Tensor:
@@ -287,7 +299,8 @@ class DPT(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`DPTConfig` for
-            ``readout``, ``reassemble_channels``, ``decoder_channels``, ``norm`` and ``dropout``.
+            ``readout``, ``reassemble_channels``, ``decoder_channels``, ``refine_deepest``, ``norm``
+            and ``dropout``.
             The tokens of a transformer are had where it is given by name.
 
     Raises:

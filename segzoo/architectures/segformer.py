@@ -9,13 +9,14 @@ The encoder of the paper, MiT, begins at stride 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import built_from
+from .. import checks
+from ..config import WHEN_SET, built_from
 from ..features import FeatureSpec, ceil_div
 from ..nn.layers import ConvNormAct, SegmentationHead
 from ..registry import register_architecture
@@ -28,7 +29,18 @@ _STRIDE = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SegformerConfig(WidthConfig):
-    """Arguments of :class:`Segformer`: those of a decoder of one width."""
+    """Arguments of :class:`Segformer`, on top of those of a decoder of one width.
+
+    Args:
+        align_corners: Whether logits are resized with the corners of the outermost cells aligned,
+            or, as in the paper's code and in transformers, their edges.
+    """
+
+    align_corners: bool = field(default=True, metadata=WHEN_SET)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.flag("align_corners", self.align_corners)
 
 
 class Projection(nn.Module):
@@ -105,7 +117,7 @@ class Segformer(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`SegformerConfig` for
-            ``norm``, ``dropout`` and ``decoder_channels``.
+            ``norm``, ``dropout``, ``decoder_channels`` and ``align_corners``.
 
     Raises:
         ArgumentError: An argument that cannot work; unknown names get a suggestion.
@@ -114,11 +126,11 @@ class Segformer(SegmentationModel):
 
     config_class = SegformerConfig
     config: SegformerConfig
-    align_corners = True
 
     @built_from(SegformerConfig)
     def __init__(self, config: SegformerConfig) -> None:
         super().__init__(config)
+        self.align_corners = config.align_corners
         self.decoder = SegformerDecoder(self.features, config)
         self.head = SegmentationHead(
             self.decoder.out.channels, config.classes, kernel=1, dropout=config.dropout

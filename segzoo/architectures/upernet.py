@@ -8,13 +8,14 @@ be brought over: unlike in the paper each of the encoder's maps is normalised fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig, built_from
+from .. import checks
+from ..config import WHEN_SET, ModelConfig, built_from
 from ..features import FeatureSpec
 from ..nn.lateral import Lateral
 from ..nn.layers import ChannelNorm2d, ConvNormAct, SegmentationHead
@@ -30,7 +31,21 @@ _FINEST = 4
 
 @dataclass(frozen=True, kw_only=True)
 class UPerNetConfig(WidthConfig):
-    """Arguments of :class:`UPerNet`: those of a decoder of one width."""
+    """Arguments of :class:`UPerNet`, on top of those of a decoder of one width.
+
+    Args:
+        align_corners: Whether logits are resized with the corners of the outermost cells aligned,
+            or, as in transformers, their edges.
+        map_eps: Epsilon of the norms of the encoder's maps, above 0.
+    """
+
+    align_corners: bool = field(default=True, metadata=WHEN_SET)
+    map_eps: float = field(default=1e-6, metadata=WHEN_SET)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.flag("align_corners", self.align_corners)
+        self._set(map_eps=checks.number("map_eps", self.map_eps, minimum=1e-12, maximum=1))
 
 
 class UPerNetDecoder(nn.Module):
@@ -54,7 +69,7 @@ class UPerNetDecoder(nn.Module):
         super().__init__()
         channels, norm = config.decoder_channels, config.norm
         self.norms = nn.ModuleList(
-            ChannelNorm2d(feature.channels, eps=1e-6) for feature in features
+            ChannelNorm2d(feature.channels, eps=config.map_eps) for feature in features
         )
         self.pooling = PyramidPooling(
             features[-1].channels,
@@ -110,7 +125,7 @@ class UPerNet(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`UPerNetConfig` for
-            ``norm``, ``dropout`` and ``decoder_channels``.
+            ``norm``, ``dropout``, ``decoder_channels``, ``align_corners`` and ``map_eps``.
 
     Raises:
         ArgumentError: An argument that cannot work; unknown names get a suggestion.
@@ -119,11 +134,11 @@ class UPerNet(SegmentationModel):
 
     config_class = UPerNetConfig
     config: UPerNetConfig
-    align_corners = True
 
     @built_from(UPerNetConfig)
     def __init__(self, config: UPerNetConfig) -> None:
         super().__init__(config)
+        self.align_corners = config.align_corners
         self.decoder = UPerNetDecoder(self.features, config)
         self.head = SegmentationHead(
             self.decoder.out.channels, config.classes, kernel=1, dropout=config.dropout

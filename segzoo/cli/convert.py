@@ -117,6 +117,27 @@ def torchvision_command(checkpoint: Path, out: Path) -> None:
     _save(from_torchvision(checkpoint), out)
 
 
+@convert_command.command("transformers")
+@click.argument("checkpoint")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
+def transformers_command(checkpoint: str, out: Path, revision: str | None) -> None:
+    """Convert CHECKPOINT of a segmentation model of transformers into the folder OUT.
+
+    CHECKPOINT is a folder or a repository (user/name) that save_pretrained wrote, or one of its
+    weight files with config.json beside it: of SegformerForSemanticSegmentation,
+    UperNetForSemanticSegmentation (ConvNeXt, Swin) or DPTForSemanticSegmentation. Names of classes
+    and the normalisation of pixels come along.
+
+    \b
+    Example:
+      segzoo convert transformers nvidia/segformer-b0-finetuned-ade-512-512 my-model
+    """
+    from ..convert import from_transformers
+
+    _save(from_transformers(checkpoint, revision=revision), out)
+
+
 def _save(model: SegmentationModel, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")

@@ -3,5 +3,6 @@
 from .fastai import from_fastai
 from .smp.convert import from_smp
 from .torchvision import from_torchvision
+from .transformers.convert import from_transformers
 
-__all__ = ["from_fastai", "from_smp", "from_torchvision"]
+__all__ = ["from_fastai", "from_smp", "from_torchvision", "from_transformers"]

@@ -15,15 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from ..errors import ArgumentError, EncoderError, UnknownNameError, nearest
 from ..features import FeatureSpec
 from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .dilation import Change, Dilated, OutputStride, apply, dilate, dilated, is_had, not_had
 from .encoder import Encoder
+from .norm_eps import set_norm_eps
 from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
 from .sizes import Size, SizeRule
+from .swin_blocks import pad_first
 from .timm_flexible import Build, check_bands, most_flexible
 from .timm_meta import (
     backbone_features,
@@ -61,6 +64,8 @@ class BackbonePlan:
     source: PretrainedCfg
     dilated: Dilated | None = None
     changes: tuple[Change, ...] = ()
+    norm_eps: float | None = None
+    pad_first: bool = False
 
 
 def is_timm_name(name: str) -> bool:
@@ -161,6 +166,9 @@ def build(
                 **plan.options,
             )
     apply(plan.changes, backbone)
+    set_norm_eps(backbone, plan.norm_eps)
+    if plan.pad_first:
+        pad_first(backbone)
     return Encoder(
         backbone,
         plan.features,
@@ -205,10 +213,14 @@ def plan_backbone(
         ArgumentError: A depth, an option or an output stride that it cannot have.
         EncoderError: timm cannot build or run it.
     """
-    given = json.dumps(dict(options or {}))
+    others = dict(options or {})
+    norm_eps, padded = others.pop("norm_eps", None), others.pop("pad_first", False)
+    checks.flag("encoder_options['pad_first']", padded)
+    given = json.dumps(others)
     plan = _plan(full_name(name), depth, image_size, given, coarsest, output_stride)
     # What timm is given it may change; what is remembered stays.
-    return replace(plan, options=copy.deepcopy(dict(plan.options)))
+    options = copy.deepcopy(dict(plan.options))
+    return replace(plan, options=options, norm_eps=norm_eps, pad_first=padded)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -61,6 +61,7 @@ STORED_OPTIONS: Mapping[str, Callable[[str, Any], object]] = {
     "norm_eps": _rate,
     "out_indices": _indices,
     "output_stride": _output_stride,
+    "pad_first": checks.flag,
     "patch_drop_rate": _rate,
     "pos_drop_rate": _rate,
     "proj_drop_rate": _rate,

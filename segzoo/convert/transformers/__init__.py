@@ -1,0 +1,1 @@
+"""From transformers: its segmentation models, without transformers."""
