@@ -25,6 +25,7 @@ PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
     "docs/architectures.md",
     *("docs/pictures.md", "docs/large-images.md", "docs/data.md"),
+    "docs/scores.md",
     *("docs/performance.md", "docs/deployment.md"),
 )
 #: Pairs in ``images`` and ``masks`` for the guides, in three series.

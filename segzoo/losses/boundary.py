@@ -30,8 +30,8 @@ def boundary_loss(
     needs a distance map of every mask, which has to be made on a CPU. Here the sums are over all
     pixels of the batch; the mean is over the classes that have a boundary in it, and a pixel
     beside void has none. It says nothing of what lies inside a class, so it goes with another
-    loss. Some eight copies of the logits are kept for the gradient. Where K is 1, only class 1 is
-    measured.
+    loss. It takes the most time of these losses and keeps ten copies of the logits. Where K is 1,
+    only class 1 is measured.
 
     Args:
         logits: ``(N, K, H, W)``, floating point.

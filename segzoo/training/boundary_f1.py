@@ -17,6 +17,8 @@ from torch import Tensor
 TOLERANCE = 0.0075
 #: Integers with a bit for each class, and how many classes: the smaller, the faster.
 _BITS = ((torch.int16, 14), (torch.int32, 30), (torch.int64, 62))
+#: Integers for classes, likewise.
+_LABELS = (torch.uint8, torch.int16, torch.int32)
 
 
 def tolerance_of(height: int, width: int) -> int:
@@ -43,43 +45,53 @@ def boundary_f1(predicted: Tensor, target: Tensor, valid: Tensor, classes: int) 
     Returns:
         ``(N, classes)``, float64; NaN where neither has a boundary of the class.
     """
-    reach = tolerance_of(*target.shape[-2:])
-    edges = [(labels, _edges(labels, valid)) for labels in (predicted, target)]
-    sums = torch.zeros(4, len(target), classes, dtype=torch.float64)
+    small = next(kind for kind in _LABELS if classes <= torch.iinfo(kind).max)
+    pairs = zip(predicted.to(small), target.to(small), valid, strict=True)
+    return torch.stack([_of_image(said, true, counted, classes) for said, true, counted in pairs])
+
+
+def _of_image(predicted: Tensor, target: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """F1 of each class's boundary in an image, ``(classes,)``."""
+    shape, reach = target.shape, tolerance_of(*target.shape)
     kind, width = next((item for item in _BITS if classes <= item[1]), _BITS[-1])
+    # Few pixels are on a boundary: where they are, and of which class.
+    places = [_edges(labels, valid).flatten().nonzero()[:, 0] for labels in (predicted, target)]
+    numbers = [
+        labels.flatten()[place].long()
+        for labels, place in zip((predicted, target), places, strict=True)
+    ]
+    met = [torch.zeros_like(number, dtype=torch.bool) for number in numbers]
     for first in range(0, classes, width):
-        bits = [_as_bits(labels - first, edge, width, kind) for labels, edge in edges]
-        wide = [_widened(_widened(bit, reach, 1), reach, 2) for bit in bits]
-        for i, near in ((0, wide[1]), (1, wide[0])):
-            labels, edge = edges[i]
-            here = edge & (labels >= first) & (labels < first + width)
-            met = here & ((near >> (labels - first).clamp(0, width).to(kind)) & 1).bool()
-            sums[2 * i] += _by_class(labels, met, classes)
-            sums[2 * i + 1] += _by_class(labels, here, classes)
+        bits = [(torch.ones_like(n) << (n - first).clamp(0, width - 1)).to(kind) for n in numbers]
+        inside = [(n >= first) & (n < first + width) for n in numbers]
+        maps = []
+        for place, bit, here in zip(places, bits, inside, strict=True):
+            drawn = torch.zeros(shape.numel(), dtype=kind, device=target.device)
+            drawn[place] = bit.masked_fill(~here, 0)
+            maps.append(_widened(_widened(drawn.view(shape), reach, 0), reach, 1).flatten())
+        for i, other in ((0, maps[1]), (1, maps[0])):
+            met[i] |= inside[i] & ((other[places[i]] & bits[i]) != 0)
+    sums = [
+        labels.bincount(minlength=classes).to("cpu", torch.float64)
+        for labels in (numbers[0][met[0]], numbers[0], numbers[1][met[1]], numbers[1])
+    ]
     found, all_predicted, reached, all_true = sums
     # 2PR / (P + R) for P = found / all predicted, R = reached / all true, where one may be empty.
-    both = (found / all_predicted).nan_to_num(), (reached / all_true).nan_to_num()
-    f1: Tensor = (2 * both[0] * both[1] / (both[0] + both[1])).nan_to_num()
+    precision, recall = (found / all_predicted).nan_to_num(), (reached / all_true).nan_to_num()
+    f1: Tensor = (2 * precision * recall / (precision + recall)).nan_to_num()
     return f1.masked_fill(all_predicted + all_true == 0, math.nan)
 
 
 def _edges(labels: Tensor, valid: Tensor) -> Tensor:
-    """Where a pixel has a neighbour of another class."""
+    """Where a pixel has a neighbour of another class, ``(H, W)``."""
     edge = torch.zeros_like(valid)
-    below = (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
-    beside = (labels[:, :, 1:] != labels[:, :, :-1]) & valid[:, :, 1:] & valid[:, :, :-1]
-    edge[:, 1:] |= below
-    edge[:, :-1] |= below
-    edge[:, :, 1:] |= beside
-    edge[:, :, :-1] |= beside
+    below = (labels[1:] != labels[:-1]) & valid[1:] & valid[:-1]
+    beside = (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+    edge[1:] |= below
+    edge[:-1] |= below
+    edge[:, 1:] |= beside
+    edge[:, :-1] |= beside
     return edge
-
-
-def _as_bits(numbers: Tensor, edge: Tensor, width: int, kind: torch.dtype) -> Tensor:
-    """A bit for each of ``width`` classes, set where its boundary is."""
-    seen = edge & (numbers >= 0) & (numbers < width)
-    bits = torch.ones_like(numbers, dtype=kind) << numbers.clamp(0, width - 1).to(kind)
-    return bits.masked_fill(~seen, 0)
 
 
 def _widened(bits: Tensor, reach: int, dim: int) -> Tensor:
@@ -95,10 +107,3 @@ def _widened(bits: Tensor, reach: int, dim: int) -> Tensor:
         wide = wide.narrow(dim, 0, kept) | wide.narrow(dim, step, kept)
         length += step
     return wide
-
-
-def _by_class(labels: Tensor, where: Tensor, classes: int) -> Tensor:
-    """How many pixels of each image and class there are, ``(N, classes)``."""
-    return torch.stack(
-        [label[here].bincount(minlength=classes) for label, here in zip(labels, where, strict=True)]
-    ).to("cpu", torch.float64)

@@ -17,7 +17,7 @@ BINS = 15
 #: Probabilities are added up as whole numbers of this unit: the order then changes nothing.
 _UNIT = 2.0**30
 #: Temperatures at which the likelihood is computed, four to an octave.
-_TEMPERATURES = tuple(2.0 ** (i / 4) for i in range(-16, 21))
+_TEMPERATURES = tuple(2.0 ** (i / 4) for i in range(-12, 17))
 #: Numbers that :func:`likelihoods` gives.
 SUMS = 1 + len(_TEMPERATURES)
 #: Pixels of an image that tell of its likelihood.
@@ -35,14 +35,14 @@ def bins_of(confidence: Tensor, right: Tensor, valid: Tensor) -> Tensor:
     Returns:
         ``(3, BINS)``, int64; confidence in units of :data:`_UNIT`.
     """
-    place = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+    place = ((confidence * BINS).ceil().int() - 1).clamp(0, BINS - 1)
     place = torch.where(valid, place, BINS).flatten()
-    parts = (None, right.double(), (confidence.double() * _UNIT).round())
-    counts = [
-        place.bincount(None if part is None else part.flatten(), minlength=BINS + 1)[:BINS].double()
-        for part in parts
-    ]
-    return torch.stack(counts).to("cpu", torch.int64)
+    pixels = (
+        (2 * place + right.flatten()).bincount(minlength=2 * BINS + 2)[: 2 * BINS].view(BINS, 2)
+    )
+    units = (confidence.double() * _UNIT).round().flatten()
+    sums = place.bincount(units, minlength=BINS + 1)[:BINS].long()
+    return torch.stack([pixels.sum(dim=1), pixels[:, 1], sums]).cpu()
 
 
 def expected_error(bins: Tensor) -> float | None:

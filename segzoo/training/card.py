@@ -14,6 +14,7 @@ import torch
 
 from .._version import __version__
 from ..data.layout import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS
+from ..errors import ArgumentError
 from ..storage.card import Metric, ModelCard, plain
 from .score_values import HEADERS, Scores, class_rows, summary
 
@@ -38,7 +39,7 @@ class Records:
         recipe: Of ``recipe.json``.
         data: Of ``data.json``.
         history: The lines of ``metrics.jsonl``.
-        best: Of ``metrics.json``: the best epoch with its scores.
+        best: Of ``metrics.json``: the best epoch with its scores on ``val`` and ``test``.
         figures: Name of a picture -> its file.
     """
 
@@ -51,7 +52,12 @@ class Records:
     @property
     def scores(self) -> Scores | None:
         """The scores of the best epoch on the validation data."""
-        return Scores.from_json(self.best["val"]) if "val" in self.best else None
+        return _scores(self.best.get("val"))
+
+    @property
+    def test(self) -> Scores | None:
+        """The scores of the best epoch on the test data, where there are some."""
+        return _scores(self.best.get("test"))
 
 
 def read_records(folder: Path) -> Records:
@@ -99,11 +105,13 @@ def filled_card(
         license: Identifier of the licence, or None.
     """
     name = dataset or dataset_name(records.data)
-    trained = records.scores
-    metrics = [*_metrics(scores, name, split)]
-    if trained is not None and trained.counts != scores.counts:
-        metrics += _metrics(trained, dataset_name(records.data), "validation")
-    parts = [_class_table(scores, split), _figures(records), _training(records)]
+    found = [(scores, name, split)]
+    for known, known_split in ((records.test, "test"), (records.scores, "validation")):
+        if known is not None and known.counts != scores.counts:
+            found.append((known, dataset_name(records.data), known_split))
+    metrics = [metric for each in found for metric in _metrics(*each)]
+    tables = [_class_table(known, where) for known, _, where in found]
+    parts = [*tables, _figures(records), _training(records)]
     return ModelCard(
         license=license,
         metrics=tuple(metrics),
@@ -198,6 +206,13 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " x ".join(map(_text, value)) if len(value) == 2 else ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _scores(value: Any) -> Scores | None:
+    try:
+        return Scores.from_json(value) if isinstance(value, Mapping) else None
+    except ArgumentError:
+        return None
 
 
 def _read(path: Path) -> str:

@@ -134,6 +134,17 @@ def test_a_large_record_of_a_stranger_is_left_there(folder, hub, tmp_path, monke
     assert (pulled / "training" / "recipe.json").exists()
 
 
+def test_scores_on_test_images_are_on_the_card_too(copy):
+    file = copy / "training" / "metrics.json"
+    test = segzoo.Scores(counts=((5, 0, 0), (0, 4, 0), (1, 0, 0)), images=2)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "test": test.to_json()}))
+    model = segzoo.from_pretrained(copy)
+    text = write_filled_card(copy, model, read_records(copy).scores).read_text()
+    assert "## Scores on the validation images" in text
+    assert "## Scores on the test images" in text
+    assert "| streets | test | Pixel accuracy | 0.9 |" in text
+
+
 def test_damaged_records_are_left_out(copy, tmp_path):
     inside = copy / "training"
     (inside / "recipe.json").write_text("[1")
@@ -143,6 +154,8 @@ def test_damaged_records_are_left_out(copy, tmp_path):
     assert records.recipe == records.data == {}
     assert len(records.history) == 1
     assert read_records(tmp_path / "none").scores is None
+    (inside / "metrics.json").write_text('{"val": {"counts": 3}}')
+    assert read_records(copy).scores is None
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,19 @@ def test_what_is_missing_is_left_out(folder, tmp_path):
         write_report(tmp_path / "none")
 
 
+def test_scores_on_test_images_stand_apart(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    file = copy / "training" / "metrics.json"
+    assert "Test" not in Page(write_report(copy).read_text()).text
+    found = json.loads(file.read_text())
+    test = segzoo.Scores(counts=((5, 0, 0), (0, 4, 0), (1, 0, 0)), images=2)
+    file.write_text(json.dumps({**found, "test": test.to_json()}))
+    text = Page(write_report(copy).read_text()).text
+    assert "Scores on the test images" in text
+    assert "0.900" in text  # its pixel accuracy
+
+
 @pytest.mark.parametrize("classes", [30, 60])
 def test_many_classes(folder, tmp_path, classes):
     copy = tmp_path / "copy"

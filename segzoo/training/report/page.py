@@ -72,6 +72,7 @@ def page(title: str, description: Description, records: Records) -> str:
         _tiles(scores),
         _curves(records),
         f"<h2>Classes</h2>{class_table(scores)}",
+        _test(records),
         f"<h2>Confusions</h2>{most_confused(scores)}",
         _matrix(scores, records),
         _calibration(scores),
@@ -106,6 +107,16 @@ def _tiles(scores: Scores) -> str:
         tiles.append(_tile("Calibration error", number(scores.ece), text))
     tiles.append(_tile("Images scored", f"{scores.images:,}", f"{scores.pixels:,} pixels"))
     return f'<dl class="tiles">{"".join(tiles)}</dl>'
+
+
+def _test(records: Records) -> str:
+    """The last score, on images that decided nothing."""
+    if records.test is None:
+        return ""
+    return (
+        "<h2>Test</h2><p>Scores on the test images: no epoch and no setting was chosen by them.</p>"
+        f"{_tiles(records.test)}{class_table(records.test)}"
+    )
 
 
 def _tile(name: str, value: str, note: str) -> str:
