@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 @click.command("predict")
 @click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-m", "--model", required=True, help="A folder, or user/name on the Hub.")
+@click.option(
+    "-m", "--model", required=True, help="A folder, an exported file, or user/name on the Hub."
+)
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
 )
@@ -73,6 +75,7 @@ def predict_command(
     from ..data.raster import MAX_PIXELS
     from ..devices import choose_device
     from ..files.atomic import make_folder
+    from ..inference.export.exported import open_exported
     from ..prediction.jobs import Failure, Reading, check_outputs, plan_jobs, run_jobs
     from ..prediction.tiled_jobs import TiledOptions, tiled_ending
 
@@ -93,7 +96,11 @@ def predict_command(
     if skip_existing:
         jobs = [job for job in planned if not all(path.exists() for path in job.outputs)]
     check_outputs(jobs, overwrite=overwrite or skip_existing)
-    segmenter = from_pretrained(model, revision=revision).to(choose_device(device))
+    segmenter: Any
+    if Path(model).suffix.lower() in (".onnx", ".xml") and Path(model).is_file():
+        segmenter = open_exported(model)
+    else:
+        segmenter = from_pretrained(model, revision=revision).to(choose_device(device))
     make_folder(out)
     outcomes: list[Prediction | Failure] = []
     try:
