@@ -29,6 +29,8 @@ PACKAGES = (
     "triton",
     "onnxruntime",
     "openvino",
+    "monai",
+    "rasterio",
 )
 
 

@@ -21,6 +21,7 @@ from .parity.tables import (
 from .records import RESULTS, environment, exists, markdown, record
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
+from .tiling_tables import tiling, tiling_margins, tiling_memory
 
 
 def importing() -> str:
@@ -134,6 +135,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
+    "tiling": tiling,
+    "tiling_margins": tiling_margins,
+    "tiling_memory": tiling_memory,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .encoders import register_encoder as register_encoder
     from .features import FeatureSpec as FeatureSpec
     from .inference.export.export import export as export
+    from .inference.export.exported import ExportedModel as ExportedModel
+    from .inference.export.exported import open_exported as open_exported
     from .inference.optimize.optimize import optimize as optimize
     from .inference.optimize.optimized_model import OptimizedModel as OptimizedModel
     from .prediction.probabilities import predict_probabilities as predict_probabilities
@@ -85,6 +87,7 @@ _HOMES = {
     "DataSplits": "data.splits",
     "Encoder": "encoders",
     "EncoderInfo": "encoders",
+    "ExportedModel": "inference.export.exported",
     "FeatureSpec": "features",
     "Intervals": "training.score_values",
     "Metric": "storage.card",
@@ -114,6 +117,7 @@ _HOMES = {
     "list_encoders": "encoders",
     "losses": "losses",
     "open_data": "data.open_data",
+    "open_exported": "inference.export.exported",
     "optimize": "inference.optimize.optimize",
     "predict_probabilities": "prediction.probabilities",
     "predict_tiled": "prediction.tiling.predict",

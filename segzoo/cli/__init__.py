@@ -6,6 +6,7 @@ command needs it, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ from .evaluate import evaluate_command
 from .export import export_command
 from .info import info_command
 from .listing import list_command
-from .output import PartialFailureError, one_line
+from .output import PartialFailureError, give_up_stdout, one_line, streams_that_take_all
 from .predict import predict_command
 from .report import report_command
 from .train import train_command
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 where a part of the work failed; 2 for wrong use, with one line on
         stderr; 130 where it was interrupted.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), streams_that_take_all():
         warnings.showwarning = _show_warning
         try:
             return int(segzoo.main(arguments, prog_name="segzoo", standalone_mode=False) or 0)
@@ -105,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             click.echo(f"{path}: {text}{end} See '{path} --help'.", err=True)
         except SegzooError as error:
             click.echo(f"segzoo: {one_line(error)}", err=True)
+        except OSError as error:  # of the output itself: a full disk, a pipe that was closed
+            give_up_stdout()
+            with contextlib.suppress(OSError):
+                click.echo(f"segzoo: {one_line(error)}", err=True)
         return 2
 
 

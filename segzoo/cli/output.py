@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -40,6 +42,48 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line in which names of files may stand, whatever characters they have.
+
+    What a terminal would obey, and halves of characters, are written as escapes.
+    """
+    click.echo(printable(text), err=err)
+
+
+def printable(text: str) -> str:
+    """Text with every character that is none to be seen as its escape, such as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+@contextlib.contextmanager
+def streams_that_take_all() -> Iterator[None]:
+    """stdout and stderr with escapes for what their encoding lacks, for as long as this lasts."""
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            changed.append(stream)
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream in changed:
+            with contextlib.suppress(ValueError, OSError):  # closed meanwhile, or full
+                stream.reconfigure(errors="strict")
+
+
+def give_up_stdout() -> None:
+    """Let what is left in stdout's buffer go nowhere: at the end Python would fail on it again."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def print_json(value: object) -> None:
     """Print a value as JSON; paths become strings."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath))
@@ -65,7 +109,7 @@ def print_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -
 
 def one_line(value: object) -> str:
     """The text of an error with every run of blanks and line breaks as one blank."""
-    return " ".join(str(value).split())
+    return printable(" ".join(str(value).split()))
 
 
 def show_progress(as_json: bool) -> bool:

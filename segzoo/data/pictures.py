@@ -49,9 +49,13 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(found.values())
 
 
+def is_picture_name(name: str) -> bool:
+    """Whether a name ends like that of a format that is read."""
+    return Image.registered_extensions().get(Path(name).suffix.lower()) in KINDS
+
+
 def _is_picture(path: Path) -> bool:
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    return kind in KINDS and not path.name.startswith(".") and path.is_file()
+    return is_picture_name(path.name) and not path.name.startswith(".") and path.is_file()
 
 
 def read_picture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -179,3 +180,15 @@ def evaluator(model: Any, augmentation: Augmentation = AS_IT_IS) -> Iterator[Eva
             dtype if isinstance(dtype, torch.dtype) else torch.float32,
             augmentation,
         )
+
+
+def fingerprint(model: Evaluator) -> str:
+    """A hash of the model's weights, as far as it shows them."""
+    digest = hashlib.sha256(model.name.encode())
+    state = model.source.state_dict() if isinstance(model.source, nn.Module) else {}
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
+            digest.update(name.encode())
+            plain = tensor.detach().cpu().contiguous().flatten()
+            digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

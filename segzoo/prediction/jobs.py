@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..data.pictures import to_bands
 from ..data.pixel_values import choose_bands, read_pixels
 from ..data.raster import MAX_PIXELS, open_raster
 from ..errors import ArgumentError, InputError, SegzooError
+from ..files.atomic import make_folder
 from .masks import Segmenter
 from .tiled_jobs import TiledOptions, predict_job
 
@@ -79,7 +80,11 @@ class Reading:
 
 
 def plan_jobs(
-    images: Sequence[Path], out: Path, *, tiled: Callable[[Path], str | None] = lambda path: None
+    images: Sequence[Path],
+    out: Path,
+    *,
+    tiled: Callable[[Path], str | None] = lambda path: None,
+    taken: set[str] | None = None,
 ) -> list[Job]:
     """Output names such that no two pictures share one, on any file system.
 
@@ -92,9 +97,10 @@ def plan_jobs(
         images: The pictures.
         out: The folder of the results.
         tiled: Gives the ending of the result of a picture that is cut into tiles, else None.
+        taken: Names in ``out`` that others have; those of the jobs are added.
     """
     jobs: list[Job] = []
-    taken: set[str] = set()
+    taken = set() if taken is None else taken
     for image in images:
         candidates = _candidates(image, out, tiled(image))
         job = next(job for job in candidates if not _names(job) & taken)
@@ -139,33 +145,37 @@ def check_outputs(jobs: Sequence[Job], *, overwrite: bool) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     model: Segmenter,
     *,
     progress: bool,
+    alone: bool = False,
     reading: Reading | None = None,
     tiles: TiledOptions | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Do the jobs, one after the other; each is given as soon as it is done.
 
-    A picture that fails does not stop the others, whatever the reason, unless it is the only one.
+    A picture that fails does not stop the others, whatever the reason, unless it is alone. Folders
+    for results are made as they are needed.
 
     Raises:
         SegzooError: The only picture failed.
     """
-    reading = reading or Reading()
-    alone = len(jobs) == 1 and tiles is not None and tiles.progress  # its tiles have a bar
-    for job in tqdm(jobs, desc="segmenting", unit="picture", disable=not progress or alone):
+    reading, tiles = reading or Reading(), tiles or TiledOptions()
+    barred = progress and not (alone and tiles.progress)  # then its tiles have a bar
+    for job in tqdm(jobs, desc="segmenting", unit="picture", disable=not barred):
         try:
+            make_folder(job.mask.parent)
+            check_outputs([job], overwrite=tiles.overwrite)
             if job.overlay is None:
-                yield _predict_tiled(job, model, reading, tiles or TiledOptions())
+                yield _predict_tiled(job, model, reading, tiles)
             else:
                 yield _predict(job, job.overlay, model, reading)
         except (SegzooError, MemoryError, RuntimeError) as error:
             told = _told(job, error)
             if told is None:
                 raise
-            if len(jobs) == 1:
+            if alone:
                 raise told from error
             yield Failure(job.image, told)
 

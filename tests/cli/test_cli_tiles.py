@@ -158,6 +158,6 @@ def test_what_is_done_is_told_whatever_stops_the_run(
     code, text, err = run(capsys, *call, "--skip-existing")
     assert (code, err) == (0, [])
     assert len(text.splitlines()) == 3
-    assert "1 pictures had their results already" in text
+    assert "1 of the pictures had their results already" in text
     assert len(calls) == 4
     assert len(list(out.iterdir())) == 6

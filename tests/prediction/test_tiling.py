@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import segzoo
+from segzoo.data.pictures import to_bands
 from segzoo.errors import ArgumentError, InputError
 from segzoo.prediction.evaluate import evaluator
 from segzoo.prediction.tiling.axis import plan_axis, plan_overlapping
@@ -356,6 +357,14 @@ def test_every_kind_of_source_and_sink(tiny):
     assert sink.closed
     assert np.array_equal(np.concatenate([part for _, part in sink.parts]), expected)
     assert [rows.start for rows, _ in sink.parts] == [0, *(r.stop for r, _ in sink.parts[:-1])]
+
+
+def test_colours_become_grey_as_in_one_piece():
+    torch.manual_seed(0)
+    model = ready(tiny_unet(in_channels=1))
+    picture = random_picture(90, 130)
+    expected = model.predict(to_bands(picture, 1)).numpy()
+    assert np.array_equal(segzoo.predict_tiled(model, picture, tile=64).values, expected)
 
 
 def test_unknown_pixels_stay_unknown_and_cost_nothing(tiny):

@@ -127,6 +127,7 @@ def describe(model: SegmentationModel, example: Tensor | None) -> dict[str, str]
         "threshold": model.threshold if config.classes == 1 else None,
         "batch": None if example is None else example.shape[0],
         "size": None if example is None else tuple(example.shape[-2:]),
+        "stride": model.stride,
         "smallest_side": model.encoder.size_rule.minimum if example is None else None,
     }
     return {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}

@@ -34,6 +34,7 @@ class Format:
         runtime: The package that runs it.
         write: Writes a program, and facts about it, to a path.
         open: Gives a function that runs the file in float32.
+        facts: Gives what a file says of itself, each value as JSON.
     """
 
     suffix: str
@@ -41,6 +42,7 @@ class Format:
     runtime: str
     write: Callable[[ExportedProgram, Path, Mapping[str, str]], None]
     open: Callable[[Path], Run]
+    facts: Callable[[Path], dict[str, str]] = lambda path: {}
 
 
 def load_package(name: str) -> ModuleType:
@@ -83,6 +85,11 @@ def _open_onnx(path: Path) -> Run:
     return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
 
 
+def _facts_of_onnx(path: Path) -> dict[str, str]:
+    proto = load_package("onnx").load(path, load_external_data=False)
+    return {item.key: item.value for item in proto.metadata_props}
+
+
 def _write_openvino(program: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
     openvino = load_package("openvino")
     graph = openvino.convert_model(program)
@@ -105,8 +112,18 @@ def _open_openvino(path: Path) -> Run:
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
 
+def _facts_of_openvino(path: Path) -> dict[str, str]:
+    network = load_package("openvino").Core().read_model(path)
+    stored = network.get_rt_info("segzoo").value
+    return {key: str(value) for key, value in stored.items()}
+
+
 #: By the name that :func:`segzoo.export` takes.
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript"), "onnxruntime", _write_onnx, _open_onnx),
-    "openvino": Format(".xml", ("openvino",), "openvino", _write_openvino, _open_openvino),
+    "onnx": Format(
+        ".onnx", ("onnx", "onnxscript"), "onnxruntime", _write_onnx, _open_onnx, _facts_of_onnx
+    ),
+    "openvino": Format(
+        ".xml", ("openvino",), "openvino", _write_openvino, _open_openvino, _facts_of_openvino
+    ),
 }

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...data.pictures import to_bands
 from ...data.pixel_values import ValueRange, as_pixels, choose_bands
 from ...data.readers.face import Raster, Values
 from ...errors import InputError
@@ -41,7 +42,9 @@ class Canvas:
         nodata: float | None,
     ) -> None:
         self.raster, self.model = raster, model
-        self.bands = choose_bands(raster.info, bands, model.source.in_channels)
+        info, wanted = raster.info, model.source.in_channels
+        self._as_grey = bands is None and wanted == 1 and info.bands - info.alpha == 3
+        self.bands = (1, 2, 3) if self._as_grey else choose_bands(info, bands, wanted)
         self.range = value_range
         self.nodata = nodata
         self.height, self.width = raster.info.height, raster.info.width
@@ -71,7 +74,8 @@ class Canvas:
             self.raster.valid(tall, wide) if self.nodata is None else ~_equal(stored, self.nodata)
         )
         values = stored[[number - 1 for number in self.bands]]
-        image = self.model.normalized(as_pixels(values, self.raster.info, self.range)[None])
+        pixels = as_pixels(values, self.raster.info, self.range)
+        image = self.model.normalized((to_bands(pixels, 1) if self._as_grey else pixels)[None])
         if known is not None and not known.all():
             image = image.masked_fill(~torch.from_numpy(known).to(image.device), 0.0)
         if not bool(torch.isfinite(image).all()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -25,7 +23,7 @@ from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
 from ...errors import ArgumentError, InputError, MissingPackageError
 from ..augment import Augmentation
-from ..evaluate import Evaluator, Predictor, evaluator
+from ..evaluate import Evaluator, Predictor, evaluator, fingerprint
 from .answers import KINDS, answers_for
 from .canvas import Canvas
 from .journal import Journal
@@ -306,7 +304,7 @@ def _request(
         changed = [path.name, facts.st_size, int(facts.st_mtime)]
     return {
         "source": [changed, list(canvas.raster.shape), str(canvas.raster.info.dtype)],
-        "model": _fingerprint(model),
+        "model": fingerprint(model),
         "tiling": [wishes.mode, wishes.tile, wishes.overlap, wishes.tolerance],
         "write": write,
         "views": [model.augmentation.tta, list(model.augmentation.scales)],
@@ -314,15 +312,3 @@ def _request(
         "range": bounds,
         "nodata": str(canvas.nodata),
     }
-
-
-def _fingerprint(model: Evaluator) -> str:
-    """A hash of the model's weights, as far as it shows them."""
-    digest = hashlib.sha256(model.name.encode())
-    state = model.source.state_dict() if isinstance(model.source, torch.nn.Module) else {}
-    for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
-            digest.update(name.encode())
-            plain = tensor.detach().cpu().contiguous().flatten()
-            digest.update(plain.view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]

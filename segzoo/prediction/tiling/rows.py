@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -177,9 +177,3 @@ def share_of(count: int, rows: tuple[int, int] | None) -> range:
     """
     part, parts = rows or (1, 1)
     return range(math.floor((part - 1) * count / parts), math.floor(part * count / parts))
-
-
-def computed(bands: Bands, wanted: Iterator[int], step: Step) -> Iterator[tuple[Span, Values]]:
-    """The wanted bands with their places, one after the other."""
-    for index in wanted:
-        yield bands.rows[index], bands.compute(index, step)

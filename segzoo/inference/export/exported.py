@@ -1,0 +1,101 @@
+"""An exported file as a model: what it says of itself, and the runtime that computes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...encoders import SizeRule
+from ...errors import InputError, StorageError
+from ...prediction.masks import classes_of
+from ...preprocessing import Normalization
+from .formats import FORMATS
+
+
+class ExportedModel:
+    """A file that :func:`segzoo.export` wrote, behind the face of a model for inference.
+
+    Attributes:
+        path: The file.
+        classes: Number of logits for each pixel.
+        in_channels: Bands of the image.
+        class_names: One name for each class, or None.
+        normalization: What it expects of its pixels.
+        threshold: With one class: the output above which a pixel belongs to it.
+        size: The one ``(batch, height, width)`` that it takes, or None where any goes.
+        stride: Pixels between the steps that all maps share.
+        size_rule: Which image sizes it takes as they are.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], run: Any) -> None:
+        self.path, self._run = path, run
+        self.classes: int = facts["classes"]
+        self.in_channels: int = facts["bands"]
+        names = facts["class_names"]
+        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
+        self.normalization = Normalization(facts["mean"], facts["std"])
+        self.threshold: float = facts["threshold"] or 0.0
+        fixed = facts["size"]
+        self.size = (facts["batch"], *fixed) if fixed else None
+        self.stride: int = facts.get("stride", 32)
+        self.size_rule = SizeRule(minimum=facts["smallest_side"] or 1)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Normalised images ``(N, in_channels, H, W)`` -> logits, float32 on the CPU.
+
+        Raises:
+            InputError: A size that the file was not made for.
+        """
+        given = (image.shape[0], *image.shape[2:])
+        if self.size is not None and given != self.size:
+            batch, height, width = self.size
+            raise InputError(
+                f"{self.path} takes {batch} image{'s' if batch > 1 else ''} of {height}x{width} "
+                f"only, not {given[0]} of {given[1]}x{given[2]}. Export the model without a fixed "
+                "size."
+            )
+        plain = self.size_rule.fit(image.detach().cpu().float()).contiguous()
+        return self.size_rule.restore(self._run(plain), (image.shape[-2], image.shape[-1]))
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
+        return classes_of(self, image, torch.empty(0))
+
+
+def open_exported(path: str | os.PathLike[str]) -> ExportedModel:
+    """Open a file that :func:`segzoo.export` wrote, with the runtime of its format.
+
+    It can be predicted with as with the model itself: ``predict``, :func:`segzoo.predict_tiled` and
+    :func:`segzoo.predict_probabilities`.
+
+    Args:
+        path: A ``.onnx`` file, or the ``.xml`` file of OpenVINO with its ``.bin`` beside it.
+
+    Raises:
+        StorageError: It is missing, damaged, or none of ours.
+        MissingPackageError: Its runtime is not installed.
+    """
+    path = Path(path)
+    kind = next((item for item in FORMATS.values() if item.suffix == path.suffix.lower()), None)
+    if kind is None or not path.is_file():
+        endings = " or ".join(item.suffix for item in FORMATS.values())
+        raise StorageError(f"There is no exported file {path}; it ends in {endings}.")
+    try:
+        run, stored = kind.open(path), kind.facts(path)
+        facts = {name: json.loads(value) for name, value in stored.items()}
+        return ExportedModel(path, facts, run)
+    except (KeyError, ValueError, TypeError) as error:
+        raise StorageError(
+            f"{path} does not say of itself what segzoo needs ({error}). Write it by segzoo.export."
+        ) from error
+    except ImportError:
+        raise
+    except Exception as error:  # runtimes fail in ways of their own on a damaged file
+        reason = str(error).strip().partition("\n")[0]
+        raise StorageError(f"{path} cannot be opened: {reason}.") from error

@@ -1,0 +1,112 @@
+"""Folders of any number of pictures: one after the other, without a list of them all."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..data.pictures import is_picture_name
+from ..errors import ArgumentError, InputError
+from .jobs import Job, plan_jobs
+
+
+class FolderJobs:
+    """The jobs of folders and all that lies in them, in the order of their names.
+
+    The results of ``scans/a/b.jpg`` go to ``out/a/b.png``: subfolders are mirrored. Only the names
+    of one folder are held at a time. Links to folders are not followed.
+
+    Args:
+        paths: Folders and files.
+        out: The folder of the results; none of the folders may lie in it, or it in them.
+        tiled: See :func:`segzoo.prediction.jobs.plan_jobs`.
+
+    Attributes:
+        left_out: How many files were passed over, by their ending; complete once all is iterated.
+
+    Raises:
+        InputError: A path that does not exist.
+        ArgumentError: Results would lie among the pictures.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], out: Path, *, tiled: Callable[[Path], str | None]
+    ) -> None:
+        self._paths, self._out, self._tiled = paths, out, tiled
+        self.left_out: Counter[str] = Counter()
+        self._taken: dict[Path, set[str]] = {}
+        target = out.resolve()
+        for path in paths:
+            if not path.exists():
+                raise InputError(f"There is no file {path}.")
+            root = path.resolve()
+            if path.is_dir() and (target == root or root in target.parents):
+                raise ArgumentError(
+                    f"{out} lies in {path}, so results would be among the pictures. Choose another "
+                    "folder for -o."
+                )
+
+    def __iter__(self) -> Iterator[Job]:
+        several = len(self._paths) > 1
+        for root in self._paths:
+            if root.is_file():
+                yield from self._plan([root], self._out, several=several)
+                continue
+            for folder, below, names in os.walk(root):
+                below.sort()
+                below[:] = [name for name in below if not name.startswith(".")]
+                pictures = [Path(folder, name) for name in sorted(names) if self._wanted(name)]
+                target = self._out / Path(folder).relative_to(root)
+                yield from self._plan(pictures, target, several=several)
+
+    def _plan(self, pictures: list[Path], target: Path, *, several: bool) -> Iterator[Job]:
+        # Two roots may have folders of the same name; of one, none is met twice.
+        taken = self._taken.setdefault(target, set()) if several else set()
+        yield from plan_jobs(pictures, target, tiled=self._tiled, taken=taken)
+
+    def _wanted(self, name: str) -> bool:
+        if name.startswith("."):
+            return False
+        if not is_picture_name(name):
+            self.left_out[Path(name).suffix.lower() or "no ending"] += 1
+            return False
+        return True
+
+
+def left_out_of(paths: Sequence[Path]) -> tuple[Counter[str], int]:
+    """What :func:`segzoo.data.pictures.find_pictures` passes over: files by ending, and folders."""
+    endings: Counter[str] = Counter()
+    folders = 0
+    for path in paths:
+        if not path.is_dir():
+            continue
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders += 1
+                elif not is_picture_name(entry.name):
+                    endings[Path(entry.name).suffix.lower() or "no ending"] += 1
+    return endings, folders
+
+
+def in_words(endings: Counter[str], folders: int = 0) -> str | None:
+    """One line on what was left out; None where nothing was.
+
+    >>> in_words(Counter({".heic": 10, ".dng": 2}), 3)
+    'Left out: 12 files that are no pictures (.heic 10, .dng 2), 3 subfolders (see --recursive).'
+    """
+    parts = []
+    count = sum(endings.values())
+    if count:
+        ranked = sorted(endings.items(), key=lambda item: (-item[1], item[0]))
+        most = ", ".join(f"{ending} {number}" for ending, number in ranked[:5])
+        more = ", ..." if len(endings) > 5 else ""
+        plural = "s that are no pictures" if count > 1 else " that is no picture"
+        parts.append(f"{count:,} file{plural} ({most}{more})")
+    if folders:
+        parts.append(f"{folders} subfolder{'s' if folders > 1 else ''} (see --recursive)")
+    return f"Left out: {', '.join(parts)}." if parts else None

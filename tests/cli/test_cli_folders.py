@@ -1,0 +1,155 @@
+"""``segzoo predict`` on folders: subfolders, what is passed over, manifests; names of any kind."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo.cli import main
+from segzoo.cli.output import printable
+from tests.prediction.tiles import random_picture
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    model = segzoo.Unet("resnet18", classes=3, depth=1)
+    return model.save_pretrained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    for name in ("a.png", "sub/a.png", "sub/deep/b.jpg", "sub/deep/B.png", ".hidden/c.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_picture(33, 40).permute(1, 2, 0).numpy()).save(path)
+    for name in ("x.heic", "sub/y.heic", "sub/z.dng", "sub/notes"):
+        (folder / name).write_bytes(b"")
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err.splitlines()
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+
+
+def test_subfolders_are_mirrored(capsys, model_folder, scans, tmp_path):
+    out = tmp_path / "out"
+    call = ("predict", scans, "-m", model_folder, "-o", out)
+    code, text, err = run(capsys, *call, "--recursive")
+    assert code == 0
+    assert len(text.splitlines()) == 4
+    assert [name for name in written(out) if "overlay" not in name] == [
+        *("a.png", "sub/a.png", "sub/deep/B.png", "sub/deep/b_2.png")
+    ]
+    assert err == ["segzoo: Left out: 4 files that are no pictures (.heic 2, .dng 1, no ending 1)."]
+    code, text, err = run(capsys, *call, "--recursive")
+    assert code == 1
+    assert "4 of 4 pictures" in err[-1]
+    assert "exists already" in err[-2]
+    assert run(capsys, *call, "--recursive", "--skip-existing")[0] == 0
+
+
+def test_what_is_passed_over_is_told(capsys, model_folder, scans, tmp_path):
+    code, text, err = run(capsys, "predict", scans, "-m", model_folder, "-o", tmp_path / "out")
+    assert code == 0
+    assert len(text.splitlines()) == 1
+    assert err == [
+        "segzoo: Left out: 1 file that is no picture (.heic 1), 2 subfolders (see --recursive)."
+    ]
+
+
+def test_results_are_not_put_among_the_pictures(capsys, model_folder, scans):
+    call = ("predict", scans, "-m", model_folder, "--recursive", "-o", scans / "sub" / "masks")
+    code, _, err = run(capsys, *call)
+    assert code == 2
+    assert "results would be among the pictures" in err[0]
+
+
+def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tmp_path):
+    out, manifest = tmp_path / "out", tmp_path / "run.jsonl"
+    (scans / "sub" / "deep" / "bad.png").write_text("no picture")
+    call = ("predict", scans, "-m", model_folder, "-o", out, "--recursive", "--manifest", manifest)
+    code, text, _ = run(capsys, *call)
+    assert (code, len(text.splitlines())) == (1, 4)
+    head, *lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert set(head["run"]) == {"model", "options", "reading"}
+    assert sum("error" in line for line in lines) == 1
+    assert sum(sum(line.get("shares", {}).values()) for line in lines) == pytest.approx(4)
+    (out / "sub" / "a.png").unlink()
+    with manifest.open("a") as file:
+        file.write('{"image": "cut sh')  # killed while it wrote
+    Image.new("RGB", (20, 20)).save(scans / "sub" / "deep" / "bad.png")
+    code, text, _ = run(capsys, *call)
+    assert code == 0
+    assert len(text.splitlines()) == 3  # the one that is gone, the one that failed, and the rest
+    assert "3 of the pictures had their results already" in text
+    lines = manifest.read_text().splitlines()
+    assert len(lines) == 1 + 5 + 1 + 2
+    torch.manual_seed(1)
+    other = segzoo.Unet("resnet18", classes=3, depth=1).save_pretrained(tmp_path / "other")
+    for change, word in (
+        (("-m", other), "model"),
+        (("--range", "0", "9"), "reading"),
+        (("--tta", "flips"), "options"),
+    ):
+        code, _, err = run(capsys, *call, *change)
+        assert code == 2
+        assert f"another run (its {word} differ)" in err[0]
+
+
+# ---- streams -------------------------------------------------------------------------------
+
+
+def test_what_a_terminal_would_obey_is_escaped():
+    assert printable("日本/ü.png") == "日本/ü.png"
+    assert printable("\x1b[31m\udcff\u202e") == "\\x1b[31m\\udcff\\u202e"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are bytes on Linux only")
+def test_names_that_no_encoding_has(capsys, model_folder, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    name = os.fsdecode(b"\xff\x1b[31m.png")
+    Image.new("RGB", (20, 20)).save(folder / name)
+    call = ("predict", folder, "-m", model_folder, "-o", tmp_path / "out", "--json")
+    code, text, err = run(capsys, *call[:-1])
+    assert (code, err) == (0, [])
+    assert "\\udcff\\x1b[31m.png" in text
+    assert "\x1b" not in text
+    code, text, _ = run(capsys, *call, "--overwrite")
+    assert code == 0
+    assert Path(json.loads(text)["predictions"][0]["mask"]).exists()
+
+
+def test_output_of_any_encoding(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["info", "resnet18", "--arch", "unet"]) == 0
+    stream.flush()
+    assert b"\\u25ba" in stream.buffer.getvalue()
+    assert stream.errors == "strict"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_to_a_full_disk(monkeypatch, capsys):
+    stream = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["list", "resnet18"]) == 2
+    assert "No space left" in capsys.readouterr().err
+    with contextlib.suppress(OSError):
+        stream.close()
