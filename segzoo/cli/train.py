@@ -185,17 +185,21 @@ def _model(arch: str, encoder: str, pretrained: bool, data: DataSplits, seed: in
     import torch
 
     from ..architectures.base import create_model
+    from ..errors import HubError
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return create_model(
-            arch,
-            encoder,
-            data.classes,
-            in_channels=data.in_channels,
-            class_names=data.class_names,
-            pretrained=pretrained,
-        )
+        try:
+            return create_model(
+                arch,
+                encoder,
+                data.classes,
+                in_channels=data.in_channels,
+                class_names=data.class_names,
+                pretrained=pretrained,
+            )
+        except HubError as error:
+            raise HubError(f"{error} To begin with random weights: --no-pretrained.") from error
 
 
 def _print_epoch(row: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,12 +15,25 @@ import torch
 
 import segzoo
 from segzoo.errors import ArgumentError, DataError, StorageError, TrainingError
-from segzoo.training import train as train_module
+from segzoo.training.loop import Loop
+from segzoo.training.validate import Validator
 
-from .killing import outcome
+from .killing import context, outcome
 from .toys import Blobs, toy_model
 
 RECIPE = segzoo.Recipe(epochs=2, batch_size=4)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Most tests look at no picture, and drawing takes longer than the training."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("segzoo.training.run.write_results", lambda *_, **__: None)
+
+
+@pytest.fixture
+def pictures():
+    """For a test that looks at them."""
 
 
 def data(**options):
@@ -38,7 +50,7 @@ def state_of(out):
     return torch.load(out / "training" / "state.pt", weights_only=True)
 
 
-def test_what_is_left_behind(tmp_path):
+def test_what_is_left_behind(tmp_path, pictures):
     out = tmp_path / "model"
     rows = []
     random = torch.get_rng_state()
@@ -59,6 +71,9 @@ def test_what_is_left_behind(tmp_path):
     best = max(row["val"]["miou"] for row in rows)
     assert metrics["val"]["miou"] == result.scores.miou
     assert result.scores.miou == pytest.approx(best, abs=0.01)  # the one is in float32
+    drawn = {path.relative_to(inside).as_posix() for path in inside.rglob("*.png")}
+    assert drawn >= {"curves.png", "confusion.png", "samples/best.png", "samples/worst.png"}
+    assert "Scores on the validation images" in (out / "README.md").read_text()
     assert result.model is model
     assert not any(part.training for part in model.modules())
     loaded = segzoo.from_pretrained(out)
@@ -227,40 +242,39 @@ def test_the_last_good_model_stays(tmp_path):
     assert all(item.isfinite().all() for item in state["model"].values())
 
 
-LIMITED = """
-import resource, signal, sys
-import segzoo
-from tests.training.toys import Blobs, toy_model
-from segzoo.errors import StorageError
-from segzoo.training import loop
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-written = loop.Loop.save
-def save(self):
-    if self.done.position.epoch == 1:  # from here on the disk has no room for a state
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
-    written(self)
-loop.Loop.save = save
-try:
-    segzoo.train(toy_model(), (Blobs(8), Blobs(3, seed=1)), out=sys.argv[1], device="cpu",
-                 recipe=segzoo.Recipe(epochs=2, batch_size=4))
-except StorageError as error:
-    print(error)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="limits files as Linux does")
 def test_a_full_disk_leaves_the_state_before_and_the_training_goes_on(tmp_path):
-    out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(out)], capture_output=True, text=True, check=True
-    )
-    assert "could not be written" in done.stdout
-    assert "The state before it still stands" in done.stdout
+    out, told = tmp_path / "out", tmp_path / "told"
+    process = context().Process(target=without_room, args=(str(out), str(told)))
+    process.start()
+    process.join()
+    assert "could not be written" in told.read_text()
+    assert "The state before it still stands" in told.read_text()
     assert state_of(out)["position"] == {"epoch": 0, "batch": 0, "step": 0}
     assert [path.name for path in (out / "training").glob(".*")] == []
     train(out)
     train(tmp_path / "whole")
     assert_same(out, tmp_path / "whole")
+
+
+def without_room(out, told):
+    """A training for whose second state the disk has no room, in a process of its own."""
+    import resource
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    saved = Loop.save
+
+    def save(self):
+        if self.done.position.epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+        saved(self)
+
+    Loop.save = save
+    try:
+        train(out)
+    except StorageError as error:
+        Path(told).write_text(str(error))
 
 
 def assert_same(one, other):
@@ -345,7 +359,7 @@ def test_saving_often_changes_nothing(tmp_path):
 
 def test_patience_ends_a_training(tmp_path, monkeypatch):
     values = iter([0.3, 0.5, 0.4, 0.4, 0.9, 0.9])
-    real = train_module.Validator.__call__
+    real = Validator.__call__
 
     def judged(self, model, *, fully=False):
         scores = real(self, model, fully=fully)
@@ -355,7 +369,7 @@ def test_patience_ends_a_training(tmp_path, monkeypatch):
         value = next(values)
         return scores
 
-    monkeypatch.setattr(train_module.Validator, "__call__", judged)
+    monkeypatch.setattr(Validator, "__call__", judged)
     result = train(tmp_path / "out", segzoo.Recipe(epochs=6, batch_size=4, patience=2))
     assert (result.epochs, result.best_epoch) == (4, 2)
 
@@ -402,6 +416,23 @@ def test_balanced_weights_are_counted_and_kept(tmp_path):
         counts += mask[mask != 255].bincount(minlength=3)
     expected = segzoo.losses.balanced_weights(counts.tolist())
     assert state_of(tmp_path / "out")["settled"]["class_weights"] == pytest.approx(expected)
+
+
+def test_test_pictures_are_judged_at_the_end(tmp_path):
+    given = segzoo.DataSplits.of(*data(), test=Blobs(2, seed=2), classes=3)
+    result = train(tmp_path / "out", given=given)
+    assert result.test.images == 2
+    assert result.test == segzoo.evaluate(result.model, Blobs(2, seed=2), batch_size=4)
+    metrics = json.loads((tmp_path / "out" / "training" / "metrics.json").read_text())
+    assert metrics["test"]["miou"] == result.test.miou
+    assert train(tmp_path / "out", given=given).test == result.test
+
+
+def test_images_are_resized_and_scores_are_at_the_masks_size(tmp_path):
+    result = train(tmp_path / "out", segzoo.Recipe(epochs=1, batch_size=4, size=(12, 16)))
+    assert result.scores.pixels == 3 * 24 * 32
+    again = segzoo.evaluate(result.model, data()[1], size=(12, 16), batch_size=4)
+    assert again == result.scores
 
 
 def test_one_logit_learns_two_classes(tmp_path):
