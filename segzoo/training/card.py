@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from .._version import __version__
 from ..data.layout import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS
 from ..errors import ArgumentError
+from ..files import strict_json
 from ..storage.card import Metric, ModelCard, plain
 from .score_values import HEADERS, Scores, class_rows, summary
 
@@ -71,7 +71,7 @@ def read_records(folder: Path) -> Records:
     return Records(
         recipe=_object(_read(inside / "recipe.json")),
         data=_object(_read(inside / "data.json")),
-        history=[row for row in map(_object, lines) if row],
+        history=[row for row in map(_object, lines) if _is_row(row)],
         best=_object(_read(inside / "metrics.json")),
         figures=figures,
     )
@@ -224,7 +224,20 @@ def _read(path: Path) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        return strict_json.parse(text)
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a line has what the curves are drawn of."""
+    found = row.get("val")
+    if not isinstance(found, Mapping):
+        return False
+    needed = [row.get(key) for key in ("epoch", "loss", "lr")]
+    scores = [found.get(key, "") for key in ("miou", "pixel_accuracy")]
+    return all(map(_is_number, needed)) and all(v is None or _is_number(v) for v in scores)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

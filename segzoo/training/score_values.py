@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -82,10 +82,30 @@ class Scores:
         classes = len(self.counts)
         if classes < 2 or any(len(row) != classes for row in self.counts):
             raise ArgumentError("counts must be a square matrix of two classes or more.")
+        if not all(type(pixels) is int and pixels >= 0 for row in self.counts for pixels in row):
+            raise ArgumentError("counts must be whole numbers of pixels, 0 or more.")
+        checks.integer("images", self.images, minimum=0, maximum=2**63 - 1)
+        for name in self.class_names or ():
+            checks.text("class_names", name)
         if self.class_names is not None and len(self.class_names) != classes:
             raise ArgumentError(
                 f"class_names has {len(self.class_names)} names for {classes} classes."
             )
+        for field, number in self._numbers():
+            if number is not None:
+                checks.number(field, number, minimum=0.0, maximum=1e300)
+
+    def _numbers(self) -> Iterator[tuple[str, float | None]]:
+        """The numbers that are no counts, for they may come from anybody's file."""
+        yield from ((name, getattr(self, name)) for name in ("ece", "temperature", "likelihood"))
+        yield from (("boundary_f1_by_class", value) for value in self.boundary_f1_by_class or ())
+        for entry in self.reliability or ():
+            pixels, right, confidence = entry
+            yield from (("reliability", value) for value in (pixels, right, confidence))
+        if self.intervals is not None:
+            bounds = (self.intervals.miou, self.intervals.pixel_accuracy, *self.intervals.iou)
+            for low, high in filter(None, bounds):
+                yield from (("intervals", low), ("intervals", high))
 
     @property
     def classes(self) -> int:
@@ -219,7 +239,9 @@ class Scores:
             if given.get("intervals") is not None:
                 given["intervals"] = Intervals(**given["intervals"])
             return cls(**given)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ArgumentError):
+                raise
             raise ArgumentError(
                 f"These are no scores of Scores.to_json(): {error}. It got {checks.shown(value)}."
             ) from error

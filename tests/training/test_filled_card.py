@@ -149,10 +149,12 @@ def test_damaged_records_are_left_out(copy, tmp_path):
     inside = copy / "training"
     (inside / "recipe.json").write_text("[1")
     (inside / "data.json").write_bytes(b"\xff")
-    (inside / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    row = {"epoch": 1, "loss": 2.0, "lr": 0.1, "val": {"miou": None, "pixel_accuracy": 0.5}}
+    rows = [row, {"epoch": 1}, {**row, "loss": "<b>"}, {**row, "val": {"miou": []}}]
+    (inside / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"epo')
     records = read_records(copy)
     assert records.recipe == records.data == {}
-    assert len(records.history) == 1
+    assert records.history == [row]
     assert read_records(tmp_path / "none").scores is None
     (inside / "metrics.json").write_text('{"val": {"counts": 3}}')
     assert read_records(copy).scores is None

@@ -189,7 +189,14 @@ def test_scores_survive_json():
     }  # fmt: skip
     empty = segzoo.ScoreMeter(2).compute()
     assert segzoo.Scores.from_json(json.loads(json.dumps(empty.to_json()))) == empty
-    for wrong in ({}, {"counts": 3}, {"counts": [[1]], "images": 1}):
+    whole = scores.to_json()
+    for wrong in (
+        {}, {"counts": 3}, {"counts": [[1]], "images": 1}, {**whole, "counts": [[1, "x"]] * 2},
+        {**whole, "counts": [[1, -1], [0, 0]]}, {**whole, "ece": "<b>"}, {**whole, "temperature": [2]},
+        {**whole, "class_names": ["a", "b", 3, "d"]}, {**whole, "intervals": {"miou": [0, 1]}},
+        {**whole, "intervals": {**whole["intervals"], "miou": [0, "1"]}}, {**whole, "reliability": [[1, 2]]},
+        {**whole, "boundary_f1_by_class": ["x"]}, {**whole, "images": None},
+    ):  # fmt: skip
         with pytest.raises(ArgumentError):
             segzoo.Scores.from_json(wrong)
 

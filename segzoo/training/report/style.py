@@ -48,7 +48,7 @@ tbody th{font-weight:400;white-space:nowrap}
 tbody tr:last-child>*{border-bottom:0}
 .wide{width:100%}
 .mean>*{font-weight:600}
-.facts th{white-space:nowrap;vertical-align:top;color:var(--faint)}
+.facts th{width:240px;white-space:nowrap;vertical-align:top;color:var(--faint)}
 .facts td{text-align:left;overflow-wrap:anywhere}
 .swatch{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:8px;
 vertical-align:-1px;border:1px solid var(--rule)}
