@@ -18,7 +18,7 @@ from ..features import FeatureSpec
 from ..nn.layers import ConvNormAct, SegmentationHead
 from ..registry import register_architecture
 from .base import SegmentationModel
-from .decoder_config import DecoderConfig, width
+from .decoder_config import WidthConfig
 from .wants import Wants
 
 #: The finer map has at least this stride.
@@ -26,8 +26,8 @@ _FINEST = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class LRASPPConfig(DecoderConfig):
-    """Arguments of :class:`LRASPP`, on top of what decoders share.
+class LRASPPConfig(WidthConfig):
+    """Arguments of :class:`LRASPP`, those of a decoder of one width.
 
     Args:
         dropout: Probability of dropping a plane of either map in front of its classifier.
@@ -35,10 +35,6 @@ class LRASPPConfig(DecoderConfig):
     """
 
     decoder_channels: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        width("decoder_channels", self.decoder_channels)
 
 
 class Gate(nn.Module):
