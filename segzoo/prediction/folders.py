@@ -37,11 +37,11 @@ class FolderJobs:
         self._paths, self._out, self._tiled = paths, out, tiled
         self.left_out: Counter[str] = Counter()
         self._taken: dict[Path, set[str]] = {}
-        target = out.resolve()
+        target = Path(os.path.realpath(out))
         for path in paths:
             if not path.exists():
                 raise InputError(f"There is no file {path}.")
-            root = path.resolve()
+            root = Path(os.path.realpath(path))
             if path.is_dir() and (target == root or root in target.parents):
                 raise ArgumentError(
                     f"{out} lies in {path}, so results would be among the pictures. Choose another "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -129,9 +130,10 @@ def check_outputs(jobs: Sequence[Job], *, overwrite: bool) -> None:
             that is there already.
     """
     outputs = [path for job in jobs for path in job.outputs]
-    inputs = {job.image.resolve() for job in jobs}
+    # Not Path.resolve: of links that go in a circle it raises errors of its own.
+    inputs = {os.path.realpath(job.image) for job in jobs}
     for path in outputs:
-        if path.resolve() in inputs:
+        if os.path.realpath(path) in inputs:
             raise ArgumentError(
                 f"{path} is one of the pictures to segment and would be replaced by a result. "
                 "Choose another folder for -o."

@@ -80,6 +80,16 @@ def test_results_are_not_put_among_the_pictures(capsys, model_folder, scans):
     assert "results would be among the pictures" in err[0]
 
 
+@pytest.mark.parametrize("recursive", [(), ("--recursive",)])
+def test_a_circle_of_links_is_no_folder(capsys, model_folder, scans, tmp_path, recursive):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "one" / "out", *recursive)
+    code, _, err = run(capsys, *call)
+    assert (code, len(err)) == (2, 1)
+    assert "cannot be made" in err[0]
+
+
 def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tmp_path):
     out, manifest = tmp_path / "out", tmp_path / "run.jsonl"
     (scans / "sub" / "deep" / "bad.png").write_text("no picture")

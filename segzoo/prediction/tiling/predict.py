@@ -21,7 +21,7 @@ from ...data.raster import is_georeferenced, open_raster
 from ...data.readers.face import Raster, Values
 from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
-from ...errors import ArgumentError, InputError, MissingPackageError
+from ...errors import ArgumentError, InputError, MissingPackageError, StorageError
 from ..augment import Augmentation
 from ..evaluate import Evaluator, Predictor, evaluator, fingerprint
 from .answers import KINDS, answers_for
@@ -255,7 +255,12 @@ class _Run:
                 self._count(values)
                 yield bands.rows[index].start, values
 
-        write_file(path, self._result, finished())
+        try:
+            write_file(path, self._result, finished())
+        except StorageError:
+            # Two processes may find all parts there; the first removes them when it has written.
+            if journal.folder.exists() or not path.exists():
+                raise
         journal.remove()
         return self._done(None, path, tiling)
 
