@@ -22,6 +22,7 @@ from .records import RESULTS, environment, exists, markdown, record
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
+from .training_tables import camvid_training, kill_training, training_overhead
 
 
 def importing() -> str:
@@ -124,6 +125,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_unet": dynamic_unet,
     "dynamic_parity": dynamic_parity,
     "training": training,
+    "camvid_training": camvid_training,
+    "kill_training": kill_training,
+    "training_overhead": training_overhead,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),
     "throughput_gpu": lambda: throughput("gpu"),

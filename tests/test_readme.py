@@ -1,5 +1,7 @@
 """Every snippet of the README and of the guides runs; every table is what the records say."""
 
+import ast
+import dataclasses
 import functools
 import re
 import shlex
@@ -24,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
     "docs/architectures.md",
-    *("docs/pictures.md", "docs/large-images.md", "docs/data.md"),
+    *("docs/pictures.md", "docs/large-images.md", "docs/data.md", "docs/training.md"),
     "docs/scores.md",
     *("docs/performance.md", "docs/deployment.md"),
 )
@@ -47,6 +49,31 @@ def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
     assert blocks
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+def test_the_commands_of_a_training_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_pairs(tmp_path, DATA)
+    Image.new("RGB", (20, 20)).save("photo.jpg")
+    extra = ["--no-pretrained", "--epochs", "1", "--workers", "0"]
+    lines = [*snippets("README.md", "console"), snippets("docs/training.md", "console")[0]]
+    commands = [
+        shlex.split(line, comments=True)[1:] for text in lines for line in text.splitlines()
+    ]
+    assert [command[1] for command in commands] == [
+        *("check", "train", "report", "check", "train", "predict")
+    ]
+    for command in commands:
+        more = extra if command[1] == "train" else []
+        assert main([*command[1:], *more]) == 0, (command, capsys.readouterr().err)
+
+
+def test_the_table_of_the_recipe_is_that_of_the_recipe():
+    text = (ROOT / "docs" / "training.md").read_text()
+    found = re.findall(r"^\| `(\w+)` \| `(.*?)` \|", text, flags=re.MULTILINE)
+    assert [(name, ast.literal_eval(value)) for name, value in found] == [
+        (field.name, field.default) for field in dataclasses.fields(segzoo.Recipe)
+    ]
 
 
 def test_the_check_of_data_prints_what_its_page_says(tmp_path, monkeypatch, capsys):

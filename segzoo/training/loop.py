@@ -126,8 +126,14 @@ class Loop:
         return self.done
 
     def _epoch(self, epoch: int, stream: Iterator[Batch], requests: StopRequests) -> None:
-        accumulate = self.recipe.accumulate
         self.learner.model.train()
+        self.steps(epoch, stream, requests)
+        self._look(requests, now=True)
+        self._end_of_epoch(epoch, requests)
+
+    def steps(self, epoch: int, stream: Iterator[Batch], requests: StopRequests) -> None:
+        """Take the steps that an epoch still has."""
+        accumulate = self.recipe.accumulate
         while self.done.position.batch < self.order.batches:
             here = self.done.position
             count = min(accumulate, self.order.batches - here.batch)
@@ -139,8 +145,6 @@ class Loop:
             self.done.position = Position(epoch, here.batch + count, step)
             self.bar.update()
             self._look(requests)
-        self._look(requests, now=True)
-        self._end_of_epoch(epoch, requests)
 
     def _rate(self, position: Position) -> tuple[float, float]:
         """The rate of the next step as a share of its peak, and the momentum."""

@@ -1,0 +1,315 @@
+"""Train on CamVid with ``segzoo.train``, with smp's Unet in the same loop, and in fastai.
+
+    SEGZOO_CAMVID=folder python -m benchmarks.camvid_training
+    SEGZOO_CAMVID=folder python -m benchmarks.camvid_training --epochs 30 --systems segzoo
+
+From random weights at 90x120, scored on the validation masks at their full size: eleven classes,
+void neither learned nor scored, all pixels pooled. :mod:`benchmarks.camvid` says what the folder
+holds. fastai trains its own way (float32, cross-entropy, Adam, one cycle) for as many epochs as go
+into the processor seconds that segzoo took for the same seed. One thread. Every run is written down
+when it ends, and a second call goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import segzoo
+from segzoo.training import loaders
+from segzoo.training.learner import Learner, Settled
+from segzoo.training.order import Order
+from segzoo.training.precision import chosen
+from segzoo.training.processes import Processes
+from segzoo.training.schedule import OneCycle
+from segzoo.training.validate import Validator
+
+from . import camvid
+from .common import RESULTS, write_result
+
+NAME = "camvid_training"
+ENCODER, SIZE, VOID = "resnet10t", (90, 120), camvid.VOID
+CLASSES = camvid.CLASSES - 1
+SYSTEMS = ("segzoo", "smp", "fastai")
+#: fastai's steps that are timed before its epochs are chosen.
+_TIMED = 6
+
+
+def recipe(epochs: int, seed: int) -> segzoo.Recipe:
+    """The defaults, but for size and rate."""
+    return segzoo.Recipe(epochs=epochs, size=SIZE, learning_rate=3e-3, seed=seed)
+
+
+@functools.cache
+def data() -> segzoo.DataSplits:
+    """CamVid as two splits of files."""
+    return segzoo.open_data(camvid.folder(), classes=CLASSES, ignore_index=VOID)
+
+
+def validator(values: segzoo.Recipe, precision: str) -> Validator:
+    """Scores on the validation split, at the masks' size."""
+    return Validator(
+        data().val,
+        Processes("cpu"),
+        classes=CLASSES,
+        class_names=None,
+        ignore_index=VOID,
+        size=SIZE,
+        batch_size=8,
+        workers=0,
+        precision=precision,
+        channels_last=values.channels_last,
+    )
+
+
+def train_segzoo(epochs: int, seed: int) -> dict[str, Any]:
+    """``segzoo.train`` as anybody calls it."""
+    torch.manual_seed(seed)
+    model = segzoo.Unet(ENCODER, classes=CLASSES)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.process_time()
+        result = segzoo.train(
+            model, data(), out=Path(folder) / "model", recipe=recipe(epochs, seed), device="cpu"
+        )
+        seconds = time.process_time() - start
+    curve = [row["val"]["miou"] for row in result.history]
+    return described(result.scores, curve, epochs, seconds)
+
+
+class Foreign(nn.Module):
+    """A model of another library with what a loop asks of one of ours.
+
+    Args:
+        inner: Takes normalised images, gives logits.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.normalization = segzoo.create_encoder(ENCODER).normalization
+        self.config = SimpleNamespace(
+            deep_supervision=(), auxiliary_stride=None, classification=None
+        )
+        self.in_channels, self.base_model = 3, None
+        self.encoder = SimpleNamespace(frozen_stages=0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.inner(image)
+        return logits
+
+    def unfreeze_encoder(self) -> None:
+        """Nothing is frozen."""
+
+    def parameter_groups(self, lr: float, *, encoder_scale: float) -> list[dict[str, Any]]:
+        """One rate for all."""
+        return [{"name": "all", "params": list(self.parameters()), "lr": lr}]
+
+
+def train_smp(epochs: int, seed: int) -> dict[str, Any]:
+    """smp's Unet on the same encoder, through the same steps, batches and scores."""
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(seed)
+    model: Any = Foreign(smp.Unet(f"tu-{ENCODER}", encoder_weights=None, classes=CLASSES))
+    values, processes = recipe(epochs, seed), Processes("cpu")
+    start = time.process_time()
+    model.to(memory_format=torch.channels_last)
+    settled = Settled(8, 3e-3, chosen("auto", processes.device))
+    learner = Learner(model, values, settled, processes, ignore_index=VOID)
+    learner.begin(frozen=False)
+    order = Order(len(data().train), settled.batch_size, seed=seed)
+    stream = loaders.batches(
+        data().train,
+        values,
+        order,
+        process=0,
+        start=(0, 0),
+        epochs=epochs,
+        workers=0,
+        ignore_index=VOID,
+        pin_memory=False,
+    )
+    cycle, judge = OneCycle(epochs * order.batches, values.warmup), validator(values, "float32")
+    curve, best, kept = [], -1.0, {}
+    torch.manual_seed(seed)
+    for epoch in range(epochs):
+        model.train()
+        for batch in range(order.batches):
+            learner.update([next(stream)], *cycle.at(epoch * order.batches + batch))
+        curve.append(judge(model).miou)
+        if curve[-1] > best:
+            best = curve[-1]
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(kept)
+    scores = judge(model, fully=True)
+    return described(scores, curve, epochs, time.process_time() - start)
+
+
+def train_fastai(seconds: float, seed: int) -> dict[str, Any]:
+    """``unet_learner`` for as many epochs as go into the seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its dependencies
+        from fastai.callback.schedule import Learner as _Learner  # noqa: F401  (its fit_one_cycle)
+        from fastai.torch_core import set_seed
+
+    set_seed(seed, reproducible=True)
+    learn = fastai_learner()
+    batches = len(learn.dls.train)
+    start = time.process_time()
+    for number, batch in zip(range(_TIMED + 1), learn.dls.train, strict=False):
+        if number == 1:  # the first one warms up
+            start = time.process_time()
+        learn.loss_func(learn.model(batch[0]), batch[1]).backward()
+    step = (time.process_time() - start) / _TIMED
+    epochs = max(1, round(seconds / (step * batches * 1.2)))  # a fifth goes to its validation
+    set_seed(seed, reproducible=True)
+    learn = fastai_learner()
+    start = time.process_time()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, 1e-3)
+    taken = time.process_time() - start
+    learn.model.eval()
+    scores = validator(recipe(1, 0), "float32")(Foreign(Plain(learn.model)))  # type: ignore[arg-type]
+    return described(scores, [], epochs, taken)
+
+
+class Plain(nn.Module):
+    """fastai's model, without the subclasses of tensors that it gives."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits."""
+        return self.inner(image).as_subclass(Tensor)  # type: ignore[no-any-return]
+
+
+def fastai_learner() -> Any:
+    """The same pictures at the same size, mirrored at random."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fastai.data.block import DataBlock
+        from fastai.data.transforms import FuncSplitter, Normalize
+        from fastai.losses import CrossEntropyLossFlat
+        from fastai.vision.augment import Flip, Resize, ResizeMethod
+        from fastai.vision.core import imagenet_stats
+        from fastai.vision.data import ImageBlock, MaskBlock
+        from fastai.vision.learner import unet_learner
+
+    root = camvid.folder()
+    masks = dict(pair for split in ("train", "val") for pair in camvid.pairs(root, split))
+    block = DataBlock(
+        blocks=(ImageBlock, MaskBlock(codes=[str(i) for i in range(CLASSES)])),
+        get_items=lambda _: list(masks),
+        get_y=lambda path: masks[path],
+        splitter=FuncSplitter(lambda path: path.parent.parent.name == "val"),
+        item_tfms=Resize(SIZE, method=ResizeMethod.Squish),
+        batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)],
+    )
+    dls = block.dataloaders(root, bs=8, num_workers=0)
+    arch = functools.partial(timm.create_model, ENCODER)
+    return unet_learner(
+        dls,
+        arch,
+        pretrained=False,
+        normalize=False,
+        n_out=CLASSES,
+        loss_func=CrossEntropyLossFlat(axis=1, ignore_index=VOID),
+    )
+
+
+def described(
+    scores: segzoo.Scores, curve: list[Any], epochs: int, seconds: float
+) -> dict[str, Any]:
+    """What is kept of a run."""
+    return {
+        "epochs": epochs,
+        "cpu_seconds": round(seconds, 1),
+        "miou": round(scores.miou or 0, 4),
+        "pixel_accuracy": round(scores.pixel_accuracy or 0, 4),
+        "curve": [round(value, 4) for value in curve],
+    }
+
+
+def finished() -> list[dict[str, Any]]:
+    """The runs that are written down already."""
+    path = RESULTS / f"{NAME}.json"
+    return list(json.loads(path.read_text())["runs"]) if path.exists() else []
+
+
+def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record: all runs, and their means by system and length."""
+    summary = []
+    for system in SYSTEMS:
+        for length in sorted({run["length"] for run in runs}):
+            chosen_runs = [r for r in runs if (r["system"], r["length"]) == (system, length)]
+            if chosen_runs:
+                values = [run["miou"] for run in chosen_runs]
+                summary.append(
+                    {
+                        "system": system,
+                        "epochs_of_segzoo": length,
+                        "runs": len(values),
+                        "miou_mean": round(statistics.mean(values), 4),
+                        "miou_least": min(values),
+                        "miou_greatest": max(values),
+                        "cpu_seconds_mean": round(
+                            statistics.mean(run["cpu_seconds"] for run in chosen_runs), 1
+                        ),
+                    }
+                )
+    return {
+        "encoder": ENCODER,
+        "size": list(SIZE),
+        "recipe": json.loads(recipe(10, 0).to_json()),
+        "summary": summary,
+        "runs": runs,
+    }
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of fastai
+    runs = finished()
+    for seed in range(arguments.seeds):
+        for system in arguments.systems:
+            key = (system, arguments.epochs, seed)
+            if key in {(run["system"], run["length"], run["seed"]) for run in runs}:
+                continue
+            if system == "fastai":
+                ours = [
+                    r for r in runs if (r["system"], r["length"], r["seed"]) == ("segzoo", *key[1:])
+                ]
+                if not ours:
+                    print(f"fastai, seed {seed}: segzoo's run says how long, and is not there")
+                    continue
+                found = train_fastai(ours[0]["cpu_seconds"], seed)
+            else:
+                found = (train_segzoo if system == "segzoo" else train_smp)(arguments.epochs, seed)
+            runs.append({"system": system, "length": arguments.epochs, "seed": seed, **found})
+            print(runs[-1], flush=True)
+            write_result(NAME, report(runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Tables of what was measured of training."""
+
+from __future__ import annotations
+
+from .records import exists, markdown, record
+
+#: Where a benchmark was not run yet.
+_NONE = "There is no record of it yet.\n"
+
+
+def camvid_training() -> str:
+    """Mean IoU on CamVid by system and length."""
+    if not exists("camvid_training"):
+        return _NONE
+    rows = []
+    for row in record("camvid_training")["summary"]:
+        spread = f"{row['miou_least']:.3f} to {row['miou_greatest']:.3f}"
+        epochs = f"{row['epochs_of_segzoo']}"
+        if row["system"] == "fastai":
+            epochs = f"as long as segzoo's {epochs}"
+        rows.append(
+            [
+                row["system"],
+                epochs,
+                row["runs"],
+                f"{row['miou_mean']:.3f}",
+                spread,
+                f"{row['cpu_seconds_mean']:.0f} s",
+            ]
+        )
+    return markdown(["system", "epochs", "seeds", "mean IoU", "over seeds", "processor time"], rows)
+
+
+def kill_training() -> str:
+    """Kills, and how many trainings ended with the same bits."""
+    if not exists("kill_training"):
+        return _NONE
+    rows = [
+        [name, way["kills"], way["trainings"], way["bit_equal_ends"]]
+        for name, way in record("kill_training")["ways"].items()
+    ]
+    return markdown(
+        ["training", "kills -9", "trainings", "ended bit for bit as if never killed"], rows
+    )
+
+
+def training_overhead() -> str:
+    """Time and memory of the loop beside a bare one."""
+    if not exists("training_overhead"):
+        return _NONE
+    names = {"toy": "two convolutions", "resnet10t": "`Unet('resnet10t')`, 8 of 90x120"}
+    rows = [
+        [
+            names[name],
+            f"{row['bare_ms']['median']:.2f} ms",
+            f"{row['segzoo_ms']['median']:.2f} ms",
+            f"{row['difference_ms']:+.2f} ms",
+            f"{row['bare_peak_mib']:.0f} MiB",
+            f"{row['segzoo_peak_mib']:.0f} MiB",
+        ]
+        for name, row in record("training_overhead").items()
+        if name in names
+    ]
+    head = ["model", "step, bare loop", "step, segzoo", "difference", "peak, bare", "peak, segzoo"]
+    return markdown(head, rows)
