@@ -20,11 +20,14 @@ from segzoo.convert import from_smp
 from segzoo.convert.smp.architecture import converters
 from segzoo.errors import ConversionError
 
-#: smp's own, timm's of strides 2 to 32 and 4 to 32, one with a map at stride 1, one of NHWC maps.
+#: smp's own, timm's of strides 2 to 32 and 4 to 32, one with a map at stride 1, one of NHWC maps, a
+#: flat vision transformer.
 ENCODERS = (
-    *("resnet18", "resnet50", "vgg11_bn", "tu-mobilenetv3_small_050"),
-    *("tu-convnext_atto", "tu-test_mambaout"),
+    *("resnet18", "resnet50", "vgg11_bn", "mit_b0", "tu-mobilenetv3_small_050"),
+    *("tu-convnext_atto", "tu-test_mambaout", "tu-vit_tiny_patch16_224"),
 )
+#: What smp has to be told so that a flat vision transformer takes images of another size.
+OPTIONS = {"tu-vit_tiny_patch16_224": {"dynamic_img_size": True}}
 SIZES = ((128, 128), (192, 256))
 
 
@@ -32,7 +35,8 @@ def compare(kind: str, encoder: str) -> dict[str, Any]:
     """The largest difference at each size, beside the largest logit."""
     make: Any = getattr(smp, kind)
     try:
-        theirs: nn.Module = make(encoder, encoder_weights=None, classes=3)
+        options = OPTIONS.get(encoder, {})
+        theirs: nn.Module = make(encoder, encoder_weights=None, classes=3, **options)
     except Exception as error:  # smp fails in many ways on encoders that it was not made for
         return {"smp": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
     randomise(theirs)

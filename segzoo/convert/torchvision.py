@@ -18,6 +18,7 @@ from ..files.checkpoint import open_checkpoint
 from ..preprocessing import Normalization
 from .blocks import blocks_of, parts_of
 from .keymap import Rule, fill, rename
+from .origin import hint
 from .smp.aspp import aspp_rules
 
 #: Blocks of the third stage -> the encoder.
@@ -175,7 +176,7 @@ def _kind(tensors: Mapping[str, Tensor], where: str) -> _Kind:
     typical = ", ".join(f"{kind.typical} ({kind.architecture})" for kind in _KINDS)
     raise ConversionError(
         f"{where} is no segmentation model of torchvision that is known here: it has none of the "
-        f"tensors {typical}. It has: {checks.shown(sorted(tensors))}."
+        f"tensors {typical}.{hint(tensors)} It has: {checks.shown(sorted(tensors))}."
     )
 
 

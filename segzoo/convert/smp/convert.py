@@ -21,6 +21,7 @@ from ...errors import ConversionError, nearest
 from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, fill, rename
+from ..origin import hint
 from .architecture import SmpArchitecture, converters, told
 from .encoders import EncoderPlan, dilation_of, recognise_encoder
 
@@ -113,18 +114,32 @@ def _converter(kind: str | None, checkpoint: Checkpoint) -> tuple[str, SmpArchit
             return fitting[0], known[fitting[0]]
         raise ConversionError(
             f"{checkpoint.where} is no model of segmentation_models_pytorch that is known by its "
-            f"tensors ({', '.join(fitting) or 'none fits'}). Give the name of its class, as smp "
-            "has it: config={'_model_class': 'Unet'}. It has: "
+            f"tensors ({', '.join(fitting) or 'none fits'}).{hint(checkpoint.tensors)} Give the "
+            "name of its class, as smp has it: config={'_model_class': 'Unet'}. It has: "
             f"{checks.shown(sorted(checkpoint.tensors))}."
         )
     for name, converter in known.items():
         if converter.name == kind:
+            _check_kind(converter, checkpoint)
             return name, converter
     names = [converter.name for converter in known.values()]
     raise ConversionError(
         f"{checkpoint.where} is a model of smp's architecture {kind!r}, which cannot be brought "
         f"over.{nearest(str(kind), names)} What can be: {', '.join(names)}."
     )
+
+
+def _check_kind(converter: SmpArchitecture, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose tensors are those of another architecture than its config says."""
+    if converter.recognises(checkpoint.tensors):
+        return
+    others = [other for other in converters().values() if other.recognises(checkpoint.tensors)]
+    if len(others) == 1:
+        raise ConversionError(
+            f"The config of {checkpoint.where} says that it is a {converter.name}, its tensors are "
+            f"those of smp's {others[0].name}. Where the config is wrong, give "
+            f"config={{'_model_class': {others[0].name!r}}}."
+        )
 
 
 def _given(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ...files.atomic import open_ordinary
 from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...preprocessing import Normalization
 from ..keymap import fill, rename
+from ..origin import hint
 from . import dpt, segformer, upernet
 from .plan import Plan
 
@@ -139,8 +140,8 @@ def _plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) 
     if kind is None or kind not in KINDS:
         what = f"of the class {kind!r}" if kind else "no model of transformers that is known here"
         raise ConversionError(
-            f"{where} is {what}; what can be brought over: {', '.join(KINDS)}. It has: "
-            f"{checks.shown(sorted(tensors))}."
+            f"{where} is {what}; what can be brought over: {', '.join(KINDS)}."
+            f"{hint(tensors)} It has: {checks.shown(sorted(tensors))}."
         )
     return KINDS[kind][1](tensors, config, where)
 
