@@ -77,12 +77,19 @@ def measure_margin(
     cut = (side[0] < canvas.padded[0], side[1] < canvas.padded[1])
     found = None
     for margin in range(unit, max(side) // 2, unit):
-        errors = [_error(model, *pair, margin, unit, cut) for pair in references]
-        if any(error is None for error in errors):
+        errors: list[tuple[float, float]] = []
+        for image, whole in references:
+            error = _error(model, image, whole, margin, unit, cut)
+            if error is None:
+                break
+            errors.append(error)
+            if error[0] > tolerance:  # the others cannot make it good
+                break
+        if not errors:
             break
-        difference = max(error[0] for error in errors if error)
-        flipped = sum(error[1] for error in errors if error) / len(errors)
-        found = Evidence(margin, difference, flipped, len(crops), side)
+        difference = max(error[0] for error in errors)
+        flipped = sum(error[1] for error in errors) / len(errors)
+        found = Evidence(margin, difference, flipped, len(errors), side)
         if difference <= tolerance:
             return found
     reached = f": at {found.margin} pixels it is {found.difference:.1e}" if found else ""
