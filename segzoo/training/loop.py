@@ -168,7 +168,8 @@ class Loop:
             if not math.isfinite(value):
                 self._not_finite(position)
             total, count = total + value, count + 1
-            self.bar.set_postfix(self._shown(value), refresh=False)
+            if not self.bar.disable:
+                self.bar.set_postfix(self._shown(value), refresh=False)
         self._watched.clear()
         self.done.losses = (total, count)
         old = time.monotonic() - self._saved_at > self.save_seconds
