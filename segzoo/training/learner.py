@@ -142,11 +142,21 @@ class Learner:
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of a batch, over all processes."""
         image, target = self.moved(batch)
-        with autocast(self.settled.precision, self.device):
+        with autocast(self._precision_for(image), self.device):
             outputs = self._called(image)
         return outputs_loss(
             self.loss, outputs, target, auxiliary=self.recipe.auxiliary, reduce=self._reduce
         )
+
+    def _precision_for(self, image: Tensor) -> str:
+        """That of the training; float32 for images of hardly a cell of the deepest map on a CPU.
+
+        Of a convolution with a stride and padding on a map that is one cell wide, oneDNN 3.12 with
+        torch 2.14 computes the gradient of the weight in bfloat16 from memory that nobody has
+        written to: at times NaN, at times something else.
+        """
+        narrow = image.shape[-1] <= self.model.encoder.features[-1].stride
+        return "float32" if self.device.type == "cpu" and narrow else self.settled.precision
 
     def moved(self, batch: Batch) -> Batch:
         """A batch on the device, its images normalised."""

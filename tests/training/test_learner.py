@@ -251,3 +251,17 @@ def test_a_cpu_takes_the_plain_batch(most):
         toy_model(), segzoo.Recipe(), SETTLED, CPU, sample, most=most, ignore_index=None
     )
     assert found == min(most, PLAIN_BATCH)
+
+
+@pytest.mark.parametrize(("width", "computed"), [(32, torch.float32), (33, torch.bfloat16)])
+def test_images_of_one_cell_are_not_computed_in_bfloat16(width, computed):
+    """What a CPU gives for the gradients of such is not always a number."""
+    model = segzoo.Unet("resnet10t", classes=2)
+    settled = Settled(batch_size=2, learning_rate=1e-2, precision="bfloat16")
+    made = Learner(model, segzoo.Recipe(), settled, CPU, ignore_index=None)
+    made.begin(frozen=False)
+    seen = []
+    model.encoder.register_forward_hook(lambda module, given, maps: seen.append(maps[-1].dtype))
+    data = (torch.rand(2, 3, 40, width), torch.zeros(2, 40, width, dtype=torch.int64))
+    made.loss_of(data).backward()
+    assert seen == [computed]
