@@ -328,7 +328,7 @@ def added(name: str, value: Tensor) -> Any:
         (dict, {"encoder_name": "tu-nothing"}, "not in this version of timm"),
         (dict, {"encoder_name": "tu-vit_tiny_patch16_224"}, "maps of strides"),
         (dict, {"encoder_name": "tu-test_resnet.nothing"}, "no pretrained tag"),
-        (dict, {"encoder_name": "dpn68"}, "exactly: its two paths are joined where"),
+        (dict, {"encoder_name": "dpn68"}, "exactly: smp puts a ReLU on its maps"),
         (dict, {"encoder_name": "xception"}, "exactly: smp pads its first convolutions"),
         (dict, {"encoder_name": "mobileone_s0"}, "exactly: smp adds up its branches in another"),
         (dict, {"encoder_name": "mit_b7"}, r"no network.*Did you mean mit_b"),

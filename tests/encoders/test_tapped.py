@@ -7,6 +7,7 @@ import timm
 import torch
 
 import segzoo
+from segzoo.encoders import build_on_meta
 from segzoo.encoders.recipes import BUILT_IN, RECIPES, Recipe
 from segzoo.encoders.tapped import Tapped
 from segzoo.errors import ArgumentError, EncoderError
@@ -16,12 +17,22 @@ def test_every_recipe_is_of_a_network_of_timm():
     assert {recipe.model for recipe in RECIPES.values()} <= set(timm.list_models())
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith(tuple("345679"))])
-def test_recipes_can_be_built(name):
+def test_maps_have_the_strides_of_stages():
+    # Larger relatives repeat what these show; benchmarks/parity/smp_encoders.py takes all.
+    large = ("b4", "b5", "b6", "b7", "b8", "l2", "lite3", "lite4", "161", "201")
+    for name in RECIPES:
+        if not name.endswith(large):
+            backbone = build_on_meta(segzoo.encoders.ENCODERS[name])
+            assert [item.stride for item in backbone.features] == [2, 4, 8, 16, 32], name
+
+
+@pytest.mark.parametrize("name", ["tv_mobilenetv3_large", "smp_efficientnet_b1"])
+def test_what_is_known_of_one(name):
     info = segzoo.encoder_info(name)
     assert info.strides == (2, 4, 8, 16, 32)
     assert info.size_rule.kind == "any"
     assert not info.pretrained_tags
+    assert info.normalization.mean == (0.485, 0.456, 0.406)
 
 
 @torch.no_grad()

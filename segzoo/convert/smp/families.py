@@ -147,7 +147,7 @@ FAMILIES = (
 )
 #: smp's other encoders, and what keeps them from being brought over.
 REASONS = (
-    (r"dpn\d+b?", "its two paths are joined where no map of timm's DPN is taken"),
+    (r"dpn\d+b?", "smp puts a ReLU on its maps, which those of timm's DPN have not"),
     (r"inception\w+", "smp pads its convolutions and poolings, timm's does not"),
     (r"xception", "smp pads its first convolutions, timm's does not"),
     (r"mobileone_s\d", "smp adds up its branches in another order than timm"),
