@@ -28,9 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import segzoo
+from segzoo.prediction.evaluate import evaluator
+from segzoo.prediction.tiling.margin import probe_margin
 
 from . import camvid
 from .common import RESULTS, write_result
+from .records import exists, record
 
 HEIGHT, WIDTH = 1373, 1600
 ENCODERS = (
@@ -38,8 +41,8 @@ ENCODERS = (
     *("tf_efficientnet_lite0", "resnet34", "mobilenetv4_conv_small", "regnetx_004"),
     "convnext_atto",
 )
-#: Sides of a tile that are tried.
-TILES = (1024, 1536)
+#: Sides of a tile: of the smaller one, much must be left beside the margins.
+TILES, MOST_MARGIN = (1024, 1536), 640
 #: Of these also float64, on a part of the collage.
 DOUBLE, PART = ("vgg11", "resnet18", "mobilenetv2_100"), (401, 901)
 #: Which look at everything, so that exact tiles are refused.
@@ -112,21 +115,19 @@ def in_one_piece(model: segzoo.Unet, picture: Tensor, padded: tuple[int, int] | 
     return model(image)[0, :, :height, :width]
 
 
-def exact(model: segzoo.Unet, picture: Tensor, tiles: tuple[int, ...]) -> dict[str, Any]:
-    """Exact tiles beside one piece, of the first side that has room for the margins."""
-    row: dict[str, Any] = {}
-    for tile in tiles:
-        try:
-            with seconds(row):
-                result = segzoo.predict_tiled(
-                    model, picture, tiling="exact", tile=tile, write="logits"
-                )
-            break
-        except segzoo.errors.ArgumentError:
-            if tile == tiles[-1]:
-                raise
+def tile_for(model: segzoo.Unet) -> int:
+    """The smaller tile, if the margins leave a good part of it."""
+    with evaluator(model) as ready:
+        margin = probe_margin(ready, model.stride)
+    return TILES[margin.left + margin.right > MOST_MARGIN]
+
+
+def exact(model: segzoo.Unet, picture: Tensor, tile: int) -> dict[str, Any]:
+    """Exact tiles beside one piece."""
+    row: dict[str, Any] = {"tile": tile}
+    with seconds(row):
+        result = segzoo.predict_tiled(model, picture, tiling="exact", tile=tile, write="logits")
     tiling = result.tiling
-    row["tile"] = tiling.tile
     assert result.values is not None
     whole: dict[str, Any] = {}
     with seconds(whole):
@@ -143,9 +144,12 @@ def exact(model: segzoo.Unet, picture: Tensor, tiles: tuple[int, ...]) -> dict[s
 
 
 def margins() -> None:
-    """How far encoders look, and how exact their tiles are."""
+    """How far encoders look, and how exact their tiles are; goes on with what is missing."""
     picture = collage()
     images, _ = camvid.read(camvid.folder(), "train", (192, 256))
+    rows: list[dict[str, Any]] = []
+    if exists("tiling_margins"):
+        rows = record("tiling_margins")["rows"]
     refused = {}
     for encoder in REFUSED:
         try:
@@ -154,16 +158,17 @@ def margins() -> None:
             )
         except segzoo.errors.ArgumentError as error:
             refused[encoder] = str(error)
-    rows: list[dict[str, Any]] = []
     for encoder in ENCODERS:
+        if any(row["encoder"] == encoder for row in rows):
+            continue
         model = calibrated(encoder, images[:8])
         row = {"encoder": encoder, "precision": "float32", "size": [HEIGHT, WIDTH]}
-        rows.append(row | exact(model, picture, TILES))
+        rows.append(row | exact(model, picture, tile_for(model)))
         print(rows[-1], flush=True)
         if encoder in DOUBLE:
             part = picture[:, : PART[0], : PART[1]]
             row = {"encoder": encoder, "precision": "float64", "size": list(PART)}
-            rows.append(row | exact(model.double(), part, (640,)))
+            rows.append(row | exact(model.double(), part, 640))
             print(rows[-1], flush=True)
         # After each: a run that is stopped has measured those.
         write_result("tiling_margins", {"refused": refused}, rows=rows)

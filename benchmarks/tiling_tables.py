@@ -7,12 +7,15 @@ from typing import Any
 from .records import markdown, record
 
 
+def _share(pixels: float) -> str:
+    return f"{pixels:.5%}" if pixels else "0"
+
+
 def tiling_margins() -> str:
     """How far encoders look, and how exact their tiles are."""
     rows: list[list[Any]] = []
     for row in record("tiling_margins")["rows"]:
         margin = row["margin"]
-        flips = row["flipped"]
         rows.append(
             [
                 row["encoder"],
@@ -20,7 +23,7 @@ def tiling_margins() -> str:
                 f"{margin['left']} / {margin['right']}",
                 "padded" if row["padded"] else "as it is",
                 f"{row['difference']:.1e} of {row['largest_logit']:.2f}",
-                f"{flips:.4%}" if flips else "0",
+                _share(row["flipped"]),
                 row["overwork"],
             ]
         )
@@ -43,7 +46,7 @@ def tiling() -> str:
                 row["method"],
                 f"{margin['left']} / {margin['right']}" if margin else "",
                 f"{row['difference']:.1e} of {row['largest_logit']:.1f}" if known else "",
-                f"{row['flipped']:.4%}" if known else "",
+                _share(row["flipped"]) if known else "",
                 f"{row['cpu_seconds']:.1f} s",
             ]
         )

@@ -5,44 +5,15 @@ import zlib
 
 import numpy as np
 import pytest
-import rasterio
 import tifffile
 import torch
 from PIL import Image
-from rasterio import Affine
 
-from segzoo.data.pictures import find_pictures, read_mask, read_picture
+from segzoo.data.pictures import read_mask, read_picture
 from segzoo.data.raster import open_raster
-from segzoo.data.readers import face
 from segzoo.errors import ArgumentError, InputError
 
-RNG = np.random.default_rng(0)
-SHAPE = (37, 53)
-
-
-def values(dtype, bands=1):
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return RNG.normal(size=(*SHAPE, bands)).astype(kind)
-    info = np.iinfo(kind)
-    return RNG.integers(info.min, info.max, (*SHAPE, bands), dtype=kind, endpoint=True)
-
-
-def planes(array):
-    return array.transpose(2, 0, 1)
-
-
-def without(monkeypatch, *names):
-    """As if packages were not installed."""
-    real = face.importlib.import_module
-
-    def import_module(name, *rest):
-        if name in names:
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(face.importlib, "import_module", import_module)
-
+from .picture_files import RNG, SHAPE, planes, values, without
 
 # ---- what the file holds -------------------------------------------------------------------
 
@@ -347,142 +318,6 @@ def test_values_that_are_no_numbers_are_counted(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="rgb")
     with pytest.raises(InputError, match="2 pixels that are not finite"):
         read_picture(tmp_path / "x.tif", value_range=(0, 1))
-
-
-# ---- refused, at once ----------------------------------------------------------------------
-
-
-def test_the_limit_on_pixels_is_ours(tmp_path):
-    Image.new("1", (13_500, 13_500)).save(tmp_path / "x.png")  # above Pillow's own limit
-    with pytest.raises(InputError, match=r"13500x13500 pixels, more than the limit of 1,000"):
-        read_picture(tmp_path / "x.png", max_pixels=1000)
-    with open_raster(tmp_path / "x.png") as raster:
-        assert raster.shape == (1, 13_500, 13_500)
-
-
-def test_many_pages_are_not_counted_to_the_end(tmp_path):
-    page = struct.pack("<H", 2) + struct.pack("<HHIHxx", 256, 3, 1, 4)
-    page += struct.pack("<HHIHxx", 257, 3, 1, 4)
-    size, count = len(page) + 4, 300_000
-    pages = (page + struct.pack("<I", 8 + size * (i + 1)) for i in range(count))
-    (tmp_path / "x.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(pages))
-    with pytest.raises(InputError, match="more than 1000 pictures"):
-        read_picture(tmp_path / "x.tif")
-    circle = b"II*\0" + struct.pack("<I", 8) + page + struct.pack("<I", 8)
-    (tmp_path / "x.tif").write_bytes(circle)
-    with pytest.raises(InputError, match="circle"):
-        read_picture(tmp_path / "x.tif")
-
-
-def test_frames_are_not_counted_to_the_end(tmp_path):
-    frames = [Image.fromarray(values("uint8")[..., 0]) for _ in range(20)]
-    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(InputError, match="more than 16 pictures"):
-        read_picture(tmp_path / "x.gif")
-
-
-def test_postscript_starts_no_program(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("Ghostscript was started")
-
-    monkeypatch.setattr("subprocess.Popen", refuse)
-    text = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
-    (tmp_path / "photo.png").write_bytes(text)
-    with pytest.raises(InputError, match="none of PNG, JPEG"):
-        read_picture(tmp_path / "photo.png")
-
-
-def test_a_cut_or_changed_tiff_is_told(tmp_path):
-    array = values("uint16", 3)
-    path = tmp_path / "x.tif"
-    tifffile.imwrite(path, array, photometric="rgb", tile=(16, 16), compression="zlib")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot be read as a picture"):
-        read_picture(path)
-    path.write_bytes(whole)
-    with open_raster(path) as raster:
-        path.write_bytes(whole[: len(whole) // 2])  # while it is read
-        with pytest.raises(InputError, match="ends where values should be"):
-            raster.read()
-
-
-def test_windows_outside_are_refused(tmp_path):
-    Image.fromarray(values("uint8", 3)).save(tmp_path / "x.png")
-    with open_raster(tmp_path / "x.png") as raster:
-        for rows in (slice(0, 38), slice(5, 5), slice(-1, 3), slice(0, 10, 2)):
-            with pytest.raises(InputError, match="has 37 rows"):
-                raster.read(rows)
-
-
-def test_pipes_do_not_hang(tmp_path):
-    import os
-
-    os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(InputError, match="no ordinary file"):
-        read_picture(tmp_path / "x.png")
-
-
-def test_files_that_are_no_pictures_are_not_found(tmp_path):
-    for name in ("a.png", "b.h5", "c.grib", "d.eps", "e.tif", "f.mpo"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_pictures([tmp_path])] == ["a.png", "e.tif", "f.mpo"]
-
-
-# ---- georeferenced -------------------------------------------------------------------------
-
-
-def geotiff(path, array, **options):
-    profile = {
-        "driver": "GTiff",
-        "count": array.shape[0],
-        "height": array.shape[1],
-        "width": array.shape[2],
-        "dtype": array.dtype,
-        "crs": "EPSG:32633",
-        "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000),
-        **options,
-    }
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(array)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
-def test_georeferenced_files(tmp_path, dtype):
-    array = planes(values(dtype, 4))
-    path = tmp_path / "x.tif"
-    blocks = {"tiled": True, "blockxsize": 16, "blockysize": 32}
-    geotiff(path, array, compress="deflate", photometric="minisblack", alpha="no", **blocks)
-    with open_raster(path) as raster:
-        info = raster.info
-        assert info.georeference.transform == (10, 0, 500_000, 0, -10, 5_000_000)
-        assert "UTM zone 33N" in info.georeference.crs
-        assert info.block == (32, 16)
-        assert np.array_equal(raster.read(slice(3, 30), slice(20, 53)), array[:, 3:30, 20:53])
-        assert raster.valid() is None
-
-
-def test_nodata_is_known_before_a_model_sees_it(tmp_path):
-    array = planes(values("int16", 2))
-    array[:, 5:9] = -9999
-    geotiff(tmp_path / "x.tif", array, nodata=-9999)
-    with open_raster(tmp_path / "x.tif") as raster:
-        assert raster.info.nodata == -9999
-        known = raster.valid(slice(0, 20), slice(10, 20))
-        assert known.shape == (20, 10)
-        assert not known[5:9].any()
-        assert known[:5].all()
-
-
-def test_a_palette_on_the_ground_is_colour_or_a_mask(tmp_path):
-    array = RNG.integers(0, 3, (1, *SHAPE), dtype=np.uint8)
-    path = tmp_path / "x.tif"
-    geotiff(path, array, photometric="palette")
-    with rasterio.open(path, "r+") as file:
-        file.write_colormap(1, {0: (0, 0, 0), 1: (200, 10, 30), 2: (5, 6, 7)})
-    assert np.array_equal(read_mask(path).numpy(), array[0])
-    colours = np.array([(0, 0, 0), (200, 10, 30), (5, 6, 7)], np.uint8)[array[0]]
-    assert np.array_equal(read_picture(path).numpy(), planes(colours))
 
 
 def test_exif_behind_the_pixels_is_found_without_decoding(tmp_path):

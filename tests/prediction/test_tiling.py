@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 import segzoo
-from segzoo.data.pictures import to_bands
 from segzoo.errors import ArgumentError, InputError
 from segzoo.prediction.evaluate import evaluator
 from segzoo.prediction.tiling.axis import plan_axis, plan_overlapping
@@ -18,7 +17,6 @@ from .tiles import (
     Predictor,
     blur,
     corners_aligned,
-    equivariant,
     in_one_piece,
     random_picture,
     right_at_even_sizes,
@@ -262,135 +260,6 @@ def test_auto_takes_the_best_that_is_not_too_dear(tiny):
     assert "global pooling" in pooled.tiling.reason
 
 
-# ---- views ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tta", ["mirror", "flips", "dihedral"])
-def test_an_equivariant_model_is_the_same_with_views_and_without(tta):
-    model, picture = equivariant(), random_picture(45, 62)
-    plain = segzoo.predict_probabilities(model, picture)
-    torch.testing.assert_close(segzoo.predict_probabilities(model, picture, tta=tta), plain)
-    call = {"tiling": "exact", "tile": 32, "write": "probabilities"}
-    tiled = segzoo.predict_tiled(model, picture, tta=tta, **call).values
-    np.testing.assert_allclose(tiled, plain.numpy(), atol=1e-3)
-
-
-def test_views_are_undone_exactly_and_averaged_in_probability(tiny):
-    picture = random_picture(46, 61).float() / 255
-    found = segzoo.predict_probabilities(tiny, picture, tta="dihedral")
-    parts = []
-    for mirrored in (False, True):
-        for quarters in range(4):
-            view = picture.flip(2) if mirrored else picture
-            view = view.rot90(quarters, (1, 2))
-            part = segzoo.predict_probabilities(tiny, view).rot90(-quarters, (1, 2))
-            parts.append(part.flip(2) if mirrored else part)
-    torch.testing.assert_close(found, torch.stack(parts).mean(dim=0))
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(46, 61))
-    batch = segzoo.predict_probabilities(tiny, torch.stack([picture, picture]), tta="flips")
-    assert batch.shape == (2, 3, 46, 61)
-
-
-@pytest.mark.parametrize("tta", ["mirror", "flips", "dihedral"])
-def test_views_of_tiles_are_views_of_the_padded_picture(double, tta):
-    picture = random_picture(91, 134)
-    call = {"tiling": "exact", "tile": 64, "tta": tta}
-    result = segzoo.predict_tiled(double, picture, **call)
-    assert result.tiling.padded == (92, 136)
-    expected = in_one_piece(double, picture, kind="classes", unit=4, tta=tta)
-    assert torch.equal(torch.from_numpy(result.values).long(), expected)
-
-
-def test_scales(tiny):
-    picture = random_picture(80, 100)
-    found = segzoo.predict_probabilities(tiny, picture, scales=(0.5, 1, 1.5), tta="mirror")
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(80, 100))
-    alone = segzoo.predict_probabilities(tiny, picture)
-    assert (found - alone).abs().max() > 1e-4
-    constant = Predictor(lambda image: image.new_ones(image.shape) * torch.arange(3)[:, None, None])
-    same = segzoo.predict_probabilities(constant, picture, scales=(0.5, 2))
-    torch.testing.assert_close(same[:, 0, 0], torch.arange(3.0).softmax(0))
-    with pytest.raises(ArgumentError, match="cut between pixels"):
-        segzoo.predict_tiled(tiny, picture, tiling="exact", tile=64, scales=(0.5, 1))
-    assert segzoo.predict_tiled(tiny, picture, tile=64, scales=(0.5, 1)).tiling.mode != "exact"
-
-
-# ---- sources and sinks in memory -----------------------------------------------------------
-
-
-class Windows:
-    """A source of a person's own."""
-
-    def __init__(self, values):
-        self.values, self.shape = values, tuple(values.shape)
-
-    def read(self, rows, columns):
-        return self.values[:, rows, columns]
-
-
-class Bands:
-    """A sink of a person's own."""
-
-    def __init__(self):
-        self.parts, self.closed = [], False
-
-    def write(self, rows, values):
-        self.parts.append((rows, values.copy()))
-
-    def close(self):
-        self.closed = True
-
-
-def test_every_kind_of_source_and_sink(tiny):
-    picture = random_picture(90, 130)
-    expected = tiny.predict(picture).numpy()
-    call = {"tiling": "exact", "tile": 64}
-    sources = (picture, picture.numpy(), Windows(picture), picture.float() / 255)
-    for source in sources:
-        assert np.array_equal(segzoo.predict_tiled(tiny, source, **call).values, expected)
-    filled = np.zeros((90, 130), np.uint8)
-    result = segzoo.predict_tiled(tiny, picture, filled, **call)
-    assert result.values is None
-    assert np.array_equal(filled, expected)
-    sink = Bands()
-    segzoo.predict_tiled(tiny, picture, sink, **call)
-    assert sink.closed
-    assert np.array_equal(np.concatenate([part for _, part in sink.parts]), expected)
-    assert [rows.start for rows, _ in sink.parts] == [0, *(r.stop for r, _ in sink.parts[:-1])]
-
-
-def test_colours_become_grey_as_in_one_piece():
-    torch.manual_seed(0)
-    model = ready(tiny_unet(in_channels=1))
-    picture = random_picture(90, 130)
-    expected = model.predict(to_bands(picture, 1)).numpy()
-    assert np.array_equal(segzoo.predict_tiled(model, picture, tile=64).values, expected)
-
-
-def test_unknown_pixels_stay_unknown_and_cost_nothing(tiny):
-    values = random_picture(128, 256).float().numpy() / 255
-    values[:, :, 100:] = np.nan
-    values[:, 30:40, 20:50] = np.nan
-    model = Predictor(tiny)
-    known = ~np.isnan(values[0])
-    result = segzoo.predict_tiled(model, values, nodata=float("nan"), tiling="exact", tile=64)
-    assert (result.values[~known] == 255).all()
-    assert (result.values[known] < 3).all()
-    assert 0 < result.skipped < result.tiles
-    assert sum(result.shares.values()) == pytest.approx(1)
-    # What is not known has the mean colour for those beside it.
-    filled = np.where(known, values, 0.5).astype(np.float32)
-    expected = in_one_piece(model, torch.from_numpy(filled), kind="classes").numpy()
-    assert np.array_equal(result.values[known], expected[known])
-    soft = segzoo.predict_tiled(
-        model, values, nodata=float("nan"), tiling="blend", tile=64, write="probabilities"
-    )
-    assert np.isnan(soft.values[:, ~known]).all()
-    assert np.isfinite(soft.values[:, known]).all()
-    with pytest.raises(InputError, match="not finite numbers in rows"):
-        segzoo.predict_tiled(model, values, tiling="exact", tile=64)
-
-
 # ---- refused -------------------------------------------------------------------------------
 
 
@@ -443,12 +312,3 @@ def test_sources_and_models_that_cannot_be_used(tiny):
         segzoo.predict_tiled(tiny, random_picture(90, 130), [], tile=64)
     with pytest.raises(ArgumentError, match=r"shape \(3, 3\); expected \(90, 130\)"):
         segzoo.predict_tiled(tiny, random_picture(90, 130), np.zeros((3, 3)), tile=64)
-
-
-def test_a_source_that_shrinks_is_told(tiny):
-    class Shrinking(Windows):
-        def read(self, rows, columns):
-            return self.values[:, rows, columns] if rows.start < 40 else self.values[:, :1, :1]
-
-    with pytest.raises(InputError, match="was changed while it was read"):
-        segzoo.predict_tiled(tiny, Shrinking(random_picture(90, 130)), tiling="exact", tile=64)

@@ -160,6 +160,8 @@ def _exact(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
         ) from error
     work = overwork(rows, columns)
     reason = f"as in one piece: {proof}{said}"
+    if work > MOST_OVERWORK:
+        reason += f"; {work:.1f} pixels are computed for each: a larger tile is cheaper"
     return Tiling("exact", wishes.tile, margin, unit, 0.0, padded, work, reason)
 
 
