@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import segzoo
-from segzoo.prediction.evaluate import evaluator
+from segzoo.prediction.pixel_model import pixel_model
 from segzoo.prediction.tiling.margin import probe_margin
 
 from . import camvid
@@ -117,7 +117,7 @@ def in_one_piece(model: segzoo.Unet, picture: Tensor, padded: tuple[int, int] | 
 
 def tile_for(model: segzoo.Unet) -> int:
     """The smaller tile, if the margins leave a good part of it."""
-    with evaluator(model) as ready:
+    with pixel_model(model) as ready:
         margin = probe_margin(ready, model.stride)
     return TILES[margin.left + margin.right > MOST_MARGIN]
 

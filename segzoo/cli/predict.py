@@ -152,12 +152,12 @@ def _load(model: str, revision: str | None, device: str) -> Any:
 def _open_manifest(
     path: Path | None, segmenter: Any, tiles: TiledOptions, reading: Any
 ) -> Manifest | None:
-    from ..prediction.evaluate import evaluator, fingerprint
     from ..prediction.manifest import Manifest
+    from ..prediction.pixel_model import fingerprint, pixel_model
 
     if path is None:
         return None
-    with evaluator(segmenter) as model:
+    with pixel_model(segmenter) as model:
         run = {"model": fingerprint(model)}
     options = {name: value for name, value in asdict(tiles).items() if name not in _NO_MATTER}
     return Manifest(path, {**run, "options": options, "reading": asdict(reading)})

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import InputError
-from .augment import Augmentation
-from .evaluate import Predictor, evaluator
 from .inputs import describe
+from .pixel_model import Predictor, pixel_model
+from .views import Views
 
 
 def predict_probabilities(
@@ -44,7 +44,7 @@ def predict_probabilities(
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
-    augmentation = Augmentation(tta, tuple(scales))
-    with evaluator(model, augmentation) as ready:
+    views = Views(tta, tuple(scales))
+    with pixel_model(model, views) as ready:
         found = ready.probabilities(ready.normalized(batch))
     return found if image.ndim == 4 else found[0]

@@ -10,10 +10,10 @@ from typing import Any
 from .. import checks
 from ..data.raster import MAX_PIXELS, is_georeferenced, open_raster
 from ..errors import SegzooError
-from .augment import Augmentation
 from .tiling.answers import KINDS
 from .tiling.plan import Wishes
 from .tiling.predict import TiledPrediction, predict_tiled
+from .views import Views
 
 #: A picture above this is cut into tiles though nobody asked for it: in one piece it would take
 #: gigabytes.
@@ -39,7 +39,7 @@ class TiledOptions:
     def __post_init__(self) -> None:
         Wishes(self.tiling, self.tile, self.overlap, self.tolerance)
         checks.choice("write", self.write, KINDS)
-        Augmentation(self.tta, tuple(self.scales))
+        Views(self.tta, tuple(self.scales))
 
 
 def tiled_ending(path: Path, *, asked: bool, write: str, max_pixels: int) -> str | None:

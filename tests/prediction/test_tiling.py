@@ -7,7 +7,7 @@ from torch import nn
 
 import segzoo
 from segzoo.errors import ArgumentError, InputError
-from segzoo.prediction.evaluate import evaluator
+from segzoo.prediction.pixel_model import pixel_model
 from segzoo.prediction.tiling.axis import plan_axis, plan_overlapping
 from segzoo.prediction.tiling.margin import Margin, UnboundedError, probe_margin
 from segzoo.prediction.tiling.proof import prove
@@ -68,18 +68,18 @@ def test_blended_tiles_cover_the_picture(size, overlap):
 
 @pytest.mark.parametrize("radius", [0, 1, 7])
 def test_the_probe_finds_how_far_a_model_looks(radius):
-    with evaluator(blur(radius)) as model:
+    with pixel_model(blur(radius)) as model:
         assert probe_margin(model, 4) == Margin(radius, radius, radius, radius)
 
 
 def test_a_model_that_hides_nan_is_probed_by_differences():
     inner = blur(6)
     hidden = Predictor(lambda image: torch.nan_to_num(inner(image)))
-    with evaluator(hidden) as model:
+    with pixel_model(hidden) as model:
         found = probe_margin(model, 4)
     assert min(vars(found).values()) == max(vars(found).values()) == 6
     broken = Predictor(lambda image: image * torch.nan)
-    with evaluator(broken) as model, pytest.raises(InputError, match="NaN for an ordinary image"):
+    with pixel_model(broken) as model, pytest.raises(InputError, match="NaN for an ordinary image"):
         probe_margin(model, 4)
 
 
@@ -88,26 +88,26 @@ def test_the_probe_tells_directions_apart():
         left = torch.nn.functional.pad(image, (5, 0))[..., :-5]
         return left + torch.nn.functional.pad(image, (0, 0, 0, 2))[..., 2:, :]
 
-    with evaluator(Predictor(lopsided)) as model:
+    with pixel_model(Predictor(lopsided)) as model:
         assert probe_margin(model, 4) == Margin(top=0, bottom=2, left=5, right=0)
 
 
 @pytest.mark.parametrize("kind", [with_global_pooling, with_cyclic_shift])
 def test_a_spoilt_far_end_is_refused(kind):
-    with evaluator(kind()) as model, pytest.raises(UnboundedError, match="whole width"):
+    with pixel_model(kind()) as model, pytest.raises(UnboundedError, match="whole width"):
         probe_margin(model, 4)
 
 
 def test_a_fixed_size_is_refused_without_a_warning():
     model = blur(1)
     model.size_rule = segzoo.SizeRule(fixed=(224, 224))
-    with evaluator(model) as fixed, pytest.raises(UnboundedError, match="resizes all others"):
+    with pixel_model(model) as fixed, pytest.raises(UnboundedError, match="resizes all others"):
         probe_margin(fixed, 16)
     assert model.calls == 0
 
 
 def test_a_margin_that_is_too_small_does_not_pass(tiny):
-    with evaluator(tiny) as model:
+    with pixel_model(tiny) as model:
         found = probe_margin(model, 4).to_unit(4)
         assert prove(model, found, 4, (131, 170)).padded is False
         with pytest.raises(UnboundedError, match="differ from one piece"):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import segzoo
-from segzoo.prediction.augment import AS_IT_IS, Augmentation
-from segzoo.prediction.evaluate import evaluator
+from segzoo.prediction.pixel_model import pixel_model
+from segzoo.prediction.views import AS_IT_IS, Views
 
 
 class Predictor(nn.Module):
@@ -86,8 +86,8 @@ def random_picture(height, width, bands=3):
 def in_one_piece(model, picture, *, kind="logits", unit=1, tta="none"):
     """What the model gives for a picture as a whole, padded to multiples of ``unit``."""
     height, width = picture.shape[1:]
-    augmentation = Augmentation(tta) if tta != "none" else AS_IT_IS
-    with evaluator(model, augmentation) as ready:
+    views = Views(tta) if tta != "none" else AS_IT_IS
+    with pixel_model(model, views) as ready:
         image = ready.normalized(picture[None])
         image = F.pad(image, (0, -width % unit, 0, -height % unit))
         answer = ready.answer(image, kind)[..., :height, :width]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.readers.face import Values
 from ...errors import ArgumentError
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
 
 KINDS = ("classes", "probabilities", "logits")
 
@@ -40,8 +40,8 @@ class Answers:
         """Uncompressed."""
         return max(self.channels, 1) * height * width * np.dtype(self.dtype).itemsize
 
-    def of(self, model: Evaluator, answer: Tensor, known: Values | None) -> Values:
-        """Values of what :meth:`Evaluator.answer` gave, ``(1, C, h, w)``."""
+    def of(self, model: PixelModel, answer: Tensor, known: Values | None) -> Values:
+        """Values of what :meth:`PixelModel.answer` gave, ``(1, C, h, w)``."""
         chosen = model.mask(answer, self.kind)[0] if self.kind == "classes" else answer[0]
         # NumPy knows no bfloat16.
         wide = chosen.float() if chosen.dtype is torch.bfloat16 else chosen
@@ -51,7 +51,7 @@ class Answers:
         return values
 
 
-def answers_for(model: Evaluator, kind: str) -> Answers:
+def answers_for(model: PixelModel, kind: str) -> Answers:
     """The smallest types that hold a model's answers.
 
     Raises:
@@ -62,7 +62,7 @@ def answers_for(model: Evaluator, kind: str) -> Answers:
         small = model.classes <= 255
         return Answers(kind, 0, "uint8" if small else "uint16", 255 if small else 65535)
     if kind == "logits":
-        if model.augmentation.count > 1:
+        if model.views.count > 1:
             raise ArgumentError(
                 "Views are averaged in probability, so there are no logits to write; use "
                 "write='probabilities', or tta='none' and one scale."

@@ -14,7 +14,7 @@ from ...data.pictures import to_bands
 from ...data.pixel_values import ValueRange, as_pixels, choose_bands
 from ...data.readers.face import Raster, Values
 from ...errors import InputError
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
 from .axis import Span
 
 
@@ -35,7 +35,7 @@ class Canvas:
     def __init__(
         self,
         raster: Raster,
-        model: Evaluator,
+        model: PixelModel,
         *,
         bands: Sequence[int] | None,
         value_range: ValueRange | None,

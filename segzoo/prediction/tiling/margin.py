@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ...errors import ArgumentError, InputError
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
 
 #: Lengths of the probe. Only models that reach the end of one are tried with the next.
 _LENGTHS = (2048, 8192)
@@ -48,7 +48,7 @@ class UnboundedError(ArgumentError):
     """A model whose logits depend on the whole picture, or that cannot be shown not to."""
 
 
-def probe_margin(model: Evaluator, unit: int) -> Margin:
+def probe_margin(model: PixelModel, unit: int) -> Margin:
     """Find how far the logits of a model depend on the picture, in each direction.
 
     Everything on one side of a cut through a long, thin image is NaN. NaN goes through sums,
@@ -78,7 +78,7 @@ def probe_margin(model: Evaluator, unit: int) -> Margin:
     return Margin(top, bottom, left, right)
 
 
-def _probe(model: Evaluator, unit: int, *, across: bool) -> tuple[int, int]:
+def _probe(model: PixelModel, unit: int, *, across: bool) -> tuple[int, int]:
     """The margins before and after a core, along one axis."""
     for length in _LENGTHS:
         found = _reach(model, unit, length // unit * unit, across=across)
@@ -91,7 +91,7 @@ def _probe(model: Evaluator, unit: int, *, across: bool) -> tuple[int, int]:
     )
 
 
-def _reach(model: Evaluator, unit: int, length: int, *, across: bool) -> tuple[int, int] | None:
+def _reach(model: PixelModel, unit: int, length: int, *, across: bool) -> tuple[int, int] | None:
     """By NaN and by differences, whichever reaches further; None where the far end is reached."""
     thin = -(-max(2 * unit, model.minimum) // unit) * unit
     cut = length // 2 // unit * unit

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...errors import ArgumentError
-from ..augment import AS_IT_IS
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
+from ..views import AS_IT_IS
 from .axis import Span
 from .canvas import Canvas
 from .margin import Margin
@@ -50,7 +50,7 @@ class Evidence:
 
 
 def measure_margin(
-    model: Evaluator, canvas: Canvas, *, tile: int, unit: int, tolerance: float
+    model: PixelModel, canvas: Canvas, *, tile: int, unit: int, tolerance: float
 ) -> Evidence:
     """Find the smallest margin whose error is tolerable in the middle of crops of the picture.
 
@@ -70,7 +70,7 @@ def measure_margin(
     crops = list(_crops(canvas, tile, unit))
     if not crops:
         raise NoMarginError("nothing of the picture is known, so there is nothing to measure on")
-    model = replace(model, augmentation=AS_IT_IS)
+    model = replace(model, views=AS_IT_IS)
     images = [canvas.window(*crop) for crop in crops]
     references = [(image, model.logits(image)) for image in images]
     side = (images[0].shape[-2], images[0].shape[-1])
@@ -132,7 +132,7 @@ def _crops(canvas: Canvas, tile: int, unit: int) -> Iterator[tuple[Span, Span]]:
 
 
 def _error(
-    model: Evaluator, image: Tensor, whole: Tensor, margin: int, unit: int, cut: tuple[bool, bool]
+    model: PixelModel, image: Tensor, whole: Tensor, margin: int, unit: int, cut: tuple[bool, bool]
 ) -> tuple[float, float] | None:
     """Of the middle, computed with a margin; None where that is not smaller than the crop."""
     spans = [

@@ -8,8 +8,8 @@ from typing import Any
 
 from ... import checks
 from ...errors import ArgumentError
-from ..augment import AS_IT_IS
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
+from ..views import AS_IT_IS
 from .answers import Answers
 from .axis import NoCoreError, Span, overwork, plan_axis, plan_overlapping
 from .canvas import Canvas
@@ -91,7 +91,7 @@ class Wishes:
         checks.number("tolerance", self.tolerance, minimum=0, maximum=1)
 
 
-def plan_tiling(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
+def plan_tiling(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
     """Choose how to cut a picture.
 
     Raises:
@@ -119,21 +119,21 @@ def plan_tiling(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
     return _blended(canvas, wishes, f"tiles are blended: their errors are not known, but {why}")
 
 
-def _exact(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
-    if any(scale != 1 for scale in model.augmentation.scales):
+def _exact(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
+    if any(scale != 1 for scale in model.views.scales):
         raise ArgumentError(
             "Exact tiles of a scaled picture would be cut between pixels. Leave scales at 1, or "
             "use tiling='measured' or 'blend'."
         )
-    views = model.augmentation.symmetries
-    plain = replace(model, augmentation=AS_IT_IS)
+    views = model.views.symmetries
+    plain = replace(model, views=AS_IT_IS)
     size = (canvas.height, canvas.width)
     failure: UnboundedError | None = None
     for unit in (model.stride * factor for factor in _UNITS):
         try:
             margin = probe_margin(plain, unit).to_unit(unit)
             if len(views) > 1:
-                margin = margin.symmetric(square=model.augmentation.turns)
+                margin = margin.symmetric(square=model.views.turns)
             # Views are cut from the other end, so both ends have to lie on the grid.
             proof = prove(plain, margin, unit, (0, 0) if len(views) > 1 else size)
             break
@@ -165,7 +165,7 @@ def _exact(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
     return Tiling("exact", wishes.tile, margin, unit, 0.0, padded, work, reason)
 
 
-def _measured(model: Evaluator, canvas: Canvas, wishes: Wishes) -> Tiling:
+def _measured(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
     canvas.padded = (canvas.height, canvas.width)
     unit = model.stride
     try:
@@ -200,7 +200,7 @@ def _cut(
     )
 
 
-def bands_of(tiling: Tiling, canvas: Canvas, model: Evaluator, answers: Answers) -> Bands:
+def bands_of(tiling: Tiling, canvas: Canvas, model: PixelModel, answers: Answers) -> Bands:
     """The bands that a tiling stands for; the canvas is padded as it says."""
     canvas.padded = tiling.padded or (canvas.height, canvas.width)
     if tiling.mode == "blend":

@@ -22,8 +22,8 @@ from ...data.readers.face import Raster, Values
 from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
 from ...errors import ArgumentError, InputError, MissingPackageError, StorageError
-from ..augment import Augmentation
-from ..evaluate import Evaluator, Predictor, evaluator, fingerprint
+from ..pixel_model import PixelModel, Predictor, fingerprint, pixel_model
+from ..views import Views
 from .answers import KINDS, answers_for
 from .canvas import Canvas
 from .journal import Journal
@@ -130,8 +130,8 @@ def predict_tiled(
     checks.choice("write", write, KINDS)
     part = _part(rows, sink)
     numbers, bounds = check_band_numbers(bands), check_range(value_range)
-    augmentation = Augmentation(tta, tuple(scales))
-    with opened(source, nodata) as raster, evaluator(model, augmentation) as ready:
+    views = Views(tta, tuple(scales))
+    with opened(source, nodata) as raster, pixel_model(model, views) as ready:
         if bounds is None and isinstance(raster, ArrayRaster) and raster.info.dtype.kind == "f":
             bounds = (0.0, 1.0)
         canvas = Canvas(raster, ready, bands=numbers, value_range=bounds, nodata=nodata)
@@ -193,7 +193,7 @@ class _Run:
     def __init__(
         self,
         canvas: Canvas,
-        model: Evaluator,
+        model: PixelModel,
         wishes: Wishes,
         result: Result,
         part: tuple[int, int],
@@ -296,7 +296,7 @@ class _Run:
 
 def _request(
     canvas: Canvas,
-    model: Evaluator,
+    model: PixelModel,
     wishes: Wishes,
     write: str,
     bounds: ValueRange | None,
@@ -312,7 +312,7 @@ def _request(
         "model": fingerprint(model),
         "tiling": [wishes.mode, wishes.tile, wishes.overlap, wishes.tolerance],
         "write": write,
-        "views": [model.augmentation.tta, list(model.augmentation.scales)],
+        "views": [model.views.tta, list(model.views.scales)],
         "bands": list(canvas.bands),
         "range": bounds,
         "nodata": str(canvas.nodata),

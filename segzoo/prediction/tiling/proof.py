@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
 from .axis import Span, plan_axis
 from .margin import Margin, UnboundedError
 
@@ -50,7 +50,7 @@ class Proof:
         )
 
 
-def prove(model: Evaluator, margin: Margin, unit: int, size: tuple[int, int]) -> Proof:
+def prove(model: PixelModel, margin: Margin, unit: int, size: tuple[int, int]) -> Proof:
     """Check that tiles with this margin give the logits of the image in one piece.
 
     Each axis is checked by itself, on a random image that is long along it: first cut off behind,
@@ -85,7 +85,9 @@ def prove(model: Evaluator, margin: Margin, unit: int, size: tuple[int, int]) ->
     return Proof(ragged, even, padded=ragged > allowed)
 
 
-def _differences(model: Evaluator, margin: Margin, unit: int, remainders: tuple[int, int]) -> float:
+def _differences(
+    model: PixelModel, margin: Margin, unit: int, remainders: tuple[int, int]
+) -> float:
     generator = torch.Generator().manual_seed(0)
     found = 0.0
     sides = ((margin.top, margin.bottom), (margin.left, margin.right))
@@ -101,7 +103,7 @@ def _differences(model: Evaluator, margin: Margin, unit: int, remainders: tuple[
 
 
 def largest_difference(
-    model: Evaluator, image: Tensor, spans: tuple[Span, ...], axis: int
+    model: PixelModel, image: Tensor, spans: tuple[Span, ...], axis: int
 ) -> float:
     """Between the logits of spans along an axis and of the image whole, relative to the largest."""
     whole = model.logits(image)

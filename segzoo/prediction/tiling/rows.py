@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...data.readers.face import Values
-from ..evaluate import Evaluator
+from ..pixel_model import PixelModel
 from .answers import Answers
 from .axis import Span
 from .canvas import Canvas
@@ -43,7 +43,7 @@ class CutBands:
     def __init__(
         self,
         canvas: Canvas,
-        model: Evaluator,
+        model: PixelModel,
         answers: Answers,
         rows: tuple[Span, ...],
         columns: tuple[Span, ...],
@@ -90,7 +90,7 @@ class BlendedBands:
     def __init__(
         self,
         canvas: Canvas,
-        model: Evaluator,
+        model: PixelModel,
         answers: Answers,
         rows: tuple[Span, ...],
         columns: tuple[Span, ...],

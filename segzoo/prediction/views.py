@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of a picture, each undone exactly, averaged."""
+"""Test-time views: several views of a picture, each undone exactly, averaged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SYMMETRIES: Mapping[str, tuple[Symmetry, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Views:
     """What is averaged: each symmetry at each scale.
 
     Args:
@@ -85,5 +85,5 @@ class Augmentation:
         return any(item.quarters % 2 for item in self.symmetries)
 
 
-#: No augmentation: one view, at the picture's size.
-AS_IT_IS = Augmentation()
+#: No views: one view, at the picture's size.
+AS_IT_IS = Views()
