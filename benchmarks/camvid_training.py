@@ -98,12 +98,13 @@ class Foreign(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.normalization = segzoo.create_encoder(ENCODER).normalization
+        encoder = segzoo.create_encoder(ENCODER)
+        self.normalization = encoder.normalization
         self.config = SimpleNamespace(
             deep_supervision=(), auxiliary_stride=None, classification=None
         )
         self.in_channels, self.base_model = 3, None
-        self.encoder = SimpleNamespace(frozen_stages=0)
+        self.encoder = SimpleNamespace(frozen_stages=0, features=encoder.features)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""

@@ -31,8 +31,10 @@ class _Unet(SmpArchitecture):
     )
 
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
-        # MAnet's blocks have these convolutions too, and without a skip no others.
-        return super().recognises(tensors) and "decoder.center.top_conv.weight" not in tensors
+        # MAnet's blocks have these convolutions too, and others beside them (hl_conv, top_conv): by
+        # any of those it is known, as a damaged one must not pass for a whole U-Net.
+        others = any("_conv." in name for name in tensors if name.startswith("decoder."))
+        return super().recognises(tensors) and not others
 
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
