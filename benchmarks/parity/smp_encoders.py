@@ -21,6 +21,7 @@ import torch
 
 import segzoo
 from benchmarks.common import randomise, write_result
+from benchmarks.records import record
 from segzoo.convert import from_smp
 from segzoo.errors import ConversionError, SegzooError
 
@@ -69,18 +70,18 @@ def compare(name: str) -> dict[str, Any]:
     with torch.no_grad():
         a, b = theirs(image), ours(image)
         maps = [item for item in ours.encoder(image) if not item.is_contiguous()]
-        record: dict[str, Any] = {
+        found: dict[str, Any] = {
             "encoder": ours.config.encoder,
             "size": f"{size[0]}x{size[1]}",
             "bit_identical": torch.equal(a, b),
             "channels_last": bool(maps),
         }
-        if not record["bit_identical"]:
-            record["relative_difference_float32"] = relative(a, b)
-            record["relative_difference_float64"] = relative(
+        if not found["bit_identical"]:
+            found["relative_difference_float32"] = relative(a, b)
+            found["relative_difference_float64"] = relative(
                 theirs.double()(image.double()), ours.double()(image.double())
             )
-    return record
+    return found
 
 
 def is_large(name: str) -> bool:
@@ -115,12 +116,12 @@ def first_line(error: Exception) -> str:
 
 
 def main() -> None:
-    """Compare all, or those that were named."""
+    """Compare all, or those that were named: of the others the record keeps what it holds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="smp's names of encoders; all where none is given")
     names = parser.parse_args().names
     torch.manual_seed(0)
-    rows = {}
+    rows: dict[str, dict[str, Any]] = dict(record("smp_conversion")["encoders"]) if names else {}
     for name in names or [*sorted(smp.encoders.encoders), *smallest_of_each_module()]:
         rows[name] = compare(name)
         print(name, rows[name], flush=True)
@@ -131,10 +132,9 @@ def main() -> None:
         "failed": sum("failed" in row for row in rows.values()),
     }
     print(counts)
-    if not names:
-        write_result(
-            "smp_conversion", {"segzoo": segzoo.__version__, "counts": counts, "encoders": rows}
-        )
+    write_result(
+        "smp_conversion", {"segzoo": segzoo.__version__, "counts": counts, "encoders": rows}
+    )
 
 
 if __name__ == "__main__":
