@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -163,7 +164,7 @@ def train_fastai(seconds: float, seed: int) -> dict[str, Any]:
     """``unet_learner`` for as many epochs as go into the seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its dependencies
-        from fastai.callback.schedule import Learner as _Learner  # noqa: F401  (its fit_one_cycle)
+        import_module("fastai.callback.schedule")  # it gives fastai's learner fit_one_cycle
         from fastai.torch_core import set_seed
 
     set_seed(seed, reproducible=True)
@@ -183,7 +184,8 @@ def train_fastai(seconds: float, seed: int) -> dict[str, Any]:
         learn.fit_one_cycle(epochs, 1e-3)
     taken = time.process_time() - start
     learn.model.eval()
-    scores = validator(recipe(1, 0), "float32")(Foreign(Plain(learn.model)))  # type: ignore[arg-type]
+    model: Any = Foreign(Plain(learn.model))
+    scores = validator(recipe(1, 0), "float32")(model)
     return described(scores, [], epochs, taken)
 
 
@@ -196,7 +198,8 @@ class Plain(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""
-        return self.inner(image).as_subclass(Tensor)  # type: ignore[no-any-return]
+        logits: Tensor = self.inner(image).as_subclass(Tensor)
+        return logits
 
 
 def fastai_learner() -> Any:

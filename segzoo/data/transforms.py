@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from .. import checks
 from ..errors import ArgumentError
@@ -130,7 +131,7 @@ class Augmentation:
         return resize_image(image, crop), resize_mask(mask, crop)
 
 
-class Augmented:
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
     """A dataset whose items are a function of ``(seed, epoch, index)`` and of nothing else.
 
     So a loop that goes on where it was stopped sees what it would have seen, with any number of

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .. import checks
@@ -23,19 +23,15 @@ from ..data.splits import DataSplits, Subset, names_of
 from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
-from ..preprocessing import Normalization
+from ..prediction.masks import Segments
 from .score_values import Scores
 from .scores import ScoreMeter
 
 PathLike = str | os.PathLike[str]
 
 
-class Scored(Protocol):
+class Scored(Segments, Protocol):
     """What can be scored: a model, an optimised one, or anything like them."""
-
-    @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
 
     @property
     def in_channels(self) -> int:
@@ -44,17 +40,6 @@ class Scored(Protocol):
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """One name for each class, or None."""
-
-    @property
-    def threshold(self) -> float:
-        """With one class: the output above which a pixel belongs to it."""
-
-    @property
-    def normalization(self) -> Normalization:
-        """What the model expects of its pixels."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Normalised images -> logits."""
 
 
 def evaluate(
@@ -146,7 +131,7 @@ def measure(
         size = _size(size)
     items = _Items(data, model.in_channels, size)
     loader: DataLoader[Any] = DataLoader(
-        items,  # type: ignore[arg-type]
+        items,
         batch_size=None,
         num_workers=min(workers, len(items)),
         generator=torch.Generator(),  # the seeds of workers are not drawn from the global state
@@ -179,7 +164,7 @@ class _Item(NamedTuple):
     error: str
 
 
-class _Items:
+class _Items(Dataset[_Item]):
     """A dataset's items as the model takes them; what cannot be read says so later, by its name."""
 
     def __init__(self, data: SegmentationData, bands: int, size: tuple[int, int] | None) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..architectures.base import SegmentationModel
 from ..architectures.heads import Outputs
@@ -118,8 +119,9 @@ class Learner:
             group["betas"] = (momentum, group["betas"][1])
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches, start=1):
-            waits = number < len(batches) and self.processes.count > 1
-            with self._called.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            # Gradients go round once, with those of the last batch.
+            last = number == len(batches)
+            with nullcontext() if last else _kept_here(self._called):
                 loss = self.loss_of(batch) / len(batches)
                 loss.backward()
             total += loss.detach()
@@ -202,6 +204,14 @@ class AllHeads(nn.Module):
         return (
             self.model.forward_heads(image) if self.more else Outputs(self.model(image), {}, None)
         )
+
+
+def _kept_here(called: nn.Module) -> AbstractContextManager[None]:
+    """Meanwhile gradients are not exchanged between processes, where there are several."""
+    if not isinstance(called, DistributedDataParallel):
+        return nullcontext()
+    kept: AbstractContextManager[None] = called.no_sync()
+    return kept
 
 
 def make_loss(recipe: Recipe, settled: Settled, ignore_index: int | None) -> SegmentationLoss:

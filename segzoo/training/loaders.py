@@ -63,7 +63,7 @@ def batches(
     """
     epoch, batch = start
     loader: DataLoader[Any] = DataLoader(
-        augmented(data, recipe, ignore_index),  # type: ignore[arg-type]
+        augmented(data, recipe, ignore_index),
         batch_sampler=Batches(order, process, epoch=epoch, batch=batch, epochs=epochs),
         num_workers=workers,
         collate_fn=partial(collate, ignore_index=ignore_index),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
@@ -25,7 +25,7 @@ from .stopping import prepare_worker
 Item = tuple[Tensor, Tensor, str]
 
 
-class Shard:
+class Shard(Dataset[Any]):
     """The items of a dataset that one of several processes scores, images at the model's size.
 
     Args:
@@ -87,7 +87,7 @@ class Validator:
         shard = Shard(data, processes, size)
         workers = min(workers, -(-len(shard) // batch_size))
         self.loader: DataLoader[Any] = DataLoader(
-            shard,  # type: ignore[arg-type]
+            shard,
             batch_size=batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -186,7 +186,7 @@ def test_items_depend_on_seed_epoch_and_index_alone():
         data,
         batch_sampler=batches,
         num_workers=2,
-        collate_fn=segzoo.collate,  # type: ignore[arg-type]
+        collate_fn=segzoo.collate,
     )
     images = torch.cat([images for images, _ in loader])
     assert torch.equal(images, torch.stack([image for image, _ in expected]))

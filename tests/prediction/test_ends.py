@@ -15,19 +15,6 @@ from .tiles import (
     random_picture,
 )
 
-
-@pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    return ready(tiny_unet())
-
-
-@pytest.fixture(scope="module")
-def double():
-    torch.manual_seed(0)
-    return ready(tiny_unet()).double()
-
-
 # ---- sources and sinks in memory -----------------------------------------------------------
 
 

@@ -24,19 +24,6 @@ from .tiles import (
     with_global_pooling,
 )
 
-
-@pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    return ready(tiny_unet())
-
-
-@pytest.fixture(scope="module")
-def double():
-    torch.manual_seed(0)
-    return ready(tiny_unet()).double()
-
-
 # ---- the cut -------------------------------------------------------------------------------
 
 

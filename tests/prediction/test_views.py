@@ -6,7 +6,6 @@ import torch
 
 import segzoo
 from segzoo.errors import ArgumentError
-from tests.helpers import ready, tiny_unet
 
 from .tiles import (
     Predictor,
@@ -14,19 +13,6 @@ from .tiles import (
     in_one_piece,
     random_picture,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    torch.manual_seed(0)
-    return ready(tiny_unet())
-
-
-@pytest.fixture(scope="module")
-def double():
-    torch.manual_seed(0)
-    return ready(tiny_unet()).double()
-
 
 # ---- views ---------------------------------------------------------------------------------
 

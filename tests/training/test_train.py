@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -286,7 +285,12 @@ def test_one_logit_learns_two_classes(tmp_path):
 @pytest.mark.parametrize(
     ("given", "options", "error", "reason"),
     [
-        (lambda: (Blobs(4, classes=3), Blobs(2)), {"model": 4}, ArgumentError, "3 classes"),
+        (
+            lambda: segzoo.DataSplits.of(Blobs(4), Blobs(2), classes=3),
+            {"model": 4},
+            ArgumentError,
+            "3 classes",
+        ),
         (lambda: 5, {}, ArgumentError, "data must be"),
         (lambda: (Blobs(0), Blobs(2)), {}, DataError, "no items"),
         (lambda: (Blobs(4), Blobs(2)), {"workers": -1}, ArgumentError, "workers"),
@@ -297,7 +301,6 @@ def test_what_cannot_be_trained(tmp_path, given, options, error, reason):
     options = dict(options)
     if "model" in options:
         options["model"] = toy_model(options["model"])
-        given = lambda: segzoo.DataSplits.of(Blobs(4), Blobs(2), classes=3)  # noqa: E731
     with pytest.raises(error, match=reason):
         segzoo.train(
             options.pop("model", None) or toy_model(),
@@ -312,8 +315,6 @@ def test_what_cannot_be_trained(tmp_path, given, options, error, reason):
 def test_a_model_that_could_not_be_loaded_again_is_refused_before_it_is_trained(tmp_path):
     model = toy_model()
     model.extra = torch.nn.Linear(2, 2)
-    started = time.monotonic()
     with pytest.raises(StorageError, match="could not be loaded again"):
         train(tmp_path / "out", model=model)
-    assert time.monotonic() > started
     assert not (tmp_path / "out").exists()
