@@ -26,6 +26,7 @@ from ..nn.sharing import in_eval_mode
 from ..prediction.masks import Segments
 from .score_values import Scores
 from .scores import ScoreMeter
+from .stopping import prepare_worker
 
 PathLike = str | os.PathLike[str]
 
@@ -134,6 +135,7 @@ def measure(
         items,
         batch_size=None,
         num_workers=min(workers, len(items)),
+        worker_init_fn=prepare_worker if workers else None,
         generator=torch.Generator(),  # the seeds of workers are not drawn from the global state
     )
     with (
