@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segzoo.data.readers import face
+from segzoo import packages
 
 RNG = np.random.default_rng(0)
 SHAPE = (37, 53)
@@ -22,11 +22,11 @@ def planes(array):
 
 def without(monkeypatch, *names):
     """As if packages were not installed."""
-    real = face.importlib.import_module
+    real = packages.importlib.import_module
 
     def import_module(name, *rest):
         if name in names:
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(face.importlib, "import_module", import_module)
+    monkeypatch.setattr(packages.importlib, "import_module", import_module)

@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 from ..errors import InputError
 from ..files.atomic import open_ordinary
+from ..packages import has_package
 from .readers.face import Georeference as Georeference
 from .readers.face import Raster as Raster
 from .readers.face import RasterInfo as RasterInfo
-from .readers.face import has_package, unreadable
+from .readers.face import unreadable
 from .readers.tiff_tags import SIGNATURES, TagError, TiffPage, read_pages
 from .readers.with_pillow import check_pixels, open_with_pillow
 from .readers.with_rasterio import open_georeferenced

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.drawing import class_colors, overlay
-from ..errors import MissingPackageError, StorageError
+from ..errors import StorageError
 from ..files.atomic import replacing
+from ..packages import load_package
 from .scene import Scene
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def require_matplotlib() -> None:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingPackageError("matplotlib", extra="demo") from error
+    load_package("matplotlib.figure", extra="demo")
 
 
 def draw_result(path: Path, scene: Scene, mask: Tensor, *, title: str) -> Path:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..data.pictures import read_mask, read_picture, to_bands
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..packages import load_package
 
 #: More distinct values than this, and a file is a photograph, not a mask.
 MAX_CLASSES = 32
@@ -63,11 +64,10 @@ def coins_scene() -> Scene:
     Raises:
         MissingPackageError: scikit-image is not installed.
     """
-    try:
-        from scipy.ndimage import binary_fill_holes
-        from skimage import data, filters, segmentation
-    except ImportError as error:
-        raise MissingPackageError("scikit-image", extra="demo") from error
+    load_package("skimage", extra="demo", package="scikit-image")
+    from scipy.ndimage import binary_fill_holes
+    from skimage import data, filters, segmentation
+
     photo = data.coins()
     markers = (photo < 30) + 2 * (photo > 150)
     coins = binary_fill_holes(segmentation.watershed(filters.sobel(photo), markers) == 2)

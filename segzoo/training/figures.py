@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..errors import MissingPackageError, StorageError
+from ..errors import StorageError
 from ..files.atomic import replacing
+from ..packages import load_package
 from .score_values import Scores
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def require_matplotlib(*, extra: str = "train") -> None:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
-        importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingPackageError("matplotlib", extra=extra) from error
+    load_package("matplotlib.figure", extra=extra)
 
 
 def save_figure(path: Path, figure: Figure, *, dpi: int = _DPI) -> Path:

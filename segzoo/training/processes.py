@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import choose_device
-from ..errors import ArgumentError, MissingPackageError
+from ..errors import ArgumentError
+from ..packages import load_package
 
 #: What launchers set (torchrun, accelerate launch, mpirun).
 _WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -52,12 +53,9 @@ class Processes:
                 f"device={device!r} names one device for {launched()} processes; each takes its "
                 "own. Leave it out."
             )
-        try:
-            from accelerate import Accelerator
-        except ImportError as error:
-            raise MissingPackageError("accelerate", extra="train") from error
+        accelerate = load_package("accelerate", extra="train")
         # Precision stays with us: accelerate would set it for everything in this program.
-        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no")
+        self._accelerator = accelerate.Accelerator(cpu=on_cpu, mixed_precision="no")
         kind = self._accelerator.distributed_type.value
         if kind not in ("NO", "MULTI_CPU") and not kind.startswith("MULTI_"):
             raise ArgumentError(

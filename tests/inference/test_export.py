@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import segzoo
+from segzoo import packages
 from segzoo.cli import main
 from segzoo.errors import ArgumentError, ExportError, MissingPackageError, StorageError
 from segzoo.inference.export import export, formats
@@ -217,7 +218,7 @@ def test_packages_that_are_missing(tmp_path, monkeypatch):
     def load(name):
         return importlib.import_module("no_such_package" if name in missing else name)
 
-    monkeypatch.setattr(formats, "importlib", SimpleNamespace(import_module=load))
+    monkeypatch.setattr(packages, "importlib", SimpleNamespace(import_module=load))
     model = tiny_unet()
     missing.add("onnxscript")
     with pytest.raises(MissingPackageError, match=r'onnxscript is needed.*"segzoo\[export\]"'):

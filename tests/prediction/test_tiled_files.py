@@ -9,10 +9,10 @@ import tifffile
 import torch
 
 import segzoo
+from segzoo import packages
 from segzoo.data.drawing import class_colors
 from segzoo.data.pictures import read_mask
 from segzoo.data.raster import open_raster
-from segzoo.data.readers import face
 from segzoo.errors import ArgumentError, MissingPackageError, StorageError
 from segzoo.prediction.tiling.geotiff import in_blocks
 from tests.helpers import ready, tiny_unet
@@ -213,14 +213,14 @@ def test_results_are_refused_before_anything_is_computed(tiny, picture, tmp_path
 
 
 def test_a_place_is_not_lost_for_want_of_a_package(tiny, scene, tmp_path, monkeypatch):
-    real = face.importlib.import_module
+    real = packages.importlib.import_module
 
     def import_module(name, *rest):
         if name == "rasterio":
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(face.importlib, "import_module", import_module)
+    monkeypatch.setattr(packages.importlib, "import_module", import_module)
     with pytest.raises(MissingPackageError, match=r"rasterio is needed.*segzoo\[geo\]"):
         segzoo.predict_tiled(tiny, scene, tmp_path / "mask.tif", value_range=(0, 255), **CALL)
 

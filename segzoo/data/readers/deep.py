@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ...errors import InputError
-from .face import Raster, RasterInfo, WholeRaster, has_package, package, turned
+from ...packages import has_package, load_package
+from .face import Raster, RasterInfo, WholeRaster, turned
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,7 +120,7 @@ def open_deep(path: Path, depth: Depth, size: tuple[int, int], orientation: int)
     codec = depth.codec
 
     def load() -> Any:
-        values = getattr(package("imagecodecs", extra="tiff"), codec)(path.read_bytes())
+        values = getattr(load_package("imagecodecs", extra="tiff"), codec)(path.read_bytes())
         planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         return turned(planes, orientation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, MissingPackageError
+from ...errors import InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -191,24 +190,3 @@ def unreadable(path: Path, error: Exception) -> InputError:
     """A decoder's complaint, in our words."""
     reason = str(error).rstrip(".") or type(error).__name__
     return InputError(f"{path} cannot be read as a picture: {reason}.")
-
-
-def package(name: str, *, extra: str) -> Any:
-    """An optional package.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(name, extra=extra) from error
-
-
-def has_package(name: str) -> bool:
-    """Whether an optional package can be imported."""
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .face import Georeference, Raster, RasterInfo, Values, package, unreadable
+from ...packages import load_package
+from .face import Georeference, Raster, RasterInfo, Values, unreadable
 from .tiff_tags import TiffPage
 
 #: MiB of decoded blocks that GDAL keeps; its own rule is a share of the machine's memory.
@@ -20,7 +21,7 @@ CACHE_MIB = 64
 @contextmanager
 def gdal() -> Iterator[Any]:
     """rasterio, with a cache of a fixed size, and no look at other files of the folder."""
-    rasterio = package("rasterio", extra="geo")
+    rasterio = load_package("rasterio", extra="geo")
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
         yield rasterio
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .face import Raster, RasterInfo, Values, WholeRaster, native, package, turned
+from ...packages import load_package
+from .face import Raster, RasterInfo, Values, WholeRaster, native, turned
 from .tiff_tags import TiffPage
 
 #: Bytes of decoded segments that are kept, because the next window often needs them again.
@@ -56,7 +57,7 @@ class _StoredTiff(Raster):
     """The values as the file has them, by its segments (strips or tiles)."""
 
     def __init__(self, path: Path, page: TiffPage) -> None:
-        tifffile: Any = package("tifffile", extra="tiff")
+        tifffile: Any = load_package("tifffile", extra="tiff")
         self._file = tifffile.TiffFile(path)
         try:
             self._page = self._file.pages[page.index]

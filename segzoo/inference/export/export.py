@@ -34,11 +34,12 @@ from ...errors import (
     StorageError,
     warn,
 )
+from ...packages import load_package
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
 from ..optimize.rewrite_decoder import rewrite_decoder
 from ..optimize.trace import RECORDING, Body, trace
-from .formats import AXES, FORMATS, INPUT, Format, load_package
+from .formats import AXES, FORMATS, INPUT, Format
 
 #: Largest difference of a file's logits from the model's, as a part of the largest logit.
 TOLERANCE = 1e-4
@@ -97,7 +98,7 @@ def export(
     target, kind = _target(path, format)
     sides = _sides(model, dynamic, size)
     for package in kind.needs:
-        load_package(package)
+        load_package(package, extra="export")
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
@@ -230,7 +231,7 @@ def _compare(
 ) -> None:
     """Raise where a file's logits are not the model's."""
     try:
-        load_package(kind.runtime)
+        load_package(kind.runtime, extra="export")
     except MissingPackageError as error:
         warn(f"The file was not compared with the model: {error}")
         return

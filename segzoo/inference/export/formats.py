@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ..._version import __version__
-from ...errors import MissingPackageError
+from ...packages import load_package
 
 #: Names of the file's one input and one output, and of the axes that may be free.
 INPUT, OUTPUT = "image", "logits"
@@ -45,18 +43,6 @@ class Format:
     facts: Callable[[Path], dict[str, str]] = lambda path: {}
 
 
-def load_package(name: str) -> ModuleType:
-    """Import a package of the extra ``export``.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(name, extra="export") from error
-
-
 def _write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
     graph: Any = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
@@ -69,7 +55,7 @@ def _write_onnx(program: ExportedProgram, path: Path, facts: Mapping[str, str]) 
 
 def _name_axes(path: Path) -> None:
     """torch's names of free sizes (s77) become batch, height and width."""
-    onnx = load_package("onnx")
+    onnx = load_package("onnx", extra="export")
     proto = onnx.load(path, load_external_data=False)
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     names = {dims[axis].dim_param: name for axis, name in AXES.items() if dims[axis].dim_param}
@@ -81,17 +67,19 @@ def _name_axes(path: Path) -> None:
 
 
 def _open_onnx(path: Path) -> Run:
-    session = load_package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = load_package("onnxruntime", extra="export").InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )
     return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
 
 
 def _facts_of_onnx(path: Path) -> dict[str, str]:
-    proto = load_package("onnx").load(path, load_external_data=False)
+    proto = load_package("onnx", extra="export").load(path, load_external_data=False)
     return {item.key: item.value for item in proto.metadata_props}
 
 
 def _write_openvino(program: ExportedProgram, path: Path, facts: Mapping[str, str]) -> None:
-    openvino = load_package("openvino")
+    openvino = load_package("openvino", extra="export")
     graph = openvino.convert_model(program)
     name = program.graph_signature.user_inputs[0]
     image = next(node for node in program.graph.nodes if node.name == name)
@@ -106,14 +94,14 @@ def _write_openvino(program: ExportedProgram, path: Path, facts: Mapping[str, st
 
 def _open_openvino(path: Path) -> Run:
     # Without the hint a processor that has bfloat16 computes in it.
-    compiled = load_package("openvino").compile_model(
+    compiled = load_package("openvino", extra="export").compile_model(
         path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
 
 def _facts_of_openvino(path: Path) -> dict[str, str]:
-    network = load_package("openvino").Core().read_model(path)
+    network = load_package("openvino", extra="export").Core().read_model(path)
     stored = network.get_rt_info("segzoo").value
     return {key: str(value) for key, value in stored.items()}
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.readers.face import Georeference, Values, package
+from ...data.readers.face import Georeference, Values
 from ...data.readers.with_rasterio import gdal
 from ...errors import StorageError
+from ...packages import load_package
 
 #: Side of a block. Bands are cut to its rows first: a block that is written twice stays in a
 #: compressed file twice.
@@ -134,7 +135,7 @@ def write_plain_tiff(
     Raises:
         MissingPackageError: tifffile is not installed.
     """
-    tifffile = package("tifffile", extra="tiff")
+    tifffile = load_package("tifffile", extra="tiff")
     count, height, width = shape
     palette = None
     if colors is not None:

@@ -13,9 +13,10 @@ import torch
 
 from ...data.drawing import class_colors, write_mask
 from ...data.raster import MAX_PIXELS
-from ...data.readers.face import Georeference, Values, package
+from ...data.readers.face import Georeference, Values
 from ...errors import ArgumentError, StorageError
 from ...files.atomic import replacing
+from ...packages import load_package
 from .answers import Answers
 from .geotiff import write_geotiff, write_plain_tiff
 
@@ -142,7 +143,7 @@ def check_target(path: Path, result: Result, *, overwrite: bool) -> None:
             )
     if path.suffix.lower().startswith(".tif"):
         located = result.georeference is not None
-        package("rasterio" if located else "tifffile", extra="geo" if located else "tiff")
+        load_package("rasterio" if located else "tifffile", extra="geo" if located else "tiff")
     if path.exists() and not overwrite:
         raise ArgumentError(
             f"{path} exists already. Choose another file, or replace it: overwrite=True, "

@@ -1,0 +1,71 @@
+"""Optional packages: imported where they are needed, and without what they tell their makers.
+
+Some packages report to their makers that they were used, unless each user has told them not to:
+OpenVINO and nncf when they are imported, Ray when it starts, ONNX Runtime on Windows. Nobody who
+installed segzoo was asked, so none of them reports anything because segzoo imported it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from .errors import MissingPackageError
+
+#: Packages that others send their reports with. All of them do without.
+_REPORTERS = ("openvino_telemetry",)
+#: What packages read in the environment before they report; a user's own word stands.
+_ENVIRONMENT = {"ray": ("RAY_USAGE_STATS_ENABLED", "0"), "nncf": ("NNCF_CI", "1")}
+
+
+def load_package(name: str, *, extra: str, package: str | None = None) -> ModuleType:
+    """Import an optional package, or a module of one.
+
+    Args:
+        name: What is imported, such as ``matplotlib.figure``.
+        extra: The extra of segzoo that brings it.
+        package: Its name on PyPI, where that is another than the import's first part.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    top = name.partition(".")[0]
+    if top in _ENVIRONMENT and top not in sys.modules:
+        os.environ.setdefault(*_ENVIRONMENT[top])
+    try:
+        with _without_reporters():
+            module = importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(package or top, extra=extra) from error
+    if top == "onnxruntime":
+        module.disable_telemetry_events()
+    return module
+
+
+@contextmanager
+def _without_reporters() -> Iterator[None]:
+    """Meanwhile the packages that send reports cannot be imported, as where they are missing.
+
+    One that somebody has imported before stays as it is.
+    """
+    hidden = [name for name in _REPORTERS if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
+def has_package(name: str) -> bool:
+    """Whether an optional package can be imported."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True

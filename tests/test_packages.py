@@ -1,0 +1,61 @@
+"""Optional packages: what is said where one is missing, and that none tells its makers."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from segzoo import packages
+from segzoo.errors import MissingPackageError
+
+#: What a file for OpenVINO and its calibration import, in a process of its own: here the test
+#: runner, which the packages recognise, would keep them silent.
+_CHILD = """
+import sys
+from pathlib import Path
+from segzoo.packages import load_package
+for name in sys.argv[1:]:
+    load_package(name, extra="export")
+assert "openvino_telemetry" not in sys.modules
+assert "openvino.tools.ovc.telemetry_stub" in sys.modules
+assert not list(Path.home().iterdir()), list(Path.home().iterdir())
+import openvino_telemetry  # what somebody else wants of it, they get
+"""
+
+
+def test_openvino_reports_nothing(tmp_path):
+    kept = {key: value for key, value in os.environ.items() if key not in ("CI", "NNCF_CI")}
+    subprocess.run(
+        [sys.executable, "-c", _CHILD, "openvino"],
+        env=kept | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)},
+        check=True,
+    )
+
+
+def test_a_reporter_that_somebody_imported_stays(monkeypatch):
+    theirs = object()
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", theirs)
+    packages.load_package("json", extra="export")
+    assert sys.modules["openvino_telemetry"] is theirs
+
+
+def test_onnx_runtime_is_told_to_be_silent(monkeypatch):
+    import onnxruntime
+
+    calls = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: calls.append(1))
+    packages.load_package("onnxruntime", extra="export")
+    assert calls == [1]
+
+
+def test_the_environment_s_own_word_stands(monkeypatch):
+    monkeypatch.setattr(packages, "_ENVIRONMENT", {"no_such_one": ("SEGZOO_TOLD", "0")})
+    monkeypatch.setenv("SEGZOO_TOLD", "1")
+    with pytest.raises(MissingPackageError):
+        packages.load_package("no_such_one", extra="x")
+    assert os.environ["SEGZOO_TOLD"] == "1"
+    monkeypatch.delenv("SEGZOO_TOLD")
+    with pytest.raises(MissingPackageError, match=r'a-name is needed.*"segzoo\[x\]"'):
+        packages.load_package("no_such_one.part", extra="x", package="a-name")
+    assert os.environ["SEGZOO_TOLD"] == "0"
