@@ -22,6 +22,18 @@ from ..errors import ArgumentError
 @click.option("--fixed", is_flag=True, help="Only for images of that size: faster.")
 @click.option("--batch", default=1, show_default=True, help="With --fixed: how many at a time.")
 @click.option("--plain", is_flag=True, help="The graph as it is, without folding and rewriting.")
+@click.option(
+    "--int8",
+    type=click.Path(exists=True, path_type=Path),
+    help="Compute in 8-bit integers, calibrated on the pictures of this folder.",
+)
+@click.option(
+    "--agreement",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="With --int8: the least share of pixels with the model's class.",
+)
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists already.")
 def export_command(
@@ -31,6 +43,8 @@ def export_command(
     fixed: bool,
     batch: int,
     plain: bool,
+    int8: Path | None,
+    agreement: float,
     revision: str | None,
     overwrite: bool,
 ) -> None:
@@ -43,6 +57,7 @@ def export_command(
     Example:
       segzoo export my-model -o model.onnx
       segzoo export my-model -o model.xml --fixed --size 512 512
+      segzoo export my-model -o model.xml --int8 photos/
     """
     if batch != 1 and not fixed:
         raise click.UsageError("--batch goes with --fixed; other files take any number of images.")
@@ -50,7 +65,23 @@ def export_command(
         raise ArgumentError(f"{out} exists already. Choose another name, or add --overwrite.")
     from ..architectures.base import from_pretrained
     from ..inference.export.export import export
+    from ..inference.export.exported import open_exported
 
     segmenter = from_pretrained(model, revision=revision)
-    path = export(segmenter, out, dynamic=not fixed, size=size, batch=batch, optimized=not plain)
+    path = export(
+        segmenter,
+        out,
+        dynamic=not fixed,
+        size=size,
+        batch=batch,
+        optimized=not plain,
+        int8=int8,
+        agreement=agreement,
+    )
     click.echo(str(path))
+    if int8 is not None and (found := open_exported(path).int8) is not None:
+        click.echo(
+            f"{found['agreement']:.2%} of the pixels have the model's class, on pictures that it "
+            "was not calibrated with.",
+            err=True,
+        )

@@ -31,6 +31,9 @@ class ExportedModel:
         size: The one ``(batch, height, width)`` that it takes, or None where any goes.
         stride: Pixels between the steps that all maps share.
         size_rule: Which image sizes it takes as they are.
+        int8: Of a file in 8-bit integers: the number of ``pictures`` that it was calibrated with,
+            and the share of the pixels of others, ``agreement``, for which it gives the model's
+            class. Else None.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any], run: Any) -> None:
@@ -41,6 +44,7 @@ class ExportedModel:
         self.class_names: tuple[str, ...] | None = tuple(names) if names else None
         self.normalization = Normalization(facts["mean"], facts["std"])
         self.threshold: float = facts["threshold"] or 0.0
+        self.int8: Mapping[str, float] | None = facts.get("int8")
         fixed = facts["size"]
         self.size = (facts["batch"], *fixed) if fixed else None
         self.stride: int = facts.get("stride", 32)
