@@ -1,0 +1,142 @@
+"""The precision that an optimised model computes in: named, asked for, or found by measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ... import checks
+from ...architectures.base import SegmentationModel
+from ...errors import ArgumentError, OptimizationError, warn
+from ...timing import in_turn
+from .optimized_model import OptimizedModel, PassReport
+
+#: The names of precisions.
+NAMES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+#: What ``auto`` may choose from, beside the model's own.
+_LOWER = (torch.bfloat16, torch.float16)
+#: So many of the example's pixels must get the model's class in a precision that ``auto`` chooses.
+_AGREEMENT = 0.99
+#: A convolution in the middle of a network: channels, and the side of the map.
+_PROBE = (128, 48)
+
+
+def as_dtype(dtype: torch.dtype | str | None, own: torch.dtype) -> torch.dtype:
+    """A precision from what a person gave; None for the model's own.
+
+    Raises:
+        ArgumentError: No floating point precision, or a name that is none.
+    """
+    if dtype is None:
+        return own
+    if isinstance(dtype, str):
+        return NAMES[checks.choice("dtype", dtype, ("auto", *NAMES))]
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ArgumentError(
+            f"dtype must be a floating point torch.dtype, its name, or 'auto', got {dtype!r}."
+        )
+    return dtype
+
+
+def check_supported(dtype: torch.dtype, device: torch.device) -> None:
+    """Raise where a device cannot convolve in a precision.
+
+    Raises:
+        ArgumentError: It cannot.
+    """
+    lacking = ArgumentError(f"The device {device} cannot compute in {dtype}; try torch.float32.")
+    if device.type == "cuda" and dtype is torch.bfloat16:
+        with torch.cuda.device(device):  # the question is about the current one
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise lacking
+        return
+    try:
+        x = torch.zeros(1, 1, 3, 3, dtype=dtype, device=device)
+        F.conv2d(x, x)
+    except Exception as error:
+        raise lacking from error
+
+
+def warn_if_slower(dtype: torch.dtype, own: torch.dtype, device: torch.device) -> None:
+    """Tell a person whose device computes a lower precision slower than the model's own.
+
+    A processor without units for a type emulates it. What was asked for is done all the same.
+    """
+    if dtype.itemsize >= own.itemsize:
+        return
+    chosen, plain = _probe(dtype, device), _probe(own, device)
+    timings = in_turn({"chosen": chosen, "plain": plain}, device=device, rounds=5, warmup=2)
+    ratio = timings["chosen"].median / timings["plain"].median
+    if ratio > 1:
+        warn(
+            f"{device} takes {ratio:.1f} times as long for a convolution in {dtype} as in {own}. "
+            "dtype='auto' takes the fastest that gives the model's classes."
+        )
+
+
+def _probe(dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
+    channels, side = _PROBE
+    image = torch.ones(1, channels, side, side, dtype=dtype, device=device)
+    weight = torch.ones(channels, channels, 3, 3, dtype=dtype, device=device)
+    image, weight = (x.to(memory_format=torch.channels_last) for x in (image, weight))
+    return lambda: F.conv2d(image, weight, padding=1)
+
+
+def fastest(
+    model: SegmentationModel,
+    example: Tensor,
+    build: Callable[[torch.dtype], OptimizedModel],
+) -> OptimizedModel:
+    """The fastest of a model's own and the lower precisions that gives the model's classes.
+
+    Args:
+        model: The source, in eval mode.
+        example: The batch that is timed, and whose classes are compared.
+        build: Makes the optimised model in a precision.
+    """
+    own = next(model.parameters()).dtype
+    built, told = {own: build(own)}, []
+    wanted = _classes(built[own], example)
+    for dtype in _LOWER:
+        if dtype.itemsize >= own.itemsize:
+            continue
+        try:
+            check_supported(dtype, example.device)
+            candidate = build(dtype)
+        except (ArgumentError, OptimizationError) as error:
+            told.append(f"{_name(dtype)}: {str(error).partition('.')[0]}")
+            continue
+        share = float((_classes(candidate, example) == wanted).double().mean())
+        if share < _AGREEMENT:
+            told.append(f"{_name(dtype)}: {1 - share:.1%} of the pixels get another class")
+            continue
+        built[dtype] = candidate
+    calls = {_name(dtype): _call(item, example) for dtype, item in built.items()}
+    timings = in_turn(calls, device=example.device, rounds=7)
+    best = min(built, key=lambda dtype: timings[_name(dtype)].median)
+    times = [f"{name} {timing.median:.3g} ms" for name, timing in timings.items()]
+    report = PassReport("dtype", True, f"{_name(best)}, of {'; '.join([*times, *told])}")
+    built[best].passes = (*built[best].passes, report)
+    return built[best]
+
+
+def _classes(model: OptimizedModel, example: Tensor) -> Tensor:
+    logits: Tensor = model(example)
+    return logits[:, 0] > model.threshold if model.classes == 1 else logits.max(dim=1).indices
+
+
+def _call(model: OptimizedModel, example: Tensor) -> Callable[[], object]:
+    image = example.to(model.dtype)
+    return lambda: model(image)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
