@@ -135,6 +135,7 @@ def side_by_side(
     turn: float = 0.0,
     limit: float = math.inf,
     before: Callable[[str], str | None] = lambda name: None,
+    memory: bool = True,
 ) -> dict[str, Measured]:
     """Build candidates, compare what they give, and time those that are right.
 
@@ -148,6 +149,8 @@ def side_by_side(
         device: Where the candidates compute.
         rounds: See :func:`in_turn`, as for ``turn`` and ``limit``.
         before: Asked before each is built; gives a reason to leave it out, or None.
+        memory: Find what each takes of a GPU's memory. That empties the allocator's cache
+            several times, which takes longer than the candidates do.
     """
     device = torch.device(device)
     results: dict[str, Measured] = {}
@@ -157,7 +160,7 @@ def side_by_side(
         if reason is not None:
             results[name] = Measured(reason)
             continue
-        call, results[name] = _prepare(build, difference, allowed, device)
+        call, results[name] = _prepare(build, difference, allowed, device, memory)
         if call is not None:
             right[name] = call
     timings = in_turn(right, device=device, rounds=rounds, warmup=0, turn=turn, limit=limit)
@@ -178,9 +181,10 @@ def _prepare(
     difference: Callable[[Tensor], float],
     allowed: float,
     device: torch.device,
+    with_memory: bool,
 ) -> tuple[Callable[[], Tensor] | None, Measured]:
     """A candidate that is built, warm and right, or None with the reason."""
-    memory = _Memory(device)
+    memory = _Memory(device) if with_memory else None
     began = time.perf_counter()
     try:
         call = build()
@@ -190,7 +194,7 @@ def _prepare(
         seconds = time.perf_counter() - began
         found = difference(output)
         del output
-        taken = memory.taken(call)
+        taken = memory.taken(call) if memory is not None else None
     except Exception as error:  # whatever another library raises is the record, not our end
         return None, Measured(_first_line(error), build_seconds=time.perf_counter() - began)
     reason = None

@@ -1,8 +1,10 @@
 """What only a GPU does, seen without one: its precision, its devices, its recorded graphs."""
 
 import contextlib
+import functools
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import segzoo
+from segzoo import timing
 from segzoo.errors import OptimizationError
 from segzoo.inference import precision
 from segzoo.inference.kernels import checking
-from segzoo.inference.optimize import autotune, backends, optimize, verify
+from segzoo.inference.optimize import autotune, backends, cuda_graph, optimize, verify
 from segzoo.inference.optimize.doubled_conv import DoubledConv
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 from tests.helpers import ready, tiny_unet
@@ -258,6 +261,62 @@ def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
     with torch.no_grad():
         backends.RecordedFor(nn.Conv2d(3, 2, 1), image)(image)
     assert seen == [("record", "the image's", image.device), ("replay", "the image's")]
+
+
+def test_steps_are_timed_many_at_a_launch(monkeypatch):
+    """The clock sees the work of ten calls, recorded once, and not their launches."""
+    recorded, replayed = [], []
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    @contextlib.contextmanager
+    def graph(held, stream, **options):
+        before = len(calls)
+        yield
+        recorded.append(len(calls) - before)
+
+    for name in ("stream", "device_of"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: contextlib.nullcontext())
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: SimpleNamespace(wait_stream=id))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    calls = []
+
+    def call():
+        calls.append(1)
+        return torch.full((2,), float(len(calls)))
+
+    replay = cuda_graph.launched_at_once(call, torch.zeros(1), 10)
+    assert recorded == [10]
+    assert len(calls) == 13
+    assert replay().tolist() == [13, 13]
+    assert (len(replayed), len(calls)) == (1, 13)
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    assert cuda_graph.launched_at_once(call, torch.zeros(1), 10) is call
+
+
+def test_memory_is_asked_for_only_where_it_is_wanted(monkeypatch):
+    monkeypatch.setattr(timing, "synchronise", lambda device: None)
+
+    def asked(*_):
+        raise AssertionError("the cache was emptied")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", asked)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", asked)
+    call = functools.partial(torch.zeros, 1)
+    arguments = {"difference": lambda output: 0.0, "allowed": 1.0, "device": "cuda", "rounds": 1}
+    found = timing.side_by_side({"a": lambda: call}, memory=False, **arguments)["a"]
+    assert found.timing is not None
+    assert found.memory is None
+    with pytest.raises(AssertionError, match="emptied"):
+        timing.side_by_side({"a": lambda: call}, **arguments)
 
 
 def test_more_models_than_the_compiler_keeps_of_one_code_are_compiled(monkeypatch):

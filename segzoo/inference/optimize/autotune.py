@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from ...nn.upsample_conv import doubles
 from ...timing import largest_difference, side_by_side
 from ..precision import rounds_float32
+from .cuda_graph import launched_at_once
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
 from .fused_conv import FusedConv
@@ -32,6 +33,8 @@ ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, tor
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
 _ROUNDED = 2e-3
 _ROUNDS = 5
+#: On a GPU so many calls are one launch of a round.
+_REPEATS = 10
 #: What was found before, by everything that it may depend on; the latest used last.
 _FOUND: dict[tuple[Any, ...], str] = {}
 #: Of these no more are kept: a process may see images of ever new sizes.
@@ -120,9 +123,12 @@ class _Chooser:
             # was tried last, with its packed weights, where a later one fails.
             own = copy.copy(step)
             set_implementation(own)
-            return functools.partial(own, *inputs)
+            call = functools.partial(own, *inputs)
+            if device.type != "cuda" or not self.timed:
+                return call
+            return launched_at_once(call, inputs[0], _REPEATS)
 
-        reference = build(setters[plain])()
+        reference = build(setters[plain])().clone()
         results = side_by_side(
             {
                 name: functools.partial(build, set_implementation)
@@ -132,6 +138,7 @@ class _Chooser:
             allowed=_allowed(reference),
             device=device,
             rounds=_ROUNDS if self.timed else 1,
+            memory=False,
         )
         medians = {name: item.timing.median for name, item in results.items() if item.timing}
         if not medians:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..._compat import freezing
 from ...nn.sharing import Lock
+from .cuda_graph import record
 
 #: Backends by name, the plain one first; ``auto`` takes the fastest that the device has.
 BACKENDS = ("eager", "compile", "cudagraph")
@@ -89,21 +90,8 @@ class RecordedFor(nn.Module):
         super().__init__()
         self.body = body
         self.image = image.clone()
-        self.graph = torch.cuda.CUDAGraph()
-        # All of it on the image's device: a graph is recorded on the current one, and what runs on
-        # another is not in it.
+        self.graph, self.logits = record(lambda: body(self.image), self.image)
         with torch.cuda.device_of(image):
-            # As torch asks for: first runs on another stream, so that nothing of them is recorded.
-            stream = torch.cuda.Stream(image.device)
-            stream.wait_stream(torch.cuda.current_stream(image.device))
-            with torch.cuda.stream(stream):
-                for _ in range(3):
-                    body(self.image)
-            torch.cuda.current_stream(image.device).wait_stream(stream)
-            # On that stream, as torch's own for recording stays on the device that was current when
-            # it was first needed. Other threads go on using the device.
-            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
-                self.logits: Tensor = body(self.image)
             self.done = torch.cuda.Event()
         self.lock = Lock()
 
