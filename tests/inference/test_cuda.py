@@ -74,11 +74,8 @@ def test_threads_do_not_mix_their_images(fast, exact, device):
         list(pool.map(work, range(8)))
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU: tests/inference/test_optimize.py has the CPU"
-)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_lower_precisions_on_a_gpu(device, model, dtype):
+def test_lower_precisions(device, model, dtype):
     image = images(0, 2, 64, 96, device)
     fast = segzoo.optimize(model, dtype=dtype, example=image)
     with torch.no_grad():

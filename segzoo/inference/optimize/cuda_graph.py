@@ -46,7 +46,7 @@ def record(
 def launched_at_once(
     call: Callable[[], Tensor], image: Tensor, repeats: int
 ) -> Callable[[], Tensor]:
-    """So many calls as one launch, to be timed: on a fast device a launch takes longer than its work.
+    """So many calls as one launch, to be timed: a launch may take longer than its work.
 
     A call that cannot be recorded stays what it is.
     """
