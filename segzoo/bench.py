@@ -163,19 +163,32 @@ def copied(
     return copy.deepcopy(model).to(device, dtype).to(memory_format=memory_format).eval()
 
 
-def as_called(model: Callable[[Tensor], Tensor], image: Tensor) -> Callable[[], Tensor]:
-    """The call that is timed: the image is where and what the model wants it to be."""
+@dataclass(frozen=True)
+class ModelCall:
+    """The call that is timed.
 
-    def call() -> Tensor:
+    Attributes:
+        model: Images to logits.
+        image: Where and what the model wants it to be.
+    """
+
+    model: Callable[[Tensor], Tensor]
+    image: Tensor
+
+    def __call__(self) -> Tensor:
+        """The logits of its image."""
         with torch.inference_mode():
-            return model(image)
+            return self.model(self.image)
 
-    return call
+
+def as_called(model: Callable[[Tensor], Tensor], image: Tensor) -> ModelCall:
+    """A model and an image as the call that is timed."""
+    return ModelCall(model, image)
 
 
 def eager(
     model: nn.Module, image: Tensor, dtype: torch.dtype, *, channels_last: bool = False
-) -> Callable[[], Tensor]:
+) -> ModelCall:
     """The model as it is, in one of the two memory formats."""
     form = torch.channels_last if channels_last else torch.contiguous_format
     return as_called(
@@ -185,7 +198,7 @@ def eager(
 
 def optimized(
     model: SegmentationModel, image: Tensor, dtype: torch.dtype, *, backend: str = "auto"
-) -> Callable[[], Tensor]:
+) -> ModelCall:
     """What :func:`segzoo.optimize` makes of the model."""
     from .inference.optimize.optimize import optimize
 

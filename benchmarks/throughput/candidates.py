@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -64,7 +65,8 @@ class Candidate:
         build: Gives what is called and timed.
         sides: Whose model it can run: ``ours``, ``theirs``.
         devices: Where it is worth running.
-        kind: What building it costs: ``plain``, ``compiled``, ``tuned`` or ``exported``.
+        kind: What building it costs: ``plain``, ``optimized``, ``compiled``, ``tuned`` or
+            ``exported``.
     """
 
     name: str
@@ -171,6 +173,46 @@ def _optimized(load: Load, *, backend: str) -> Call:
     return optimized(load.model, load.image, load.dtype, backend=backend)
 
 
+def _optimized_and_tuned(load: Load, *, mode: str) -> Call:
+    """The passes of optimize, and then the compiler in a mode that tries its own kernels."""
+    assert isinstance(load.model, segzoo.SegmentationModel)
+    fast = optimized(load.model, load.image, load.dtype, backend="eager")
+    call = as_called(torch.compile(unique(fast.model), options=_options(mode, {})), fast.image)
+    call()
+    return call
+
+
+def onnx_runtime_cuda(load: Load) -> Call:
+    """ONNX Runtime on the card, images and logits staying there; needs onnxruntime-gpu."""
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = exported(load, Path(folder))
+        session = onnxruntime.InferenceSession(path, providers=["CUDAExecutionProvider"])
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise RuntimeError("this onnxruntime has no CUDA")
+    image, binding = load.image.contiguous(), session.io_binding()
+    name, index = session.get_inputs()[0].name, image.device.index or 0
+    binding.bind_input(name, "cuda", index, "float32", tuple(image.shape), image.data_ptr())
+    binding.bind_output(session.get_outputs()[0].name, "cuda", index)
+
+    def call() -> Tensor:
+        session.run_with_iobinding(binding)
+        return torch.from_dlpack(binding.get_outputs()[0].to_dlpack())
+
+    return call
+
+
+def tensorrt(load: Load) -> Call:
+    """Torch-TensorRT; needs torch_tensorrt."""
+    trt = importlib.import_module("torch_tensorrt")
+    image = load.channels_last
+    model = trt.compile(
+        load.copy(), ir="dynamo", inputs=[image], enabled_precisions={load.dtype}, min_block_size=1
+    )
+    return as_called(model, image)
+
+
 def training(load: Load, *, how: str = "channels_last", **config: Any) -> Call:
     """Forward, cross-entropy and backward; gives the loss and the parameters with gradients.
 
@@ -228,8 +270,8 @@ _CPU = ("cpu",)
 INFERENCE = (
     Candidate("eager", partial(_eager, channels_last=False)),
     Candidate("channels_last", partial(_eager, channels_last=True)),
-    Candidate("optimize", partial(_optimized, backend="auto"), _OURS),
-    Candidate("optimize eager", partial(_optimized, backend="eager"), _OURS),
+    Candidate("optimize", partial(_optimized, backend="auto"), _OURS, kind="optimized"),
+    Candidate("optimize eager", partial(_optimized, backend="eager"), _OURS, kind="optimized"),
     Candidate("optimize compile", partial(_optimized, backend="compile"), _OURS, kind="compiled"),
     Candidate(
         "optimize cudagraph", partial(_optimized, backend="cudagraph"), _OURS, _GPU, "compiled"
@@ -250,8 +292,31 @@ INFERENCE = (
         _CPU,
         "exported",
     ),
-    Candidate("compiled, frozen", partial(compiled, frozen=True), ("theirs",), _CPU, "compiled"),
+    Candidate("compiled, frozen", partial(compiled, frozen=True), ("theirs",), kind="compiled"),
     Candidate("compiled", compiled, devices=_GPU, kind="compiled"),
+    Candidate(
+        "max-autotune, frozen",
+        partial(compiled, mode="max-autotune", frozen=True),
+        ("theirs",),
+        _GPU,
+        "tuned",
+    ),
+    Candidate(
+        "optimize max-autotune",
+        partial(_optimized_and_tuned, mode="max-autotune"),
+        _OURS,
+        _GPU,
+        "tuned",
+    ),
+    Candidate(
+        "max-autotune-no-cudagraphs",
+        partial(compiled, mode="max-autotune-no-cudagraphs"),
+        ("theirs",),
+        _GPU,
+        "tuned",
+    ),
+    Candidate("TensorRT", tensorrt, ("theirs",), _GPU, "tuned"),
+    Candidate("ONNX Runtime CUDA", onnx_runtime_cuda, ("theirs",), _GPU, "exported"),
     Candidate(
         "compiled, no reindexing",
         partial(compiled, **NO_REINDEXING),

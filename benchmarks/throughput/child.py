@@ -6,12 +6,13 @@ Settings come on stdin, results go into a file, a line of JSON as each setting b
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,23 @@ import torch
 from torch import Tensor, nn
 
 import segzoo
-from segzoo.bench import CLASSES, DTYPES, Pair, make_pair, make_reference, settle
+from segzoo.bench import CLASSES, DTYPES, ModelCall, Pair, make_pair, make_reference, settle
+from segzoo.inference.optimize.optimized_model import OptimizedModel
 from segzoo.timing import Measured, in_turn, largest_difference, side_by_side
 
+from .beside import best_of_each, measure_beside
 from .candidates import Call, Candidate, Load, candidates, plain, training
+from .card import state
 from .ceilings import ceilings
 from .roofline import work
 from .settings import PRECISIONS, Setting, from_json
 
 #: Seconds that building takes until one of its kind was seen to take more.
-_EXPECTED = {"plain": 2.0, "exported": 20.0, "compiled": 30.0, "tuned": 90.0}
+_EXPECTED = {"plain": 2.0, "optimized": 30.0, "exported": 20.0, "compiled": 30.0, "tuned": 60.0}
+#: Least seconds of a turn: a card needs some time to reach the clock that it then keeps.
+_TURN = {"cpu": 0.05, "cuda": 0.3}
+#: Seconds in which latencies are taken.
+_LATENCIES = 4.0
 #: Doubling the batch must gain as much, or it stops; no batch is larger.
 _GAIN, _LARGEST = 1.03, {"cuda": 512, "cpu": 16}
 #: How much further than the plain model's own error a gradient may be; see segzoo.bench.
@@ -42,6 +50,12 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
         self.expected = dict(_EXPECTED)
+
+    def part(self, seconds: float | None) -> Budget:
+        """Of so many seconds at most, with what is known of building."""
+        part = Budget(self.left if seconds is None else min(seconds, self.left))
+        part.expected = self.expected
+        return part
 
     @property
     def left(self) -> float:
@@ -63,6 +77,8 @@ def measure(
     setting: Setting, budget: Budget, *, device: str, rounds: int, limit: float, only: str
 ) -> dict[str, Any]:
     """A setting: its record."""
+    budget = budget.part(setting.seconds)
+    before = state()
     tf32 = PRECISIONS[setting.precision][1]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True  # the fastest of its algorithms, for everyone
@@ -74,18 +90,18 @@ def measure(
     loads = {side: Load(model, image, setting) for side, model in sides.items() if model}
     difference, allowed = reference(loads.get("theirs", loads["ours"]))
     chosen = {
-        f"{'segzoo' if side == 'ours' else library} {candidate.name}": (candidate, load)
-        for side, load in loads.items()
-        for candidate in candidates(setting, side, device)
+        name: (candidate, loads[side])
+        for name, side, candidate in in_order(setting, list(loads), library, device)
+        if fnmatch(name, only)
     }
-    chosen = {name: entry for name, entry in chosen.items() if fnmatch(name, only)}
+    calls: dict[str, Call] = {}
     results = side_by_side(
-        {name: _builder(candidate, load, budget) for name, (candidate, load) in chosen.items()},
+        {name: _builder(name, *entry, budget, calls) for name, entry in chosen.items()},
         difference=difference,
         allowed=allowed,
         device=device,
         rounds=rounds,
-        turn=0.05,
+        turn=_TURN[device],
         limit=limit,
         before=lambda name: budget.refusal(chosen[name][0], reserve=limit),
     )
@@ -98,16 +114,52 @@ def measure(
         "work_per_image": work(pair.ours, batch, setting.size, setting.task, dtype.itemsize),
         "ceilings": ceilings(device, dtype, tf32),
     }
-    return {**record, **evaluated(results, record, batch)}
+    found = evaluated(results, record, batch)
+    if setting.task == "inference":
+        normalization = pair.ours.normalization
+        for name in best_of_each(found["ways"], library):
+            if budget.left > limit:
+                found["ways"][name] |= measure_beside(
+                    calls[name], normalization, torch.device(device), min(limit, _LATENCIES)
+                )
+    for name, call in calls.items():
+        if isinstance(call, ModelCall) and isinstance(call.model, OptimizedModel):
+            found["ways"][name]["passes"] = call.model.report().splitlines()
+    card = {"card": {"before": before, "after": state()}} if before else {}
+    return {**record, **card, **found}
 
 
-def _builder(candidate: Candidate, load: Load, budget: Budget) -> Callable[[], Call]:
+def in_order(
+    setting: Setting, sides: Sequence[str], library: str, device: str
+) -> Iterator[tuple[str, str, Candidate]]:
+    """Name, side and candidate, what takes long to build last, and both sides alike.
+
+    Where the time runs out, it does for both.
+    """
+    costs = list(_EXPECTED)
+    every = [
+        (f"{'segzoo' if side == 'ours' else library} {candidate.name}", side, candidate)
+        for side in sides
+        for candidate in candidates(setting, side, device)
+    ]
+    for kind in costs:
+        of_kind = {side: [e for e in every if e[1] == side and e[2].kind == kind] for side in sides}
+        for turn in itertools.zip_longest(*of_kind.values()):
+            yield from (entry for entry in turn if entry is not None)
+
+
+def _builder(
+    name: str, candidate: Candidate, load: Load, budget: Budget, calls: dict[str, Call]
+) -> Callable[[], Call]:
+    """Builds a candidate, keeps its call, and remembers how long that took."""
+
     def build() -> Call:
         began = time.monotonic()
         try:
-            return candidate.build(load)
+            calls[name] = candidate.build(load)
         finally:
             budget.saw(candidate, time.monotonic() - began)
+        return calls[name]
 
     return build
 
@@ -203,6 +255,7 @@ def evaluated(
             continue
         per_second = batch * 1e3 / found.timing.median
         row |= {"ms": found.timing.summary(), "images_per_second": round(per_second, 2)}
+        row |= {"rounds_ms": [round(value, 4) for value in found.timing.rounds]}
         row |= rates(per_second, record)
         if found.memory is not None:
             row["memory_gib"] = round(found.memory / 2**30, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,33 @@ def _table(result: Mapping[str, Any]) -> str:
             ]
         )
     text = f"{title(result)}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    notes = [
+    notes = list(_beside(result["ways"]))
+    notes += [
         f"{name}: {row['not_timed']}" for name, row in result["ways"].items() if "ms" not in row
     ]
     if result["no_rival"]:
         notes.append(f"{result['library']}: {result['no_rival']}")
     return text + ("\n\n" + "\n".join(f"- {note}" for note in notes) if notes else "")
+
+
+def _beside(ways: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What was found of the fastest of each side beside its rate."""
+    for name, row in ways.items():
+        if "latency_ms" not in row:
+            continue
+        one = row["latency_ms"]
+        parts = [f"a call that is waited for takes {one['p50']:.2f} ms (99 %: {one['p99']:.2f})"]
+        if "picture_to_mask_ms" in row:
+            whole = row["picture_to_mask_ms"]
+            parts.append(
+                f"from 8-bit pictures to masks {whole['p50']:.2f} ms (99 %: {whole['p99']:.2f})"
+            )
+            parts.append(
+                f"first call at another shape {row['first_call_at_another_shape_ms']:.0f} ms"
+            )
+        if "joules" in row:
+            parts.append(f"{row['joules']:.3f} J a call")
+        yield f"{name}: {'; '.join(parts)}"
 
 
 def plot(record: Mapping[str, Any], path: Path) -> None:

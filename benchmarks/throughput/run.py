@@ -17,6 +17,7 @@ On a machine without network, fetch the rivals elsewhere and say ``--wheels whee
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -30,7 +31,10 @@ from typing import Any
 
 import torch
 
+import segzoo
+
 from ..common import RESULTS, environment
+from .card import facts
 from .report import plot, report
 from .settings import CPU, CPU_FULL, GPU, GPU_FULL, PRECISIONS, TASKS, Setting
 
@@ -38,7 +42,7 @@ IMAGES = RESULTS.parents[1] / "docs" / "images"
 #: Seconds after the end of its time at which a process is stopped from outside.
 _GRACE = 40.0
 #: Seconds that a setting's rounds may take, by device.
-_LIMIT = {"cpu": 40.0, "cuda": 8.0}
+_LIMIT = {"cpu": 40.0, "cuda": 20.0}
 
 
 def run(
@@ -127,6 +131,15 @@ def install(wheels: Path, folder: Path) -> None:
     sys.path.insert(0, str(folder))  # for the versions in the record
 
 
+def sources() -> str:
+    """A hash of the package's files: what was measured, where there is no git to say so."""
+    found = hashlib.sha256()
+    package = Path(segzoo.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        found.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def chosen(arguments: argparse.Namespace, device: str) -> list[Setting]:
     """The set that was asked for, narrowed or changed by the other options."""
     sets = {"cpu": (CPU, CPU_FULL), "cuda": (GPU, GPU_FULL)}
@@ -184,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             },
         )
         where = environment()
+        where |= {"card": card} if (card := facts()) else {}
+        where["sources"] = sources()
     if threads := sorted({result["setting"]["threads"] or 0 for result in found["results"]}):
         where["threads"] = " and ".join(map(str, threads)) if threads[0] else where["threads"]
     if options.commit:

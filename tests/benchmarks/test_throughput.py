@@ -4,15 +4,17 @@ import contextlib
 import json
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from benchmarks.throughput import achieved, candidates, child, roofline, run
+from benchmarks.throughput import achieved, beside, candidates, card, child, roofline, run
 from benchmarks.throughput.report import report
 from benchmarks.throughput.settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
+from segzoo.bench import as_called
 from segzoo.inference.optimize.trace import Body, trace
 
 from ..helpers import randomise, reference, tiny_unet
@@ -134,6 +136,62 @@ def test_the_sets_have_no_setting_twice():
     for setting in (*CPU_FULL, *GPU_FULL):
         assert from_json(json.loads(json.dumps(setting.as_json()))) == setting
         assert candidates.candidates(setting, "ours", "cuda")
+
+
+def test_both_sides_take_turns_and_what_takes_long_comes_last():
+    entries = list(child.in_order(GPU[0], ["ours", "theirs"], "smp", "cuda"))
+    kinds = [candidate.kind for _, _, candidate in entries]
+    assert kinds == sorted(kinds, key=list(child._EXPECTED).index)
+    assert [name for name, _, _ in entries[:2]] == ["segzoo eager", "smp eager"]
+    tuned = [side for _, side, candidate in entries if candidate.kind == "tuned"]
+    assert tuned[:2] == ["ours", "theirs"]
+    assert len({name for name, _, _ in entries}) == len(entries)
+
+
+def test_a_setting_leaves_time_for_the_next():
+    whole = child.Budget(100)
+    part = whole.part(10)
+    assert part.left <= 10 < whole.left
+    assert whole.part(None).left == pytest.approx(whole.left, abs=1)
+    part.saw(candidates.Candidate("x", candidates.compiled, kind="compiled"), 95)
+    assert whole.expected["compiled"] == 95
+
+
+def test_the_way_from_picture_to_mask_is_the_model_s():
+    model = tiny_unet().eval()
+    call = as_called(model, torch.randn(2, 3, 64, 96))
+    way = beside.picture_to_mask(call, model.normalization)
+    pictures = torch.randint(
+        0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
+    )
+    assert torch.equal(way().long(), model.predict(pictures))
+    found = beside.measure_beside(call, model.normalization, torch.device("cpu"), 0.0)
+    assert found["latency_ms"]["calls"] == 3
+    assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
+    assert found["first_call_at_another_shape_ms"] > 0
+    assert "joules" not in found
+
+
+def test_what_the_card_says_of_itself(monkeypatch):
+    answers = {
+        "--query-gpu=name": "NVIDIA X, 1.2, 700.00 W, 1980 MHz, 143771 MiB",
+        "--query-gpu=clo": "345 MHz, 2619 MHz, 71.10 W, 30, 0x0000000000000001",
+        "--query-com": "12, 300 MiB\n",
+    }
+
+    def ask(command, **_):
+        out = next(text for start, text in answers.items() if command[1].startswith(start))
+        return SimpleNamespace(stdout=out)
+
+    monkeypatch.setattr(card.subprocess, "run", ask)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    assert card.state()["power.draw"] == "71.10 W"
+    facts = card.facts()
+    assert (facts["power.limit"], facts["processes"]) == ("700.00 W", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert card.state() == card.facts() == {}
 
 
 @torch.no_grad()
