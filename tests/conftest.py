@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,14 @@ from . import hub_server
 # The Hub's client reads its environment when it is imported, so this comes before any test module.
 _HUB = hub_server.start()
 os.environ.update(_HUB.environment)
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="segzoo-hub-")
+_HUB_HOME = tempfile.mkdtemp(prefix="segzoo-hub-")
+os.environ["HF_HOME"] = _HUB_HOME
 os.environ.pop("HF_TOKEN", None)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the Hub's home; not at the interpreter's exit, which forked children may reach too."""
+    shutil.rmtree(_HUB_HOME, ignore_errors=True)
 
 
 @pytest.fixture

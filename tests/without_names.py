@@ -65,8 +65,8 @@ def live(*, everything: bool) -> dict[str, object]:
         found = bench.run_bench("test_resnet", arch="dynamic_unet", size=(64, 64), rounds=1)
         assert all(result.timing for result in found.results.values()), found
         if all(name in sys.modules for name in EXPORTERS):
-            folder = tempfile.mkdtemp()
-            segzoo.export(model, f"{folder}/model.onnx", dynamic=False, size=(64, 64))
+            with tempfile.TemporaryDirectory() as folder:
+                segzoo.export(model, f"{folder}/model.onnx", dynamic=False, size=(64, 64))
     return {"report": fast.report(), "logits": float(wanted.double().square().mean())}
 
 

@@ -153,7 +153,7 @@ def test_levels_are_resampled_to_strides_from_4_on(strides, expected):
     sizes = []
     for level in model.decoder.levels:
         level.register_forward_hook(lambda _, __, given: sizes.append(given.shape[-1]))
-    side = 2**4 * max(strides)
+    side = 4 * max(strides)
     model(torch.rand(2, 3, side, side))
     cells = [side // item.stride for item in features]
     assert sizes == [int(n * 2.0**k) for n, k in zip(cells, expected, strict=True)]
@@ -196,17 +196,19 @@ def test_the_readout_is_settled_by_the_encoder():
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("norm", ["group", "instance", "layer", "none"])
 def test_few_maps_and_every_norm(depth, norm):
-    model = segzoo.DPT("test_vit", depth=depth, norm=norm, decoder_channels=16)
+    model = segzoo.DPT(Maps(*[16] * depth), norm=norm, decoder_channels=16)
     assert model.train()(torch.rand(1, 3, 33, 50)).shape == (1, 1, 33, 50)
 
 
 @pytest.mark.parametrize("encoder", ["test_vit", "test_resnet"])
 def test_a_model_in_daily_use(encoder, tmp_path):
-    assert_everyday(segzoo.DPT(encoder, classes=2, **NARROW), tmp_path)
+    assert_everyday(segzoo.DPT(encoder, classes=2, **NARROW), tmp_path, whole=encoder == "test_vit")
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    model = segzoo.DPT("test_vit", classes=2, depth=2, decoder_channels=8)
+    # Three blocks of the six, of which two give maps.
+    options = {"depth": 3}
+    model = segzoo.DPT("test_vit", 2, depth=2, decoder_channels=8, encoder_options=options)
     assert_exported(model, tmp_path / "m.onnx")
 
 

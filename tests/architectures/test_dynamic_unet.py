@@ -64,9 +64,11 @@ class Deep(nn.Module):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_option_is_equal_to_the_bit(case):
     theirs, ours = make_pair(case)
-    for size in ((33, 47), (97, 255)):
+    for size in ((33, 47), (65, 97)):
         assert eval_difference(theirs, ours, (1, case.bands, *size)) == 0.0
-    assert step_difference(theirs, ours, (2, case.bands, 33, 47)) == SAME
+    # The vectors of spectral norm move at each step; of all else one step tells everything.
+    steps = 2 if str(case).count("Spectral") else 1
+    assert step_difference(theirs, ours, (2, case.bands, 33, 47), steps=steps) == SAME
 
 
 def test_the_reference_is_equal_to_the_bit():

@@ -11,6 +11,7 @@ from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
     ENCODERS,
+    Chain,
     Maps,
     assert_everyday,
     assert_exported,
@@ -42,7 +43,7 @@ def test_a_model_in_daily_use(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_for_other_sizes(kind, tmp_path):
-    assert_exported(kind("test_resnet", classes=2, **NARROW), tmp_path / "m.onnx")
+    assert_exported(kind(Chain(2, 4), classes=2, **NARROW), tmp_path / "m.onnx")
 
 
 def test_the_width_of_fcn_is_a_quarter_of_the_map_s():

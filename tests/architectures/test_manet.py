@@ -16,6 +16,7 @@ from segzoo.nn.position_attention import PairwiseProduct, PositionAttention
 from ..architecture_checks import (
     ENCODERS,
     EVEN,
+    Chain,
     Maps,
     assert_everyday,
     assert_exported,
@@ -181,7 +182,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    model = segzoo.MAnet("test_resnet", classes=2, depth=3, decoder_channels=SMALL[2:])
+    model = segzoo.MAnet(Chain(2, 2), classes=2, decoder_channels=SMALL[3:])
     assert_exported(model, tmp_path / "m.onnx")
 
 

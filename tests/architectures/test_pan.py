@@ -14,6 +14,7 @@ from segzoo.errors import ArgumentError, ConversionError
 from ..architecture_checks import (
     ENCODERS,
     EVEN,
+    Chain,
     assert_everyday,
     assert_exported,
     assert_same_logits,
@@ -118,7 +119,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    assert_exported(segzoo.PAN("test_resnet", classes=2, **SMALL), tmp_path / "m.onnx")
+    assert_exported(segzoo.PAN(Chain(2, 4, 2), classes=2, **SMALL), tmp_path / "m.onnx")
 
 
 def test_steps_have_names():

@@ -14,6 +14,7 @@ from segzoo.errors import ArgumentError, ConversionError
 from ..architecture_checks import (
     ENCODERS,
     EVEN,
+    Chain,
     Maps,
     assert_everyday,
     assert_exported,
@@ -175,7 +176,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    model = segzoo.UnetPlusPlus("test_resnet", classes=2, depth=3, decoder_channels=SMALL[2:])
+    model = segzoo.UnetPlusPlus(Chain(2, 2, 2), classes=2, decoder_channels=SMALL[2:])
     assert_exported(model, tmp_path / "m.onnx")
 
 
