@@ -34,6 +34,7 @@ from ...errors import (
     StorageError,
     warn,
 )
+from ...nn.finite import first_infinite
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
 from ..optimize.rewrite_decoder import rewrite_decoder
@@ -98,6 +99,12 @@ def export(
     sides = _sides(model, dynamic, size)
     for package in kind.needs:
         load_package(package)
+    infinite = first_infinite(model.state_dict().items())
+    if infinite is not None:
+        raise ExportError(
+            f"The model's weights are not finite: NaN or infinity in {infinite}. Its logits would "
+            "be useless; export a model from before its training diverged."
+        )
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
