@@ -349,7 +349,8 @@ class _Machine:
             "collections.defaultdict": lambda arguments: {},
             "builtins.set": self._a_set,
             "__builtin__.set": self._a_set,
-            "builtins.frozenset": self._a_set,
+            "builtins.frozenset": self._a_frozenset,
+            "__builtin__.frozenset": self._a_frozenset,
             "_codecs.encode": self._encoded,
             "copyreg._reconstructor": self._reconstructed,
             "copy_reg._reconstructor": self._reconstructed,
@@ -358,12 +359,16 @@ class _Machine:
     def _pairs(self, arguments: tuple[Any, ...]) -> dict[Any, Any]:
         given = arguments[0] if arguments else ()
         self._spend(len(given))  # a copy, which the same list could be asked for often
-        return {_hashable(key): value for key, value in given}
+        pairs = given.items() if isinstance(given, dict) else given
+        return {_hashable(key): value for key, value in pairs}
 
     def _a_set(self, arguments: tuple[Any, ...]) -> set[Any]:
         given = arguments[0] if arguments else ()
         self._spend(len(given))
         return set(map(_hashable, given))
+
+    def _a_frozenset(self, arguments: tuple[Any, ...]) -> frozenset[Any]:
+        return frozenset(self._a_set(arguments))
 
     def _encoded(self, arguments: tuple[Any, ...]) -> bytes | None:
         if len(arguments) != 2 or not isinstance(arguments[0], str) or arguments[1] != "latin1":

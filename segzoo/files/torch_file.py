@@ -84,13 +84,18 @@ def open_torch_zip(path: Path) -> Any:
                 f"({_some(list(members))}). Unpack it and give the file inside."
             )
         root = pickles[0].removesuffix("data.pkl")
+        if not all(item.plain for name, item in members.items() if name.startswith(root)):
+            raise NotReadError(
+                "its values are compressed or encrypted, as torch.save never writes them. Unpack "
+                "the archive and pack it without compression (zip -0), or save it again by torch"
+            )
         order = members.get(f"{root}byteorder")
         if order is not None and read_small(path, order) != sys.byteorder.encode():
             raise NotReadError(f"its values are not in this machine's byte order ({sys.byteorder})")
         storages: dict[str, _Storage] = {}
 
         def found(storage: _Storage) -> _Storage:
-            return storages.setdefault(storage.key, _located(storage, members, root, source))
+            return storages.setdefault(storage.key, _located(storage, members, root))
 
         with open_ordinary(path) as file:
             file.seek(members[pickles[0]].begin)
@@ -166,7 +171,7 @@ class _Part:
         return data
 
 
-def _located(storage: _Storage, members: dict[str, Member], root: str, source: Source) -> _Storage:
+def _located(storage: _Storage, members: dict[str, Member], root: str) -> _Storage:
     """A storage with its place in a zip archive."""
     member = members.get(f"{root}data/{storage.key}")
     if member is None:

@@ -61,7 +61,11 @@ def model_tensors(
         )
     if weights is not None:
         checks.text("weights", weights)
-    found = _distinct(_prefixes(tree.tensors, typical), tree, where)
+    found = _prefixes(tree.tensors, typical)
+    if len(found) > _MAX_SETS:
+        raise ConversionError(f"{where} holds {len(found)} models, more than a checkpoint can.")
+    if weights is None:
+        found = _distinct(found, tree)
     found = found or _guessed(tree, weights)
     prefix = _chosen(found, where, weights)
     inside = {
@@ -111,10 +115,8 @@ def _prefixes(names: Collection[str], typical: Collection[str]) -> list[str]:
     return list(found)
 
 
-def _distinct(prefixes: list[str], tree: Tree, where: str) -> list[str]:
+def _distinct(prefixes: list[str], tree: Tree) -> list[str]:
     """Without those below which the very same tensors lie: a dict that is held under two names."""
-    if len(prefixes) > _MAX_SETS:
-        raise ConversionError(f"{where} holds {len(prefixes)} models, more than a checkpoint can.")
     kept: dict[tuple[int, ...], str] = {}
     for prefix in prefixes:
         inside = (id(item) for name, item in tree.tensors.items() if name.startswith(prefix))

@@ -19,24 +19,26 @@ _MAX_SMALL = 4096
 
 @dataclass(frozen=True)
 class Member:
-    """A member that is stored as it is.
+    """A member of an archive.
 
     Attributes:
         begin: Where its bytes begin in the file.
-        size: How many they are.
+        size: How many they are in the file.
         checksum: Their CRC-32; 0 where the writer left it out.
+        plain: They are stored as they are: neither compressed nor encrypted.
     """
 
     begin: int
     size: int
     checksum: int
+    plain: bool
 
 
 def open_zip(path: Path) -> dict[str, Member]:
     """The members of an archive by name.
 
     Raises:
-        ValueError: It is damaged, too large, or its members are compressed or encrypted.
+        ValueError: It is damaged, or too large.
         OSError: It cannot be read.
     """
     with open_ordinary(path) as file:
@@ -81,16 +83,11 @@ def _directory_bytes(file: BufferedReader, size: int) -> int:
 
 
 def _member(file: BufferedReader, info: zipfile.ZipInfo, size: int) -> Member:
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise ValueError(
-            "its members are compressed, which torch.save never does. Unpack it, or save it again"
-        )
-    if info.flag_bits & 1:
-        raise ValueError("its members are encrypted")
+    plain = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
     file.seek(info.header_offset)
     head = file.read(_LOCAL.size)
     magic, name, extra = _LOCAL.unpack(head)
     begin = info.header_offset + _LOCAL.size + name + extra
-    if magic != b"PK\x03\x04" or begin + info.file_size > size:
+    if magic != b"PK\x03\x04" or begin + info.compress_size > size:
         raise ValueError("it ends too early, or its zip archive is damaged")
-    return Member(begin, info.file_size, info.CRC)
+    return Member(begin, info.compress_size, info.CRC, plain and not info.flag_bits & 1)
