@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -71,8 +72,8 @@ class ModelConfig:
         in_channels: Bands of the image, 1 or more.
         pretrained: True loads timm's weights into the encoder, adapted to ``in_channels`` as timm
             does. A checkpoint of the same timm architecture that was trained elsewhere is loaded
-            from a file (``"weights/resnet34.pth"``) or from the Hub (``"hf-hub:user/name"``).
-            This is the only argument that touches the network.
+            from a file (``"weights/resnet34.pth"``, or a ``Path``) or from the Hub
+            (``"hf-hub:user/name"``). This is the only argument that touches the network.
         depth: How many of the encoder's maps to use, counted from the image; None for all.
         image_size: ``(height, width)`` to build the encoder for, where it is built for a size.
             The model takes images of any size all the same.
@@ -100,7 +101,7 @@ class ModelConfig:
     encoder: str | nn.Module = field(default="resnet34", kw_only=False)
     classes: int = field(default=1, kw_only=False)
     in_channels: int = 3
-    pretrained: bool | str = field(default=False, metadata=NOT_SAVED)
+    pretrained: bool | str | os.PathLike[str] = field(default=False, metadata=NOT_SAVED)
     depth: int | None = None
     image_size: tuple[int, int] | None = None
     normalization: Normalization | None = None
@@ -117,6 +118,8 @@ class ModelConfig:
             self._set(encoder=checks.text("encoder", self.encoder))
         checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
         checks.integer("in_channels", self.in_channels, minimum=1, maximum=MAX_BANDS)
+        if isinstance(self.pretrained, os.PathLike):
+            self._set(pretrained=os.fspath(self.pretrained))
         if not isinstance(self.pretrained, str):
             checks.flag("pretrained", self.pretrained)
         if self.depth is not None:

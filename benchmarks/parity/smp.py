@@ -17,7 +17,7 @@ from torch import nn
 
 import segzoo
 from benchmarks.common import randomise, write_result
-from segzoo.convert.keymap import fill, rename
+from segzoo.convert.keymap import check_fits, rename
 from segzoo.convert.smp.unet import CONVERTER
 
 #: Every name of smp's Unet in ours.
@@ -60,7 +60,9 @@ def make_pair(arguments: dict[str, Any], encoder: str = "resnet34") -> tuple[nn.
         for name in used.keys() - expected.keys()
         if name.startswith(("encoder.", f"decoder.blocks.{last}.attention1"))
     ]
-    fill(ours, {name: t for name, t in used.items() if name not in unused}, source="smp")
+    used = {name: tensor for name, tensor in used.items() if name not in unused}
+    check_fits(ours, used, source="smp")
+    ours.load_state_dict(used)
     return theirs, ours
 
 

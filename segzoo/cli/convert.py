@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,6 +12,15 @@ from ..errors import ConversionError
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def weights_option(command: Command) -> Command:
+    """``--weights``, for a file with several sets of weights."""
+    return click.option(
+        "--weights", help="Which set of weights to take, where there are several: model_ema."
+    )(command)
 
 
 @click.group("convert", invoke_without_command=True)
@@ -34,17 +44,20 @@ def convert_command(ctx: click.Context) -> None:
     "--interpolation", help="smp's decoder_interpolation, where it was not the default, nearest."
 )
 @click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
+@weights_option
 def smp_command(
     checkpoint: str,
     out: Path,
     encoder: str | None,
     interpolation: str | None,
     revision: str | None,
+    weights: str | None,
 ) -> None:
     """Convert CHECKPOINT of segmentation_models_pytorch into the folder OUT.
 
-    CHECKPOINT is a file (.pth, .pt, .ckpt, .safetensors), a folder or a repository (user/name)
-    that save_pretrained wrote. The converted model has the same weights to the last bit.
+    CHECKPOINT is a file (of torch.save, a training loop, safetensors), a folder or a repository
+    (user/name) that save_pretrained wrote. The converted model has the same weights to the last
+    bit.
 
     \b
     Example:
@@ -54,7 +67,7 @@ def smp_command(
 
     given: dict[str, Any] = {"encoder_name": encoder, "decoder_interpolation": interpolation}
     config = {name: value for name, value in given.items() if value is not None}
-    _save(from_smp(checkpoint, config, revision=revision), out)
+    _save(from_smp(checkpoint, config, weights=weights, revision=revision), out)
 
 
 @convert_command.command("fastai")
@@ -65,6 +78,7 @@ def smp_command(
 @click.option("--no-blur-final", is_flag=True, help="... and with blur_final=False.")
 @click.option("--y-range", nargs=2, type=float, help="The y_range of unet_learner, if any.")
 @click.option("--act", default="relu", show_default=True, help="Its act_cls: relu, mish ...")
+@weights_option
 def fastai_command(
     checkpoint: Path,
     out: Path,
@@ -73,12 +87,13 @@ def fastai_command(
     no_blur_final: bool,
     y_range: tuple[float, float] | None,
     act: str,
+    weights: str | None,
 ) -> None:
     """Convert CHECKPOINT of a fastai unet_learner into the folder OUT.
 
-    CHECKPOINT is what learn.save wrote, or a saved state dict of learn.model. Its encoder,
-    classes and most options are found from the tensors; blur, y_range and act leave no trace in
-    them and have to be said.
+    CHECKPOINT is what learn.save or learn.export wrote, or a state dict of learn.model. Its
+    encoder, classes and most options are found from the tensors; blur, y_range and act leave no
+    trace in them and have to be said.
 
     \b
     Example:
@@ -93,6 +108,7 @@ def fastai_command(
         blur_final=not no_blur_final,
         y_range=y_range,
         act=act,
+        weights=weights,
     )
     _save(model, out)
 
@@ -100,7 +116,8 @@ def fastai_command(
 @convert_command.command("torchvision")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-def torchvision_command(checkpoint: Path, out: Path) -> None:
+@weights_option
+def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> None:
     """Convert CHECKPOINT of one of torchvision's segmentation models into the folder OUT.
 
     CHECKPOINT is a file that torchvision downloaded, or the saved state dict of such a model:
@@ -114,14 +131,17 @@ def torchvision_command(checkpoint: Path, out: Path) -> None:
     """
     from ..convert import from_torchvision
 
-    _save(from_torchvision(checkpoint), out)
+    _save(from_torchvision(checkpoint, weights=weights), out)
 
 
 @convert_command.command("transformers")
 @click.argument("checkpoint")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
-def transformers_command(checkpoint: str, out: Path, revision: str | None) -> None:
+@weights_option
+def transformers_command(
+    checkpoint: str, out: Path, revision: str | None, weights: str | None
+) -> None:
     """Convert CHECKPOINT of a segmentation model of transformers into the folder OUT.
 
     CHECKPOINT is a folder or a repository (user/name) that save_pretrained wrote, or one of its
@@ -135,7 +155,7 @@ def transformers_command(checkpoint: str, out: Path, revision: str | None) -> No
     """
     from ..convert import from_transformers
 
-    _save(from_transformers(checkpoint, revision=revision), out)
+    _save(from_transformers(checkpoint, weights=weights, revision=revision), out)
 
 
 def _save(model: SegmentationModel, out: Path) -> None:

@@ -1,26 +1,24 @@
 """From fastai 2: the weights of a ``unet_learner``, without fastai.
 
-What ``learn.save`` writes and what ``learn.model.state_dict()`` gives is read as tensors only; a
-pickle that would run code is refused.
+What ``learn.save``, ``learn.export`` and ``torch.save(learn.model)`` write is read as names and
+tensors; nothing in it is run.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..architectures.dynamic_unet import DynamicUnet
-from ..encoders import build_on_meta, create_encoder
+from ..encoders import create_encoder
 from ..errors import ConversionError
-from .keymap import Rule, fill, rename
+from ..files.checkpoint import open_checkpoint
+from .keymap import Rule, built, rename
+from .origin import hint
 
 #: The encoders that ``unet_learner`` gives the layout of keys below: torchvision's ResNets.
 ENCODERS = (
@@ -33,11 +31,13 @@ _ENCODER_RULES: tuple[Rule, ...] = (
     (r"^layers\.0\.1\.", "encoder.backbone.bn1."),
     *((rf"^layers\.0\.{i}\.", f"encoder.backbone.layer{i - 3}.") for i in range(4, 8)),
 )
+#: The first convolution of the encoder, which every checkpoint of fastai 2 has.
+_FIRST = "layers.0.0.weight"
 _SAVE = "torch.save(learn.model.state_dict(), 'weights.pth')"
 
 
 def from_fastai(
-    checkpoint: str | os.PathLike[str] | Mapping[str, Tensor],
+    checkpoint: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     encoder: str | None = None,
     *,
     blur: bool = False,
@@ -45,6 +45,7 @@ def from_fastai(
     y_range: tuple[float, float] | None = None,
     act: str = "relu",
     class_names: Sequence[str] | None = None,
+    weights: str | None = None,
 ) -> DynamicUnet:
     """The model of a fastai ``unet_learner`` with a ResNet, its weights unchanged to the last bit.
 
@@ -54,34 +55,33 @@ def from_fastai(
     loads, and its outputs are wrong.
 
     Args:
-        checkpoint: A file of ``learn.save`` (with or without the optimiser's state) or of
-            ``torch.save(learn.model.state_dict(), ...)``, or such a state dict.
+        checkpoint: A file of ``learn.save`` (with or without the optimiser's state), of
+            ``learn.export`` or of ``torch.save(learn.model.state_dict(), ...)``, such a state dict,
+            or the model.
         encoder: Name of the encoder, only to be checked; None to find it.
         class_names: One name for each class, kept with the model (``list(dls.vocab)``).
+        weights: Which set of weights to take, where the file has several: ``"model_ema"``.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        ConversionError: It is no such checkpoint, of fastai 1, of another encoder, or a pickle of
-            whole objects; the message says what to do.
+        ConversionError: It is no such checkpoint, of fastai 1, or of another encoder; the message
+            says what to do.
+        StorageError: The file cannot be found or read.
         ArgumentError: An option that :class:`~segzoo.DynamicUnet` does not take.
     """
-    source = "The state dict"
-    if not isinstance(checkpoint, Mapping):
-        source = os.fspath(checkpoint)
-        checkpoint = _read(Path(source))
-    tensors = _weights(checkpoint, source)
+    found = open_checkpoint(checkpoint, typical=(_FIRST,), weights=weights, with_config=False)
+    tensors, source = found.tensors, found.where
     rules = key_rules(tensors, source)
     name = _encoder(tensors, encoder, source)
-    renamed = rename(tensors, rules)
-    options = f"blur={blur}, blur_final={blur_final}, y_range={y_range}, act={act!r}"
-    # Every value comes from the checkpoint.
-    model = build_on_meta(
-        lambda: DynamicUnet(
+    classes = _classes(rename(tensors, rules), source)
+
+    def make() -> DynamicUnet:
+        return DynamicUnet(
             name,
-            _classes(renamed, source),
-            in_channels=tensors["layers.0.0.weight"].shape[1],
+            classes,
+            in_channels=tensors[_FIRST].shape[1],
             blur=blur,
             blur_final=blur_final,
             y_range=y_range,
@@ -91,70 +91,14 @@ def from_fastai(
             last_cross=any(".convpath." in key for key in tensors),
             class_names=None if class_names is None else tuple(class_names),
         )
-    )
-    model.to_empty(device="cpu")
-    fill(model, renamed, source=f"{source} (with {options})")
-    return model.eval()
 
-
-class _Inert:
-    """Stands for an object of the optimiser's state, and keeps nothing of it."""
-
-    def __init__(self, *args: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-    def append(self, item: object) -> None:
-        """Take no notice."""
-
-    def extend(self, items: object) -> None:
-        """Take no notice."""
-
-
-#: What the optimiser's state is made of besides tensors and plain values.
-_OPTIMISER_GLOBALS = (
-    *("fastcore.foundation.L", "numpy.dtype"),
-    *("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
-)
-
-
-def _read(path: Path) -> Any:
-    """What a file holds: tensors, containers and inert stand-ins, never code."""
-    stand_ins = [
-        (type("Inert", (_Inert,), {"__module__": __name__}), name) for name in _OPTIMISER_GLOBALS
-    ]
-    try:
-        with torch.serialization.safe_globals([*stand_ins]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ConversionError(f"There is no file {str(path)!r}.") from error
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"Python objects ({found.group(1)})" if found else "something else"
-        raise ConversionError(
-            f"{path} holds {what} instead of plain tensors, so reading it could run code and is "
-            "refused. If it comes from learn.export, run in fastai: "
-            f"learn = load_learner({path.name!r}); {_SAVE}"
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConversionError(f"{path} cannot be read as a checkpoint: {reason}") from error
-
-
-def _weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
-    """The tensors by name, out of the optimiser's company."""
-    if isinstance(checkpoint, Mapping) and set(checkpoint) == {"model", "opt"}:
-        checkpoint = checkpoint["model"]
-    if not isinstance(checkpoint, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.items()
-    ):
-        raise ConversionError(
-            f"{source} is no state dict: expected tensors by name. In fastai: {_SAVE}"
-        )
-    return dict(checkpoint)
+    options = f"blur={blur}, blur_final={blur_final}, y_range={y_range}, act={act!r}"
+    return built(
+        make,
+        lambda _, given: rename(given, rules),
+        found,
+        source=f"{source} (with {options})",
+    ).eval()
 
 
 def _indices(names: Mapping[str, Tensor], pattern: str) -> list[int]:
@@ -174,9 +118,9 @@ def _check_layout(tensors: Mapping[str, Tensor], source: str) -> list[int]:
     if not blocks:
         raise ConversionError(
             f"{source} is no DynamicUnet of fastai: no layers.N.shuf among its {len(tensors)} "
-            f"names {list(tensors)[:3]}. Give what unet_learner trained."
+            f"names {list(tensors)[:3]}.{hint(tensors)} Give what unet_learner trained."
         )
-    if "layers.0.0.weight" not in tensors or "layers.0.4.0.conv1.weight" not in tensors:
+    if _FIRST not in tensors or "layers.0.4.0.conv1.weight" not in tensors:
         raise ConversionError(
             f"{source} has an encoder that is no ResNet of torchvision "
             f"({[name for name in tensors if name.startswith('layers.0.')][:3]}); only those can "

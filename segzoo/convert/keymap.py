@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .. import checks
+from ..encoders import build_on_meta
 from ..errors import ConversionError
+from ..files.checkpoint import Checkpoint
 
 Value = TypeVar("Value")
+Model = TypeVar("Model", bound=nn.Module)
 #: A regular expression that the whole name must match, and what becomes of the name.
 Rule = tuple[str, str]
+#: What a model may be of, whole.
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def rename(source: Mapping[str, Value], rules: Iterable[Rule]) -> dict[str, Value]:
@@ -37,32 +43,68 @@ def rename(source: Mapping[str, Value], rules: Iterable[Rule]) -> dict[str, Valu
     return result
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy tensors into a model, exactly: every tensor is used, every weight is filled.
+def built(
+    make: Callable[[], Model],
+    place: Callable[[Model, Mapping[str, Tensor]], Mapping[str, Tensor]],
+    checkpoint: Checkpoint,
+    *,
+    source: str = "",
+) -> Model:
+    """A model with the tensors of a checkpoint, exactly: all are used, every weight is filled.
 
-    The model is converted to the floating point type of the tensors.
+    The model is made on the meta device and compared first, so that a file which does not fit costs
+    no memory; one that fits is read once, into the tensors that the model keeps.
 
     Args:
-        source: Where the tensors come from, for the message.
+        make: Makes the model, without weights that have to be fetched.
+        place: From the checkpoint's tensors to the model's, under the model's names; also called
+            with tensors on the meta device. What it leaves out is not used.
+        checkpoint: What to take tensors from.
+        source: Where they come from, for messages; the checkpoint's own word if left.
+
+    Returns:
+        The model, in the floating point type of the tensors.
 
     Raises:
-        ConversionError: Names, shapes or types differ; nothing was changed then.
+        ConversionError: Names, shapes or types differ, or values are not finite.
+        StorageError: The file cannot be read.
     """
-    expected = model.state_dict()
-    missing, extra = (
-        sorted(expected.keys() - tensors.keys()),
-        sorted(tensors.keys() - expected.keys()),
-    )
+    model = build_on_meta(make)
+    check_fits(model, place(model, checkpoint.tensors), source=source or checkpoint.where)
+    for dtype in {t.dtype for t in checkpoint.tensors.values() if t.is_floating_point()}:
+        model.to(dtype)
+    _compute_buffers(model, make)
+    model.load_state_dict(dict(place(model, checkpoint.read())), assign=True)
+    return model
+
+
+def check_fits(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Compare names, shapes and types with a model's.
+
+    Raises:
+        ConversionError: They differ; the message names what does.
+    """
+    expected, kind = model.state_dict(), type(model).__name__
+    missing = sorted(expected.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - expected.keys())
     if missing or extra:
         raise ConversionError(
-            f"{source} does not fit {type(model).__name__}: it lacks {len(missing)} tensors "
-            f"{missing[:3]}, and has {len(extra)} that have no place {extra[:3]}."
+            f"{source} does not fit {kind}: it lacks {len(missing)} tensors {_some(missing)}, and "
+            f"has {len(extra)} that have no place {_some(extra)}."
         )
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
+        wanted = expected[name]
+        if tensor.shape != wanted.shape:
             raise ConversionError(
-                f"{source} does not fit {type(model).__name__}: {name} has the shape "
-                f"{tuple(tensor.shape)}, expected {tuple(expected[name].shape)}."
+                f"{source} does not fit {kind}: {name} has the shape {tuple(tensor.shape)}, "
+                f"expected {tuple(wanted.shape)}."
+            )
+        same = tensor.dtype == wanted.dtype
+        if not same and not (wanted.is_floating_point() and tensor.dtype in _FLOATS):
+            fits = "floating point of 16 bits or more"
+            raise ConversionError(
+                f"{source} does not fit {kind}: {name} is of {tensor.dtype}, expected "
+                f"{fits if wanted.is_floating_point() else wanted.dtype}."
             )
     floating = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(floating) > 1:
@@ -70,9 +112,24 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> Non
             f"{source} mixes the types {sorted(map(str, floating))}; convert it to one of them "
             "first."
         )
-    for dtype in floating:
-        model.to(dtype)
-    expected = model.state_dict()
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            expected[name].copy_(tensor)
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, each cut to a readable length."""
+    return checks.shown([name[:100] for name in names[:3]])
+
+
+def _compute_buffers(model: nn.Module, make: Callable[[], nn.Module]) -> None:
+    """Give a model on the meta device the tables that are computed, not saved, from a real one."""
+    saved = model.state_dict().keys()
+    if all(name in saved for name, _ in model.named_buffers()):
+        return
+    with torch.random.fork_rng(devices=[]):  # random weights, which nobody keeps
+        real = make()
+    dtype = next((item.dtype for item in model.parameters() if item.is_floating_point()), None)
+    if dtype is not None:
+        real.to(dtype)
+    for name, buffer in real.named_buffers():
+        if name not in saved:
+            owner, _, leaf = name.rpartition(".")
+            model.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..architectures.base import SegmentationModel, create_model
-from ..encoders import build_on_meta
 from ..errors import ConversionError
 from ..files.checkpoint import open_checkpoint
 from ..preprocessing import Normalization
 from .blocks import blocks_of, parts_of
-from .keymap import Rule, fill, rename
+from .keymap import Rule, built, rename
 from .origin import hint
 from .smp.aspp import aspp_rules
 
@@ -106,6 +105,7 @@ def from_torchvision(
     *,
     atrous_rates: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
+    weights: str | None = None,
 ) -> SegmentationModel:
     """A segmentation model of torchvision, with its logits.
 
@@ -116,12 +116,13 @@ def from_torchvision(
     torchvision's ``["out"]`` is what the model gives.
 
     Args:
-        source: A checkpoint file (a download of torchvision's, or of a training loop), which is
-            opened with ``weights_only=True``, a state dict, or the model itself.
+        source: A checkpoint file (a download of torchvision's, or of a training loop), of which
+            nothing is run, a state dict, or the model itself.
         atrous_rates: As they were given to torchvision's ``DeepLabHead``, where that was not its
             default, 12, 24 and 36: they leave no trace in tensors. Of DeepLabV3 only.
         class_names: One name for each class, kept with the model
             (``weights.meta["categories"]``).
+        weights: Which set of weights to take, where the file has several: ``"model_ema"``.
 
     Returns:
         The model, in eval mode.
@@ -131,7 +132,8 @@ def from_torchvision(
         StorageError: The file cannot be found or read.
         ArgumentError: Rates or names that the architecture does not take.
     """
-    checkpoint = open_checkpoint(source)
+    typical = [kind.typical for kind in _KINDS]
+    checkpoint = open_checkpoint(source, typical=typical, weights=weights, with_config=False)
     tensors, where = checkpoint.tensors, checkpoint.where
     kind = _kind(tensors, where)
     backbone = _backbone(tensors, where)
@@ -148,9 +150,9 @@ def from_torchvision(
     elif atrous_rates is not None:
         raise ConversionError(f"{where} is of {kind.architecture}, which has no atrous_rates.")
     auxiliary = "aux_classifier.4.weight" in tensors
-    # Every value comes from the checkpoint.
-    model = build_on_meta(
-        lambda: create_model(
+
+    def make() -> SegmentationModel:
+        return create_model(
             kind.architecture,
             backbone.encoder,
             tensors[kind.logits].shape[0],
@@ -162,11 +164,12 @@ def from_torchvision(
             class_names=None if class_names is None else tuple(class_names),
             **options,
         )
-    )
-    model.to_empty(device="cpu")
-    rules = (*_backbone_rules(model, backbone), *_head_rules(model, kind), *_AUXILIARY)
-    fill(model, rename(tensors, rules), source=where)
-    return model.eval()
+
+    def place(model: SegmentationModel, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        rules = (*_backbone_rules(model, backbone), *_head_rules(model, kind), *_AUXILIARY)
+        return rename(given, rules)
+
+    return built(make, place, checkpoint).eval()
 
 
 def _kind(tensors: Mapping[str, Tensor], where: str) -> _Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def create_encoder(
     encoder: str | nn.Module,
     *,
     in_channels: int = 3,
-    pretrained: bool | str = False,
+    pretrained: bool | str | os.PathLike[str] = False,
     depth: int | None = None,
     image_size: Size | None = None,
     options: Mapping[str, Any] | None = None,
@@ -210,6 +211,8 @@ def create_encoder(
         EncoderError: The backbone cannot be built or run.
     """
     asked = _asked(output_stride, preferred_stride, dilation)
+    if isinstance(pretrained, os.PathLike):
+        pretrained = os.fspath(pretrained)
     made = _create(encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest)
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..errors import EncoderError, StorageError
-from ..files.checkpoint import open_checkpoint
+from ..files.checkpoint import Checkpoint, open_checkpoint
+from ..files.local import is_file
 from .probe import build_on_meta
 
 #: What stands before a repository id, as in ``timm.create_model``.
@@ -36,14 +37,26 @@ def build_with_weights(
     """
     import timm
 
-    if not source.startswith(HUB_PREFIX) and not Path(source).is_file():
+    remote = source.startswith(HUB_PREFIX)
+    if not remote and not is_file(source):
         raise StorageError(
             f"pretrained={source!r} is no file. Give True for timm's weights, the path of a "
             f"checkpoint, or '{HUB_PREFIX}user/name'."
         )
-    checkpoint = open_checkpoint(source.removeprefix(HUB_PREFIX))
-    classifier = classifier_keys(name)
-    tensors = {key: item for key, item in checkpoint.tensors.items() if key not in classifier}
+    whole = _names(name, 1)
+    classifier = whole - _names(name, 0)
+    checkpoint = open_checkpoint(
+        source.removeprefix(HUB_PREFIX) if remote else Path(source),
+        typical=_typical(whole - classifier),
+        with_config=False,
+    )
+    found = [key for key in checkpoint.tensors if key not in classifier]
+    if not found:
+        raise EncoderError(
+            f"{checkpoint.where} does not fit {name!r}: it holds the weights of a classifier only "
+            f"({', '.join(sorted(checkpoint.tensors)[:4])}). Give a checkpoint of the whole model."
+        )
+    _check_types(checkpoint, found, name)
     try:
         # Without classes on both sides timm loads strictly.
         backbone: nn.Module = timm.create_model(
@@ -51,7 +64,11 @@ def build_with_weights(
             pretrained=True,
             features_only=True,
             in_chans=in_channels,
-            pretrained_cfg_overlay={"state_dict": tensors, "num_classes": 0, "custom_load": False},
+            pretrained_cfg_overlay={
+                "state_dict": checkpoint.read(found),
+                "num_classes": 0,
+                "custom_load": False,
+            },
             **options,
         )
     except (RuntimeError, KeyError) as error:
@@ -68,10 +85,35 @@ def classifier_keys(name: str) -> set[str]:
 
     More than the layers that timm calls the classifier: some have a normalisation before them.
     """
+    return _names(name, 1) - _names(name, 0)
+
+
+def _names(name: str, classes: int) -> set[str]:
+    """The names of an architecture's weights, with that many classes."""
     import timm
 
-    def keys(classes: int) -> set[str]:
-        model: nn.Module = build_on_meta(lambda: timm.create_model(name, num_classes=classes))
-        return set(model.state_dict())
+    model: nn.Module = build_on_meta(lambda: timm.create_model(name, num_classes=classes))
+    return set(model.state_dict())
 
-    return keys(1) - keys(0)
+
+def _typical(names: Collection[str]) -> list[str]:
+    """The name of a weight that is the end of no other's: by it a model is found below a prefix."""
+    inner = {name.split(".", i)[i] for name in names for i in range(1, name.count(".") + 1)}
+    alone = (name for name in names if name not in inner and name.endswith(".weight"))
+    return sorted(alone, key=len, reverse=True)[:1]
+
+
+def _check_types(checkpoint: Checkpoint, names: Collection[str], name: str) -> None:
+    """Refuse what a copy would change without a word: a complex weight would lose a part.
+
+    Raises:
+        EncoderError: A tensor that is neither floating point nor a count or an index.
+    """
+    for key in names:
+        dtype = checkpoint.tensors[key].dtype
+        weight = key.endswith((".weight", ".bias", ".running_mean", ".running_var"))
+        if dtype.is_complex or (weight and not dtype.is_floating_point):
+            raise EncoderError(
+                f"{checkpoint.where} does not fit {name!r}: {key} is of {dtype}, expected floating "
+                "point."
+            )

@@ -1,115 +1,210 @@
-"""Checkpoints of other libraries, opened: tensors, and what they say of themselves."""
+"""Checkpoints of other libraries, opened: tensors by name, and what they say of themselves.
+
+One way in for every converter, for ``pretrained=`` and for the command line. Nothing in a file is
+ever run; of its tensors only names, types and shapes are read at first, to be compared with a
+model on the meta device, and values once they are known to fit.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ConversionError, StorageError
+from ..nn.finite import is_finite
 from . import hub, strict_json
 from .atomic import open_ordinary
+from .first_bytes import Kind, kind_of
+from .hub import CONFIG, WEIGHTS
+from .local import also_not_here, check_may_be_remote, is_file, is_folder
+from .safetensors_tensors import open_safetensors
+from .stored import Stored
+from .torch_file import open_legacy, open_torch_zip
+from .weight_sets import model_tensors
 
-#: What training loops put in front of every name.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+#: What older versions of smp and transformers save weights in.
+PICKLE = "pytorch_model.bin"
 _MAX_CONFIG_BYTES = 2**20
+#: How many times larger than its file a model may be: tensors may share values, within reason.
+_SHARING, _SLACK = 4, 2**20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, the config that came with them, and where they are from."""
+    """The tensors of one model, the config that came with them, and where they are from.
 
-    tensors: Mapping[str, Tensor]
+    Attributes:
+        stored: Tensors by name, not read yet.
+        config: What lies beside them, as ``config.json`` or as the model's own.
+        where: For messages.
+        folder: Where their file lies, or None.
+    """
+
+    stored: Mapping[str, Stored]
     config: Mapping[str, Any] = field(default_factory=dict)
     where: str = "the checkpoint"
+    folder: Path | None = None
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors on the meta device: names, types and shapes, to plan with."""
+        return {name: item.on_meta() for name, item in self.stored.items()}
+
+    def read(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The tensors with their values, dense, on the CPU, each in memory of its own.
+
+        Args:
+            names: Which; None for all.
+
+        Raises:
+            ConversionError: Some are not finite.
+            StorageError: The file is damaged, or was changed meanwhile.
+        """
+        result = {}
+        for name, item in self.stored.items():
+            if names is not None and name not in names:
+                continue
+            tensor = item.read()
+            if not is_finite(tensor):
+                raise ConversionError(
+                    f"{self.where} holds values that are not finite: NaN or infinity in {name!r}. "
+                    "A model with them gives useless results: take a checkpoint from before its "
+                    "training diverged."
+                )
+            result[name] = tensor
+        return result
 
 
 def open_checkpoint(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     *,
+    typical: Collection[str] = (),
+    weights: str | None = None,
+    with_config: bool = True,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
-    """Read a file, a folder, a repository, a state dict or a module.
+    """Find the tensors of one model in a file, a folder, a repository, a state dict or a module.
 
-    Pickles are opened with ``weights_only=True`` only.
+    Args:
+        source: What to open. A file is known by its first bytes, not by its name.
+        typical: Names of tensors, one of which every model of the kind that is wanted has: by them
+            the model is found below whatever is around it.
+        weights: Which set of weights to take, where there are several.
+        with_config: Read the ``config.json`` that lies beside a file too.
+        revision: Branch, tag or commit of a repository.
+        token: Access token for a private repository.
+        cache_dir: Where downloads are kept; None for the Hub's own cache.
+        local_files_only: Do not touch the network.
 
     Raises:
-        ConversionError: What was found holds no tensors.
+        ConversionError: What was found holds no tensors, or several sets of them.
         StorageError: It cannot be found or read.
     """
     if isinstance(source, nn.Module):
-        config = getattr(source, "config", None)
         kind = type(source).__name__
-        return Checkpoint(
-            source.state_dict(),
-            {"_model_class": kind, **(config if isinstance(config, Mapping) else {})},
-            f"the {kind}",
-        )
+        config = getattr(source, "config", None)
+        said = {"_model_class": kind, **(config if isinstance(config, Mapping) else {})}
+        where = f"the {kind}"
+        return Checkpoint(model_tensors(source, where, typical, weights), said, where)
     if isinstance(source, Mapping):
-        return Checkpoint(_tensors(source, "the state dict"), where="the state dict")
-    path = Path(source)
-    if path.is_file():
-        return Checkpoint(_tensors(_load(path), str(path)), where=str(path))
+        where = "the state dict"
+        return Checkpoint(model_tensors(source, where, typical, weights), {}, where)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ConversionError(
+            "A checkpoint is a file, a folder, a repository, a state dict or a module; got "
+            f"{type(source).__name__}."
+        )
     access = hub.Access(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    files = hub.find_files(source, access)
-    return Checkpoint(
-        _tensors(_load(files.weights), str(files.weights)), _config(files.config), os.fspath(source)
-    )
+    files = _find(source, access)
+    where = str(files.weights) if is_file(source) else os.fspath(source)
+    stored = model_tensors(_loaded(files.weights), where, typical, weights)
+    _check_size(stored, files.weights, where)
+    config = read_json(files.config) if with_config else {}
+    return Checkpoint(stored, config, where, files.weights.parent)
 
 
-def _load(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise StorageError(f"There is no {path}.") from error
-    except SafetensorError as error:
-        raise StorageError(f"{path} is damaged, or no safetensors file: {error}.") from error
-    except Exception as error:
-        # Whatever unpickling raises: a damaged file, or objects other than tensors.
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _find(source: str | os.PathLike[str], access: hub.Access) -> hub.ModelFiles:
+    """The file of weights, and the config that belongs to it."""
+    path = Path(source)
+    if is_file(path):
+        return hub.ModelFiles(path.parent / CONFIG, path)
+    if is_folder(path):
+        files = hub.find_files(path, access)
+        for name in (WEIGHTS, PICKLE):
+            if (path / name).is_file():
+                return hub.ModelFiles(files.config, path / name)
         raise StorageError(
-            f"{path} could not be opened with weights_only=True: {first} Save the model's "
-            "state_dict() alone, and convert that."
-        ) from error
+            f"The folder {os.fspath(source)!r} has neither {WEIGHTS} nor {PICKLE}"
+            f"{_split(path)}. Give the file of the weights itself."
+        )
+    check_may_be_remote(source)
+    if not hub.is_repo_id(source):
+        raise StorageError(
+            f"There is no file and no folder {os.fspath(source)!r}, and it is no repository id "
+            "(user/name) either."
+        )
+    repo_id = os.fspath(source)
+    with also_not_here(source), hub.hub_errors(f"load {repo_id!r}"):
+        config = hub.fetch(repo_id, CONFIG, access)
+        at = hub.pinned(config, access)
+        weights = hub.optional(repo_id, WEIGHTS, at) or hub.fetch(repo_id, PICKLE, at)
+        return hub.ModelFiles(config, weights)
 
 
-def _tensors(loaded: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in what was loaded, without what training loops wrap around it."""
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise ConversionError(f"{where} holds no tensors, but {type(loaded).__name__}.")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ConversionError(
-                f"{where} is no state dict: {name!r} is {type(value).__name__}, not a tensor."
-            )
-    tensors: dict[str, Tensor] = dict(loaded)
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+def _split(folder: Path) -> str:
+    """What a folder has instead of one file of weights."""
+    if any(folder.glob("*.index.json")):
+        return (
+            ": its weights are split over several files. Load it with the library that wrote it, "
+            "and save it in one piece (max_shard_size='100GB')"
+        )
+    return ""
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The config beside the weights, or nothing where there is none."""
+def _loaded(path: Path) -> Any:
+    """What a file holds: containers, plain values and tensors that are not read yet."""
+    kind = kind_of(path)
+    if kind is Kind.SAFETENSORS:
+        return open_safetensors(path)
+    return open_torch_zip(path) if kind is Kind.TORCH_ZIP else open_legacy(path)
+
+
+def _check_size(stored: Mapping[str, Stored], path: Path, where: str) -> None:
+    """Refuse tensors that would take far more memory than their file has bytes."""
+    needed, there = sum(item.nbytes for item in stored.values()), path.stat().st_size
+    if needed > _SHARING * there + _SLACK:
+        raise StorageError(
+            f"{where} is refused: its tensors need {needed} bytes, and the file has {there}. They "
+            "use the same values over and over."
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file of JSON, or nothing where there is none.
+
+    Raises:
+        StorageError: It cannot be read, or is too large.
+    """
     try:
         with open_ordinary(path) as file:
-            return strict_json.parse(file.read(_MAX_CONFIG_BYTES).decode("utf-8"))
+            text = file.read(_MAX_CONFIG_BYTES + 1)
+        if len(text) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MAX_CONFIG_BYTES >> 20} MiB")
+        return strict_json.parse(text.decode("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .._version import __version__
 from ..errors import HubError, StorageError
+from .local import also_not_here, check_may_be_remote, is_file, is_folder
 
 #: What a model is kept in, on the Hub as in a folder.
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -44,14 +45,15 @@ class Access:
 def find_files(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelFiles:
     """The files of a folder, or of a repository on the Hub after downloading them.
 
-    A folder that exists goes before a repository of the same name.
+    What exists here goes before a repository of the same name. Of a folder's own
+    ``model.safetensors`` the folder is taken.
 
     Raises:
         StorageError: It is neither a folder nor a repository id.
         HubError: The repository or the network could not be reached.
     """
     folder = Path(folder_or_repo)
-    if folder.is_dir():
+    if is_folder(folder):
         if access.revision is not None:
             raise StorageError(
                 f"{os.fspath(folder)!r} is a folder here, which goes before a repository of that "
@@ -59,12 +61,21 @@ def find_files(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelF
                 "work in another directory to reach the repository."
             )
         return ModelFiles(folder / CONFIG, folder / WEIGHTS)
+    if is_file(folder):
+        if folder.name == WEIGHTS:
+            return ModelFiles(folder.parent / CONFIG, folder)
+        raise StorageError(
+            f"{os.fspath(folder)!r} is a file here, no folder with {CONFIG} and {WEIGHTS}. A "
+            "checkpoint of another library is brought over by segzoo.convert, or segzoo convert."
+        )
+    check_may_be_remote(folder_or_repo)
     if not is_repo_id(folder_or_repo):
         raise StorageError(
             f"There is no folder {os.fspath(folder_or_repo)!r}, and it is no repository id "
             "(user/name) either."
         )
-    return find_remote(str(folder_or_repo), access)
+    with also_not_here(folder_or_repo):
+        return find_remote(str(folder_or_repo), access)
 
 
 def find_remote(repo_id: str, access: Access) -> ModelFiles:

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..errors import InputError
+from ..nn.finite import is_finite
 from ..preprocessing import Normalization
 from .inputs import describe
 
@@ -63,5 +64,19 @@ def classes_of(model: Segments, image: Tensor, weight: Tensor) -> Tensor:
     logits = model(model.normalization(batch.to(weight.device)).to(weight.dtype))
     one = model.classes == 1
     # As argmax gives, which takes four times as long on a CPU.
-    mask: Tensor = (logits[:, 0] > model.threshold).long() if one else logits.max(dim=1).indices
+    largest, winner = (logits[:, 0], logits[:, 0]) if one else logits.max(dim=1)
+    if bool(largest.isnan().any()):
+        raise InputError(_not_a_number(batch))
+    mask: Tensor = (largest > model.threshold).long() if one else winner
     return mask if image.ndim == 4 else mask[0]
+
+
+def _not_a_number(batch: Tensor) -> str:
+    """What to say of logits that are NaN: every class would be a guess."""
+    if not is_finite(batch):
+        return "The picture has pixels that are NaN or infinite; put numbers in their place."
+    return (
+        "The model's logits are NaN for a picture of finite pixels: its weights are NaN or "
+        "infinite (a training that diverged), or too large for its precision (float16). Load it "
+        "from before, or compute in float32 or bfloat16."
+    )

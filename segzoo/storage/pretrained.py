@@ -16,6 +16,7 @@ from ..encoders.pyramid import Pyramid
 from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError, warn
 from ..features import FeatureSpec
 from ..files import hub
+from ..nn.finite import first_infinite
 from ..registry import build
 from . import config_json, model_folder, safetensors_file
 from .adapt import adapted
@@ -45,7 +46,11 @@ class StoredModel(ConfiguredModel):
     features: tuple[FeatureSpec, ...]
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, card: ModelCard | None = None
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        card: ModelCard | None = None,
+        check_finite: bool = True,
     ) -> Path:
         """Write the model into a folder, which is made where it is missing.
 
@@ -55,12 +60,14 @@ class StoredModel(ConfiguredModel):
             folder: Gets ``config.json``, ``model.safetensors`` and ``README.md``.
             card: What to say on the card, ``README.md``. With None a card that is there already
                 is kept; a card that a person wrote or edited is always kept.
+            check_finite: Refuse weights that are NaN or infinite.
 
         Raises:
             StorageError: The folder cannot be written, or the model could not be loaded again
-                (its encoder has no name to be found by, or its layers were changed by hand).
+                (its encoder has no name to be found by, its layers were changed by hand, or its
+                weights are not finite).
         """
-        return self._save(folder, card, None)
+        return self._save(folder, card, None, check_finite)
 
     def push_to_hub(
         self,
@@ -157,11 +164,21 @@ class StoredModel(ConfiguredModel):
         return adapted(model, classes=classes, in_channels=in_channels)
 
     def _save(
-        self, folder: str | os.PathLike[str], card: ModelCard | None, repo_id: str | None
+        self,
+        folder: str | os.PathLike[str],
+        card: ModelCard | None,
+        repo_id: str | None,
+        check_finite: bool = True,
     ) -> Path:
         description = Description(self.architecture, self.config, self.base_model)
         text, tensors = description.to_json(), _tensors(self)
         _check_rebuilds(description, tensors)
+        if check_finite and (name := first_infinite(tensors.items())) is not None:
+            raise StorageError(
+                f"The model was not saved: its weights are not finite, NaN or infinity in {name}. "
+                "It gives useless results; what was saved before it diverged still stands. "
+                "check_finite=False saves it anyway."
+            )
         said = card or ModelCard()
         return model_folder.write_folder(
             folder,

@@ -17,8 +17,10 @@ from torch import nn
 
 import segzoo
 from segzoo.convert import from_smp
-from segzoo.convert.keymap import fill, rename
+from segzoo.convert.keymap import built, rename
 from segzoo.errors import ConversionError
+from segzoo.files.checkpoint import Checkpoint
+from segzoo.files.stored import in_memory
 
 from ..helpers import assert_same_tensors, randomise
 from .smp_models import SMALL, assert_same, theirs
@@ -241,9 +243,16 @@ def test_renaming_and_filling():
     assert rename(tensors, [(r"^a\.", "c.")]).keys() == {"c.1", "b.1"}
     with pytest.raises(ConversionError, match=r"would both become 'b\.1'"):
         rename(tensors, [(r"^a\.", "b.")])
-    layer = nn.Linear(1, 1)
-    fill(layer, {"weight": torch.ones(1, 1).half(), "bias": torch.zeros(1).half()}, source="x")
+    half = Checkpoint(
+        {name: in_memory(torch.ones(1, 1).half(), name) for name in ("weight", "bias")}
+    )
+    layer = built(
+        lambda: nn.Linear(1, 1),
+        lambda _, given: {"weight": given["weight"], "bias": given["bias"][0]},
+        half,
+    )
     assert layer.weight.dtype == torch.float16
+    assert layer.bias == 1
 
 
 def test_the_record_holds_more_than_forty_encoders():

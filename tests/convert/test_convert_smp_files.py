@@ -82,7 +82,8 @@ class Trap:
 
 def test_a_pickle_runs_no_code(tmp_path):
     torch.save({"state_dict": Trap(tmp_path / "caught")}, tmp_path / "evil.pth")
-    with pytest.raises(StorageError, match="weights_only=True"):
+    message = r"holds no tensors, but objects of pathlib\.Path\.touch"
+    with pytest.raises(ConversionError, match=message):
         from_smp(tmp_path / "evil.pth")
     assert not (tmp_path / "caught").exists()
 
@@ -95,7 +96,7 @@ def test_files_that_are_damaged(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StorageError):
         from_smp(tmp_path / name)
-    with pytest.raises(StorageError, match="no folder"):
+    with pytest.raises(StorageError, match="There is no file"):
         from_smp(tmp_path / "missing.pth")
 
 
@@ -139,7 +140,6 @@ def added(name: str, value: Tensor) -> Any:
         (dict, {**NAME, "_model_class": "UnetMinus"}, "'UnetMinus'.*Did you mean Unet"),
         (lambda tensors: {}, NAME, "holds no tensors"),
         (lambda tensors: {"a": torch.zeros(1)}, NAME, "no model of segmentation_models_pytorch"),
-        (lambda tensors: {**tensors, "epoch": 3}, NAME, "'epoch' is int"),
         (without("decoder.blocks.2.conv1.1.bias"), NAME, "lacks 1 tensors"),
         (without("segmentation_head.0.bias"), NAME, "lacks 1 tensors"),
         (without("decoder.blocks.2.conv1.0.weight"), NAME, "no Unet"),

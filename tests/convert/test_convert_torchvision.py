@@ -90,11 +90,6 @@ def test_without_the_auxiliary_classifier_and_with_other_bands(theirs):
         ),
         (lambda t: {n: v for n, v in t.items() if n != WIDTH}, {}, f"not the tensor {WIDTH}"),
         (
-            lambda t: {f"x.{n}": v for n, v in t.items()},
-            {},
-            "none of the tensors classifier.0.conv",
-        ),
-        (
             lambda t: {n: v for n, v in t.items() if n != "backbone.conv1.weight"},
             {},
             "neither the tensor backbone.conv1.weight of a ResNet",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ...config import Classification
 from ...errors import ConversionError, nearest
 from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
-from ..keymap import Rule, fill, rename
+from ..keymap import Rule, built, rename
 from ..origin import hint
 from .architecture import SmpArchitecture, converters, told
 from .encoders import EncoderPlan, dilation_of, recognise_encoder
@@ -42,6 +43,7 @@ def from_smp(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     config: Mapping[str, Any] | None = None,
     *,
+    weights: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -58,12 +60,13 @@ def from_smp(
     True
 
     Args:
-        source: A checkpoint file (``.safetensors``, or ``.pth``, ``.pt``, ``.ckpt``, which are
-            opened with ``weights_only=True``), a folder or ``"user/name"`` on the Hub that smp's
+        source: A checkpoint file (of ``torch.save``, a training loop or safetensors, whatever its
+            name; nothing in it is run), a folder or ``"user/name"`` on the Hub that smp's
             ``save_pretrained`` wrote, a state dict, or the model itself.
         config: Arguments of smp's class, in its own names; they go before those that the source
             brings with it. Needed are only those that tensors do not show: ``encoder_name`` for
             ``tu-`` encoders, and ``decoder_interpolation`` where it is not ``nearest``.
+        weights: Which set of weights to take, where the file has several: ``"model_ema"``.
         revision: Branch, tag or commit of a repository.
         token: Access token for a private repository.
         cache_dir: Where downloads are kept; None for the Hub's own cache.
@@ -76,13 +79,15 @@ def from_smp(
     """
     checkpoint = open_checkpoint(
         source,
+        typical=[converter.typical for converter in converters().values()],
+        weights=weights,
         revision=revision,
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
     tensors, where = checkpoint.tensors, checkpoint.where
-    given = _given({**checkpoint.config, **(config or {})}, where)
+    given = _given({**_own_config(checkpoint, source), **(config or {})}, where)
     architecture, converter = _converter(given.pop("_model_class", None), checkpoint)
     arguments = converter.arguments(tensors, given, where)
     given.setdefault("encoder_depth", converter.depth)
@@ -93,16 +98,38 @@ def from_smp(
     plan = converter.plan_encoder(name, tensors, given, options)
     if "output_stride" in arguments:
         arguments["dilation"] = dilation_of(name, arguments["output_stride"])
-    model = create_model(
-        architecture,
-        plan.encoder,
-        in_channels=plan.in_channels,
-        depth=plan.depth,
-        encoder_options=plan.options,
-        **arguments,
+
+    def make() -> SegmentationModel:
+        return create_model(
+            architecture,
+            plan.encoder,
+            in_channels=plan.in_channels,
+            depth=plan.depth,
+            encoder_options=plan.options,
+            **arguments,
+        )
+
+    def place(model: SegmentationModel, read: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return _renamed(model, read, plan, converter)
+
+    model = built(make, place, checkpoint)
+    _log.info(
+        "%s: %d tensors that smp never uses were left out.",
+        where,
+        len(tensors) - len(model.state_dict()),
     )
-    fill(model, _renamed(model, tensors, plan, converter, where), source=where)
     return model
+
+
+def _own_config(checkpoint: Checkpoint, source: object) -> Mapping[str, Any]:
+    """The config that came along; of a file only one of smp's, as any may lie in its folder."""
+    config = checkpoint.config
+    if not isinstance(source, (str, os.PathLike)) or "encoder_name" in config:
+        return config
+    if config and Path(source).is_file():
+        _log.info("%s: the config.json beside it is none of smp's, and is not used.", source)
+        return {}
+    return config
 
 
 def _converter(kind: str | None, checkpoint: Checkpoint) -> tuple[str, SmpArchitecture]:
@@ -219,7 +246,6 @@ def _renamed(
     tensors: Mapping[str, Tensor],
     plan: EncoderPlan,
     converter: SmpArchitecture,
-    where: str,
 ) -> dict[str, Tensor]:
     """The tensors under our names, without those that smp has but never uses."""
     inside = {name: value for name, value in tensors.items() if name.startswith("encoder.")}
@@ -237,5 +263,4 @@ def _renamed(
     ]
     for name in unused:
         del renamed[name]
-    _log.info("%s: %d tensors that smp never uses were left out.", where, len(unused))
     return renamed

@@ -196,8 +196,8 @@ def recognise_encoder(tensors: Mapping[str, Tensor], where: str) -> str:
         ConversionError: None has, or more than one.
     """
     hint = (
-        "Give its name, as smp has it: config={'encoder_name': 'tu-convnext_tiny'}, or on the "
-        "command line a config.json beside the checkpoint."
+        "Give its name, as smp has it: config={'encoder_name': 'tu-convnext_tiny'}, on the command "
+        "line --encoder tu-convnext_tiny, or put smp's config.json beside the checkpoint."
     )
     if any(name.startswith("encoder.model.") for name in tensors):
         raise ConversionError(

@@ -18,27 +18,24 @@ from torch import Tensor, nn
 
 from ... import checks
 from ...architectures.base import SegmentationModel, create_model
-from ...errors import ConversionError, StorageError
-from ...files import strict_json
-from ...files.atomic import open_ordinary
-from ...files.checkpoint import Checkpoint, open_checkpoint
+from ...errors import ConversionError
+from ...files.checkpoint import open_checkpoint, read_json
 from ...preprocessing import Normalization
-from ..keymap import fill, rename
+from ..keymap import built, rename
 from ..origin import hint
 from . import dpt, segformer, upernet
 from .plan import Plan
 
 _log = logging.getLogger(__name__)
 
+PlanOf = Callable[[Mapping[str, Tensor], Mapping[str, Any], str], Plan]
 #: transformers' class -> a tensor that tells it, and what makes the plan.
-KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Tensor], Mapping[str, Any], str], Plan]]] = {
+KINDS: Mapping[str, tuple[str, PlanOf]] = {
     "SegformerForSemanticSegmentation": (segformer.TYPICAL, segformer.plan),
     "UperNetForSemanticSegmentation": (upernet.TYPICAL, upernet.plan),
     "DPTForSemanticSegmentation": (dpt.TYPICAL, dpt.plan),
 }
-_CONFIG, _PICKLE, _PIXELS = "config.json", "pytorch_model.bin", "preprocessor_config.json"
-_WEIGHTS = "model.safetensors"
-_MOST_BYTES = 2**20
+_PIXELS = "preprocessor_config.json"
 
 
 def from_transformers(
@@ -46,6 +43,7 @@ def from_transformers(
     config: Mapping[str, Any] | None = None,
     *,
     class_names: Sequence[str] | None = None,
+    weights: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -61,10 +59,11 @@ def from_transformers(
 
     Args:
         source: A folder or ``"user/name"`` on the Hub that ``save_pretrained`` wrote, a checkpoint
-            file (``model.safetensors``, or ``pytorch_model.bin``, which is opened with
-            ``weights_only=True``) with its ``config.json`` beside it, a state dict, or the model.
+            file (``model.safetensors``, ``pytorch_model.bin``, or of a training loop, nothing of
+            which is run) with its ``config.json`` beside it, a state dict, or the model.
         config: What ``config.json`` says; goes before what the source brings with it.
         class_names: One name for each class; None for the config's ``id2label``.
+        weights: Which set of weights to take, where the file has several: ``"model_ema"``.
         revision: Branch, tag or commit of a repository.
         token: Access token for a private repository.
         cache_dir: Where downloads are kept; None for the Hub's own cache.
@@ -82,9 +81,11 @@ def from_transformers(
         with tempfile.TemporaryDirectory() as folder:
             save: Any = source.save_pretrained
             save(folder)
-            return from_transformers(folder, config, class_names=class_names)
-    checkpoint = _opened(
+            return from_transformers(folder, config, class_names=class_names, weights=weights)
+    checkpoint = open_checkpoint(
         source,
+        typical=[typical for typical, _ in KINDS.values()],
+        weights=weights,
         revision=revision,
         token=token,
         cache_dir=cache_dir,
@@ -92,58 +93,47 @@ def from_transformers(
     )
     given = {**checkpoint.config, **(config or {})}
     tensors, where = checkpoint.tensors, checkpoint.where
-    plan = _plan(tensors, given, where)
+    kind = _kind(tensors, given, where)
+    plan = kind(tensors, given, where)
     arguments = dict(plan.arguments)
     arguments["class_names"] = class_names or _names(given, arguments["classes"])
     if arguments["in_channels"] == 3:
-        mean, std = _pixels(source) or plan.mean_std
+        mean, std = _pixels(checkpoint.folder) or plan.mean_std
         arguments["normalization"] = Normalization(mean, std)
-    model = create_model(plan.architecture, plan.encoder, **arguments)
-    used = {name: item for name, item in plan.tensors.items() if not re.search(plan.unused, name)}
-    left = len(plan.tensors) - len(used)
+
+    def make() -> SegmentationModel:
+        return create_model(plan.architecture, plan.encoder, **arguments)
+
+    def place(_: SegmentationModel, read: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        joined = kind(read, given, where).tensors
+        used = {name: item for name, item in joined.items() if not re.search(plan.unused, name)}
+        return rename(used, plan.rules)
+
+    left = sum(bool(re.search(plan.unused, name)) for name in plan.tensors)
     if left:
         _log.info("%s: %d tensors that the logits do not need were left out.", where, left)
-    fill(model, rename(used, plan.rules), source=where)
-    return model.eval()
+    return built(make, place, checkpoint).eval()
 
 
-def _opened(source: Any, **access: Any) -> Checkpoint:
-    """Tensors and config; of a file the config that lies beside it."""
-    if isinstance(source, (nn.Module, Mapping)):
-        return open_checkpoint(source)
-    path = Path(source)
-    if path.is_dir() and not (path / _WEIGHTS).exists() and (path / _PICKLE).exists():
-        path = path / _PICKLE
-    if not path.is_file():
-        return open_checkpoint(source, **access)
-    found = open_checkpoint(path)
-    return Checkpoint(found.tensors, _read(path.parent / _CONFIG), found.where)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A file of JSON, or nothing where there is none."""
-    try:
-        with open_ordinary(path) as file:
-            return strict_json.parse(file.read(_MOST_BYTES).decode("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} cannot be read: {error}.") from error
-
-
-def _plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> Plan:
-    """By the class that the config names, else by the tensors."""
+def _kind(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> PlanOf:
+    """What makes the plan: by the class that the config names, else by the tensors."""
     named = config.get("architectures")
     kind = named[0] if isinstance(named, (list, tuple)) and len(named) == 1 else None
+    if not isinstance(kind, str):
+        kind = None
     if kind is None:
         kind = next((name for name, (tensor, _) in KINDS.items() if tensor in tensors), None)
     if kind is None or kind not in KINDS:
-        what = f"of the class {kind!r}" if kind else "no model of transformers that is known here"
+        what = (
+            f"of the class {checks.shown(kind)}"
+            if kind
+            else "no model of transformers that is known here"
+        )
         raise ConversionError(
             f"{where} is {what}; what can be brought over: {', '.join(KINDS)}."
             f"{hint(tensors)} It has: {checks.shown(sorted(tensors))}."
         )
-    return KINDS[kind][1](tensors, config, where)
+    return KINDS[kind][1]
 
 
 def _names(config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
@@ -157,12 +147,9 @@ def _names(config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
     return None if names == tuple(f"LABEL_{i}" for i in range(classes)) else names
 
 
-def _pixels(source: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _pixels(folder: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation that lie beside the weights, if they do."""
-    if not isinstance(source, (str, os.PathLike)):
-        return None
-    path = Path(source)
-    found = _read((path if path.is_dir() else path.parent) / _PIXELS)
+    found = {} if folder is None else read_json(folder / _PIXELS)
     mean, std = found.get("image_mean"), found.get("image_std")
     if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
         return None

@@ -34,6 +34,7 @@ from ...errors import (
     StorageError,
     warn,
 )
+from ...nn.finite import first_infinite
 from ...packages import load_package
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
@@ -110,6 +111,12 @@ def export(
     sides = _sides(model, dynamic, size)
     for package in kind.needs:
         load_package(package, extra="export")
+    infinite = first_infinite(model.state_dict().items())
+    if infinite is not None:
+        raise ExportError(
+            f"The model's weights are not finite: NaN or infinity in {infinite}. Its logits would "
+            "be useless; export a model from before its training diverged."
+        )
     pictures = None
     if int8 is not None:
         for package in (kind.runtime, "nncf"):

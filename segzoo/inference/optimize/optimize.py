@@ -17,6 +17,7 @@ from ... import checks
 from ..._compat import hooks_of
 from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
+from ...nn.finite import first_infinite
 from ...prediction.inputs import check_batch
 from ...timing import in_turn
 from ..kernels import usable
@@ -80,7 +81,7 @@ def optimize(
         ArgumentError: No segzoo model, one in training mode or with hooks, or a precision or a
             backend that the device does not have.
         InputError: An example that the model does not take.
-        OptimizationError: The outputs differ by more than ``tolerance``.
+        OptimizationError: The outputs differ by more than ``tolerance``, or weights are not finite.
     """
     _check_model(model)
     source = next(model.parameters())
@@ -292,3 +293,9 @@ def _check_model(model: object) -> None:
             raise ArgumentError(
                 f"{name or 'The model'} has hooks, which would be lost. Remove them first."
             )
+    infinite = first_infinite(model.state_dict().items())
+    if infinite is not None:
+        raise OptimizationError(
+            f"The model's weights are not finite: NaN or infinity in {infinite}. Its outputs would "
+            "be useless; optimise a model from before its training diverged."
+        )

@@ -1,0 +1,82 @@
+"""Local or remote: what exists is never looked for on the Hub, nor what is named as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import HubError, StorageError
+
+#: Endings of files of weights, ours and others'. A repository could be named so; none is.
+_ENDINGS = frozenset(
+    (
+        *(".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pkl", ".pickle", ".tar", ".zip"),
+        *(".onnx", ".xml", ".h5", ".hdf5", ".keras", ".pb", ".tflite", ".npz", ".gz", ".pt2"),
+    )
+)
+
+
+def exists(name: str | os.PathLike[str]) -> bool:
+    """Whether a file, a folder or anything else of that name is here.
+
+    Raises:
+        StorageError: That cannot be told: a folder on the way may not be entered.
+    """
+    try:
+        os.lstat(name)
+    except PermissionError as error:
+        raise StorageError(f"{os.fspath(name)!r} cannot be looked at: {error.strerror}.") from error
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_file(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of an ordinary file, or of a link to one."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long, no permission, a zero byte
+        return False
+
+
+def is_folder(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a folder, or of a link to one."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file_name(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a file of weights, by its ending."""
+    return Path(name).suffix.lower() in _ENDINGS
+
+
+def check_may_be_remote(name: str | os.PathLike[str]) -> None:
+    """Refuse to look on the Hub for what is meant to be here.
+
+    Raises:
+        StorageError: It exists here, or is named as a file.
+    """
+    if exists(name):
+        raise StorageError(
+            f"{os.fspath(name)!r} is here, and is neither a folder nor an ordinary file, or leads "
+            "nowhere."
+        )
+    if is_file_name(name):
+        raise StorageError(f"There is no file {os.fspath(name)!r}.")
+
+
+@contextmanager
+def also_not_here(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Let a failure of the Hub say that there is no such folder here either."""
+    try:
+        yield
+    except HubError as error:
+        here = Path.cwd()
+        raise HubError(
+            f"There is no folder {os.fspath(name)!r} here (in {here}), so it was taken for a "
+            f"repository on the Hub. {error}"
+        ) from error

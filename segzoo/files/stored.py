@@ -1,0 +1,125 @@
+"""A tensor that lies in a file: all that is known of it before its values are read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import StorageError
+from .atomic import open_ordinary
+
+#: Most values of one tensor: far above any layer, and such that sizes in bytes stay exact.
+_MAX_VALUES = 2**48
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A tensor somewhere: its type, its shape, and how its values are had.
+
+    Attributes:
+        dtype: Its type.
+        shape: Its shape.
+        read: Its values, dense, in memory of their own.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that its values take."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def on_meta(self) -> Tensor:
+        """A tensor without values, to plan with."""
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
+
+def in_memory(tensor: Tensor, name: str) -> Stored:
+    """A tensor that is there already; reading copies it to the CPU.
+
+    Raises:
+        ValueError: It is no dense tensor with values.
+    """
+    if tensor.is_meta:
+        raise ValueError(f"{name!r} is on the meta device, where it has no values")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"{name!r} is a sparse or quantised tensor; give dense ones")
+
+    def read() -> Tensor:
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+        with torch.no_grad():
+            copy.copy_(tensor.detach())
+        return copy
+
+    return Stored(tensor.dtype, tuple(tensor.shape), read)
+
+
+def check_shape(shape: object) -> tuple[int, ...]:
+    """A shape from a file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(shape, (list, tuple)) or len(shape) > 64:
+        raise ValueError("a shape is no list of lengths")
+    if not all(type(side) is int and 0 <= side <= _MAX_VALUES for side in shape):
+        raise ValueError("a shape is no list of lengths")
+    if math.prod(max(side, 1) for side in shape) > _MAX_VALUES:
+        raise ValueError("a tensor has more values than there can be")
+    return tuple(shape)
+
+
+class Source:
+    """A file that parts are read from, as long as it is the same file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_ordinary(path) as file:
+            status = os.fstat(file.fileno())
+        self.size = status.st_size
+        self._identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def values(self, begin: int, count: int, dtype: torch.dtype) -> Tensor:
+        """``count`` values from byte ``begin`` on, in memory of their own.
+
+        Raises:
+            StorageError: The file is another one by now, ends too early, or cannot be read.
+        """
+        tensor = torch.empty(count, dtype=dtype)
+        if count == 0:
+            return tensor
+        buffer = bytes_of(tensor)
+        try:
+            with open_ordinary(self.path) as file:
+                status = os.fstat(file.fileno())
+                found = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+                if found != self._identity:
+                    raise StorageError(f"{self.path} changed while it was read; open it again.")
+                file.seek(begin)
+                if file.readinto(buffer) != len(buffer):
+                    raise StorageError(f"{self.path} ends too early. Download or save it again.")
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{self.path} cannot be read: {error}.") from error
+        return tensor
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a dense tensor on the CPU."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def extent(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How many values lie between a tensor's first and its last, both counted."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
