@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.route(path)
 
-    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 (names that http.server looks for)
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (names that http.server looks for)
 
     def route(self, path: str) -> None:
         for pattern, name in ROUTES:
@@ -192,10 +192,35 @@ class Handler(BaseHTTPRequestHandler):
         repo.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
         return self.reply(200, answer)
 
+    def delete(self) -> None:
+        wanted = json.loads(self.body)
+        repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
+        if self.repo(repo_id) is None:
+            return None
+        if not self.allowed():
+            return self.fail(403, "Forbidden")
+        del self.server.repos[repo_id]
+        return self.reply(200, {})
+
+    def commits(self, repo_id: str, revision: str) -> None:
+        repo = self.repo(repo_id)
+        if repo is not None:
+            date = "2026-01-01T00:00:00.000Z"
+            self.reply(
+                200,
+                [
+                    {"id": sha, "authors": [], "date": date, "title": "", "message": ""}
+                    for sha in repo.commits
+                ],
+            )
+
     def branch(self, repo_id: str, name: str) -> None:
         repo = self.repo(repo_id)
         if repo is None:
             return None
+        if self.command == "DELETE":
+            del repo.refs[name]
+            return self.reply(200, {})
         if name in repo.refs:
             return self.reply(409, {"error": "Reference already exists"})
         repo.refs[name] = repo.refs["main"]
@@ -301,7 +326,9 @@ class Handler(BaseHTTPRequestHandler):
 
 ROUTES = (
     (r"/api/repos/create", "create"),
+    (r"/api/repos/delete", "delete"),
     (r"/api/validate-yaml", "validate_yaml"),
+    (r"/api/models/([^/]+/[^/]+)/commits/(.+)", "commits"),
     (r"/api/models/([^/]+/[^/]+)/branch/(.+)", "branch"),
     (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", "preupload"),
     (r"/api/models/([^/]+/[^/]+)/commit/(.+)", "commit"),

@@ -45,10 +45,11 @@ class _WithoutValues(TorchFunctionMode):
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Batch normalisation in eval mode keeps the shape, and that is all that a probe looks at.
+    """Shapes without a computation: they are all that a probe looks at.
 
-    On the meta device torch takes it apart into a dozen operations written in Python, and most of
-    the time that a convolutional network is probed would go there.
+    Batch normalisation in eval mode keeps the shape, and resizing to a size gives that size. On the
+    meta device torch takes both apart into dozens of operations written in Python, and most of the
+    time that some networks are probed would go there.
     """
 
     def __torch_function__(
@@ -57,7 +58,20 @@ class _ShapesOnly(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.batch_norm and kwargs.get("training") is False and args[0].is_meta:
             return args[0]
+        if func is F.interpolate and args[0].is_meta:
+            size: Any = args[1] if len(args) > 1 else kwargs.get("size")
+            if _is_size(size, args[0].ndim - 2):
+                return args[0].new_empty((*args[0].shape[:2], *size))
         return func(*args, **kwargs)
+
+
+def _is_size(size: Any, dimensions: int) -> bool:
+    """Whether it is a size that needs no more thought; what is no size is left to torch."""
+    return (
+        isinstance(size, (tuple, list))
+        and len(size) == dimensions
+        and all(type(side) is int and side > 0 for side in size)
+    )
 
 
 def build_on_meta(build: Callable[[], Module]) -> Module:

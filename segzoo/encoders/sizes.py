@@ -6,6 +6,7 @@ computed, at sizes of growing strictness. What it accepts is its rule.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -106,8 +107,9 @@ _ODD: tuple[Size, ...] = ((131, 160), (250, 317), (161, 223))
 #: How many multiples further each side is tried: four in a row, which a larger multiple would not
 #: hit each time; and, where multiples are small, one short of a power of two and a few at random.
 _STEPS = ((0, 3), (1, 2), (2, 1), (3, 0), (-2, 11), (6, -2), (7, 6), (13, 9))
-#: What multiples are looked for: powers of two, and patches of 3, 5, 7 times a power of two.
-_MULTIPLES = sorted({odd << power for odd in (1, 3, 5, 7, 9) for power in range(9)} - {1})
+#: What multiples are looked for: powers of two, and patches of 3, 5, 7, 9 times a power of two.
+_POWERS = 9
+_MULTIPLES = sorted({odd << power for odd in (1, 3, 5, 7, 9) for power in range(_POWERS)} - {1})
 
 
 def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
@@ -124,8 +126,18 @@ def find_size_rule(accepts: Callable[[Size], bool], native: Size) -> SizeRule:
     height, width = native
     if all(map(accepts, ((height + 131, width + 160), *_ODD))):
         return SizeRule(minimum=_smallest(accepts, 1))
+
+    @functools.cache
+    def takes_largest(odd: int) -> bool:
+        # A multiple of all the powers of two times this number: where it is refused none of them
+        # is the rule, and a backbone that takes one size only is known by five runs, not by fifty.
+        step = odd << (_POWERS - 1)
+        return accepts((ceil_div(height + 1, step) * step, ceil_div(width + 1, step) * step))
+
     # From small to large: the first that holds pads least.
     for multiple in _MULTIPLES:
+        if not takes_largest(multiple // (multiple & -multiple)):
+            continue
         tall, wide = 256 // multiple + 1, 192 // multiple + 1
         steps = _STEPS if multiple <= 16 else _STEPS[:4]
         sizes = [((height // multiple + 2) * multiple, (width // multiple + 1) * multiple)]

@@ -44,11 +44,17 @@ def most_flexible(
         plain: The backbone with exactly ``options`` on the meta device, where it is there already.
     """
     builds: list[Build] = []
+    # What takes no image at all when it is built for one size does, built for others, take these
+    # alone or nothing; so the whole search is made once, however many sizes there are.
+    hopeless = False
     for size in sizes_to_build_for(image_size) if image_size else ():
         try:
-            found = _builds(name, {**options, "img_size": size}, size)
+            found = _builds(name, {**options, "img_size": size}, size, own_size_first=hopeless)
+        except _TakesNothingError:
+            hopeless = True
+            continue
         except EncoderError:
-            continue  # nor a larger one that the backbone takes
+            continue  # nor a larger one that can be built
         except ArgumentError:
             break  # it is not built for a size
         builds = [
@@ -66,12 +72,28 @@ def _native(backbone: nn.Module, rule: SizeRule, built_for: Size, wanted: Size |
     return SizeRule(fixed=built_for, padded=wanted) if rule.fixed or wasteful else rule
 
 
+class _TakesNothingError(EncoderError):
+    """It can be built, but no build takes an image."""
+
+
 def _builds(
-    name: str, options: Mapping[str, Any], native: Size, plain: nn.Module | None = None
+    name: str,
+    options: Mapping[str, Any],
+    native: Size,
+    plain: nn.Module | None = None,
+    *,
+    own_size_first: bool = False,
 ) -> list[Build]:
     """The plain build, and the flexible ones that the backbone knows, until one takes any size.
 
     Those that cannot be run are left out.
+
+    Args:
+        name: timm's name.
+        options: For ``timm.create_model``.
+        native: The ``(height, width)`` that it is made for.
+        plain: The backbone with exactly ``options`` on the meta device, where it is there already.
+        own_size_first: Look no further where a build does not take ``native``.
 
     Raises:
         ArgumentError: An option in ``options`` that the backbone does not have.
@@ -79,13 +101,15 @@ def _builds(
     """
     found: list[Build] = []
     reason: EncoderError | None = None
+    built = False
     for extra in ({}, *_FLEXIBLE):
         if extra.keys() & options.keys():
             continue  # what the user sets is not changed
         build = {**options, **extra}
         try:
             meta = plain if plain is not None and not extra else meta_backbone(name, build)
-            rule = _size_rule(meta, native)
+            built = True
+            rule = _size_rule(meta, native, own_size_first)
         except ArgumentError:
             if not extra:
                 raise
@@ -97,7 +121,7 @@ def _builds(
         if rule.multiple == 1 and not rule.fixed:
             break
     if not found and reason is not None:
-        raise EncoderError(
+        raise (_TakesNothingError if built else EncoderError)(
             f"{name!r} cannot be run with {dict(options)}. {reason}{size_hint(options)}"
         ) from reason
     return found
@@ -133,12 +157,18 @@ def check_bands(
         ) from found
 
 
-def _size_rule(meta: nn.Module, native: Size) -> SizeRule:
-    """The size rule of a timm backbone in eval mode on the meta device."""
+def _size_rule(meta: nn.Module, native: Size, own_size_first: bool) -> SizeRule:
+    """The size rule of a timm backbone in eval mode on the meta device.
+
+    Raises:
+        EncoderError: It does not take ``native``; others are not tried with ``own_size_first``.
+    """
     features, nhwc = backbone_features(meta), is_nhwc(meta)
 
     def fits(size: Size) -> bool:
         image = torch.empty(1, bands(meta), *size, device="meta")
         return accepts(meta, features, image, channels_last=nhwc)
 
+    if own_size_first and not fits(native):
+        return find_size_rule(lambda size: False, native)  # its error
     return find_size_rule(fits, native)

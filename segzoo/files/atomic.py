@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
 from ..errors import StorageError
+from .leftovers import temporary_name
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that becomes ``path`` in one step when all went well."""
-    # What is added must fit where the name itself does: file systems take 255 bytes.
-    name = path.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
-    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    """A temporary file that becomes ``path`` in one step when all went well.
+
+    Its bytes are on the disk before that step, and the step before this returns.
+    """
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on the disk as well, where a folder can be asked for that."""
+    with suppress(OSError, AttributeError):  # some file systems cannot, and Windows has no such way
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,6 +64,29 @@ def open_ordinary(path: Path) -> BufferedReader:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path} is no ordinary file")
     return path.open("rb")
+
+
+def read_bytes(path: Path, *, largest: int) -> bytes:
+    """The bytes of a plain file of a limited size; of a larger one not much more is read.
+
+    Raises:
+        OSError: It is missing, no plain file, or larger.
+    """
+    with open_ordinary(path) as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(f"{path} has more than {largest:,} bytes")
+    return data
+
+
+def read_text(path: Path, *, largest: int, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a plain file of a limited size, with line ends as they are.
+
+    Raises:
+        OSError: It is missing, no plain file, or larger.
+        UnicodeDecodeError: It has another encoding.
+    """
+    return read_bytes(path, largest=largest).decode(encoding, errors)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

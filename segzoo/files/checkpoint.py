@@ -159,9 +159,11 @@ def _find(source: str | os.PathLike[str], access: hub.Access) -> hub.ModelFiles:
         )
     repo_id = os.fspath(source)
     with also_not_here(source), hub.hub_errors(f"load {repo_id!r}"):
-        config = hub.fetch(repo_id, CONFIG, access)
+        config = hub.fetch(repo_id, CONFIG, access, largest=hub.LARGEST_CONFIG)
         at = hub.pinned(config, access)
-        weights = hub.optional(repo_id, WEIGHTS, at) or hub.fetch(repo_id, PICKLE, at)
+        most = hub.LARGEST_WEIGHTS
+        weights = hub.optional(repo_id, WEIGHTS, at, largest=most)
+        weights = weights or hub.fetch(repo_id, PICKLE, at, largest=most)
         return hub.ModelFiles(config, weights)
 
 

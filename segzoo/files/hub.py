@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .. import checks
 from .._version import __version__
-from ..errors import HubError, StorageError
+from ..errors import ArgumentError, HubError, StorageError
 from .local import also_not_here, check_may_be_remote, is_file, is_folder
 
 #: What a model is kept in, on the Hub as in a folder.
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+#: Bytes of a config: one of a model with 20000 named classes fits; nothing honest is larger.
+LARGEST_CONFIG = 2**20
+#: Bytes of weights of a model that is not known yet.
+LARGEST_WEIGHTS = 2**36
+#: How many bytes the weights may have, by the config that came with them.
+Largest = Callable[[Path], int]
+
+
+class TooLargeError(HubError):
+    """A file that is larger than it may be; it was not downloaded."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,29 @@ class Access:
     local_files_only: bool = False
 
 
-def find_files(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelFiles:
+def find_files(
+    folder_or_repo: str | os.PathLike[str], access: Access, *, largest: Largest | None = None
+) -> ModelFiles:
     """The files of a folder, or of a repository on the Hub after downloading them.
 
     What exists here goes before a repository of the same name. Of a folder's own
     ``model.safetensors`` the folder is taken.
 
+    Args:
+        folder_or_repo: A path, or ``user/name``.
+        access: How a repository is reached.
+        largest: The most bytes that weights may have, asked before they are downloaded.
+
     Raises:
+        ArgumentError: It is no path and no name.
         StorageError: It is neither a folder nor a repository id.
         HubError: The repository or the network could not be reached.
     """
+    if not isinstance(folder_or_repo, (str, os.PathLike)):
+        raise ArgumentError(
+            "Expected a folder, or user/name on the Hub, got "
+            f"{checks.shown(folder_or_repo)} ({type(folder_or_repo).__name__})."
+        )
     folder = Path(folder_or_repo)
     if is_folder(folder):
         if access.revision is not None:
@@ -71,40 +96,65 @@ def find_files(folder_or_repo: str | os.PathLike[str], access: Access) -> ModelF
     check_may_be_remote(folder_or_repo)
     if not is_repo_id(folder_or_repo):
         raise StorageError(
-            f"There is no folder {os.fspath(folder_or_repo)!r}, and it is no repository id "
-            "(user/name) either."
+            f"There is no folder {checks.shown(os.fspath(folder_or_repo))}, and it is no "
+            "repository id (user/name) either."
         )
     with also_not_here(folder_or_repo):
-        return find_remote(str(folder_or_repo), access)
+        return find_remote(str(folder_or_repo), access, largest=largest)
 
 
-def find_remote(repo_id: str, access: Access) -> ModelFiles:
+def find_remote(repo_id: str, access: Access, *, largest: Largest | None = None) -> ModelFiles:
     """The files of a repository on the Hub, downloaded into the cache, from one commit.
 
     Raises:
-        HubError: The repository or the network could not be reached.
+        HubError: The repository or the network could not be reached, or a file is too large.
     """
     with hub_errors(f"load {repo_id!r}"):
-        config = fetch(repo_id, CONFIG, access)
-        return ModelFiles(config, fetch(repo_id, WEIGHTS, pinned(config, access)))
+        config = fetch(repo_id, CONFIG, access, largest=LARGEST_CONFIG)
+        at = pinned(config, access)
+        limit = LARGEST_WEIGHTS if largest is None else largest(config)
+        return ModelFiles(config, fetch(repo_id, WEIGHTS, at, largest=limit))
 
 
-def fetch(repo_id: str, name: str, access: Access) -> Path:
-    """One file of a repository, in the cache."""
-    from huggingface_hub import hf_hub_download
+def fetch(repo_id: str, name: str, access: Access, *, largest: int) -> Path:
+    """One file of a repository, in the cache; its size is looked at before it is downloaded.
 
-    return Path(
-        hf_hub_download(
+    Raises:
+        TooLargeError: It has more bytes than ``largest``.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cache_dir = None if access.cache_dir is None else os.fspath(access.cache_dir)
+
+    def download(dry_run: bool) -> Any:
+        return hf_hub_download(
             repo_id,
             name,
             revision=access.revision,
             token=access.token,
-            cache_dir=None if access.cache_dir is None else os.fspath(access.cache_dir),
+            cache_dir=cache_dir,
             local_files_only=access.local_files_only,
             library_name="segzoo",
             library_version=__version__,
+            dry_run=dry_run,
         )
-    )
+
+    found = download(True)
+    _check_size(repo_id, name, found.file_size, largest)
+    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=access.revision)
+    if found.local_path == cached:  # what the branch points to now: nothing more to ask
+        return Path(found.local_path)
+    path = Path(download(False))
+    _check_size(repo_id, name, path.stat().st_size, largest)  # the branch may have moved
+    return path
+
+
+def _check_size(repo_id: str, name: str, size: int | None, largest: int) -> None:
+    if size is None or size > largest:
+        raise TooLargeError(
+            f"{name} of {repo_id!r} has {'an unknown number of' if size is None else f'{size:,}'} "
+            f"bytes; at most {largest:,} are read. Nothing of it was used."
+        )
 
 
 def pinned(file: Path, access: Access) -> Access:
@@ -132,37 +182,25 @@ def is_repo_id(name: str | os.PathLike[str]) -> bool:
     return True
 
 
-def optional(repo_id: str, name: str, access: Access, *, largest: int | None = None) -> Path | None:
+def optional(repo_id: str, name: str, access: Access, *, largest: int) -> Path | None:
     """A file of a repository, or None where it has no such file.
 
     Args:
         repo_id: The repository.
         name: The file.
         access: How the repository is reached.
-        largest: Bytes above which the file counts as not there; None for any size.
+        largest: Bytes above which the file counts as not there.
     """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        if largest is not None and not access.local_files_only:
-            size = _size(repo_id, name, access)
-            if size is None or size > largest:
-                return None
-        return fetch(repo_id, name, access)
+        return fetch(repo_id, name, access, largest=largest)
     except LocalEntryNotFoundError:
         if access.local_files_only:
             return None
         raise
-    except EntryNotFoundError:
+    except (EntryNotFoundError, TooLargeError):
         return None
-
-
-def _size(repo_id: str, name: str, access: Access) -> int | None:
-    """The size of a file in bytes, without downloading it."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    url = hf_hub_url(repo_id, name, revision=access.revision)
-    return get_hf_file_metadata(url, token=access.token).size
 
 
 @contextmanager

@@ -25,8 +25,7 @@ from . import allowed_options
 
 #: Raised when a folder written by this version could not be read by an older one.
 FORMAT_VERSION = 1
-#: A config of a model with 20000 named classes fits; nothing honest is larger.
-MAX_CONFIG_BYTES = 2**20
+MAX_CONFIG_BYTES = hub.LARGEST_CONFIG
 
 _KEYS = (
     "library_name",
@@ -98,17 +97,50 @@ def find_config(config: Path, metadata: Mapping[str, str], where: str) -> Descri
     Raises:
         ConfigError: Neither is there, or one is not valid.
     """
-    embedded = metadata.get("config")
-    inner = parse(embedded, f"the config in the header of {where}") if embedded else None
+    return parse(*find_text(config, metadata, where))[0]
+
+
+def find_text(config: Path, metadata: Mapping[str, str], where: str) -> tuple[str, str]:
+    """The text of the config that counts, see :func:`find_config`, and where it stands.
+
+    Raises:
+        ConfigError: Neither is there, or one is not valid.
+    """
+    embedded, inside = metadata.get("config"), f"the config in the header of {where}"
+    inner = parse(embedded, inside) if embedded else None
     text = read(config)
     if text is None:
-        if inner is None:
+        if embedded is None or inner is None:
             raise ConfigError(
                 f"There is no {hub.CONFIG} in {config.parent}: is it a folder saved by segzoo?"
             )
-        return inner[0]
-    description, save_id = parse(text, str(config))
-    return inner[0] if inner is not None and inner[1] != save_id else description
+        return embedded, inside
+    _, save_id = parse(text, str(config))
+    if embedded is not None and inner is not None and inner[1] != save_id:
+        return embedded, inside
+    return text, str(config)
+
+
+def distinct(text: str, existing: bytes) -> str:
+    """A config with another ``save_id`` than that of a different config that is there already.
+
+    The id tells whether ``config.json`` belongs to the weights beside it, so no two configs in one
+    folder may have the same one. They do where somebody edited a config, and another model of the
+    same arguments comes to that place.
+
+    Args:
+        text: A valid config.
+        existing: The ``config.json`` that is going to be replaced; any bytes.
+    """
+    try:
+        old_id = strict_json.parse(existing.decode("utf-8")).get("save_id", "none")
+    except ValueError:
+        return text
+    content = strict_json.parse(text)
+    if content.get("save_id", "none") != old_id or existing == text.encode():
+        return text
+    digest = hashlib.sha256(existing + text.encode()).hexdigest()
+    return json.dumps({**content, "save_id": digest[:16]}, indent=2) + "\n"
 
 
 def read(path: Path) -> str | None:

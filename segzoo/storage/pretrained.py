@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..config import ConfiguredModel
@@ -18,7 +19,7 @@ from ..features import FeatureSpec
 from ..files import hub
 from ..nn.finite import first_infinite
 from ..registry import build
-from . import config_json, model_folder, safetensors_file
+from . import config_json, hub_folder, model_folder, safetensors_file
 from .adapt import adapted
 from .card import ModelCard, is_unedited, render
 from .config_json import Description
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Buffers that are computed, not saved, may take this part of the weights' size, and this much.
 _BUFFER_SHARE, _BUFFER_BYTES = 0.25, 64 * 2**20
+#: Bytes of the widest number that weights are stored in, and what weights may have beyond them.
+_WIDEST, _SLACK = 8, 64 * 2**20
 #: How often a model is read again when another process saves into its folder meanwhile.
 _ATTEMPTS = 50
 
@@ -82,8 +85,8 @@ class StoredModel(ConfiguredModel):
     ) -> str:
         """Save the model and upload it to ``repo_id`` (``"user/name"``), made where it is missing.
 
-        All files go up in one commit; where that fails nothing is changed, and the same call can
-        be made again.
+        All files go up in one commit; where that fails nothing is changed, a repository or branch
+        that was made for it is removed again, and the same call can be made again.
 
         Args:
             repo_id: ``"user/name"``.
@@ -104,7 +107,7 @@ class StoredModel(ConfiguredModel):
         """
         with tempfile.TemporaryDirectory() as folder:
             self._save(folder, card, repo_id)
-            return model_folder.upload(
+            return hub_folder.upload(
                 folder,
                 repo_id,
                 may_replace=_keeper(card, repo_id),
@@ -127,12 +130,14 @@ class StoredModel(ConfiguredModel):
         classes: int | None = None,
         in_channels: int | None = None,
         check_finite: bool = True,
+        mmap: bool = True,
     ) -> Self:
         """Load a model, in eval mode, from a folder or from the Hugging Face Hub.
 
         ``segzoo.from_pretrained`` loads any architecture, ``segzoo.Unet.from_pretrained`` a Unet.
         Nothing but the model's own two files is read; timm's weights are never fetched. Config and
-        weights are of one commit. The weights are mapped from the file, not copied.
+        weights are of one commit. The weights are mapped from the file, not copied: segzoo itself
+        never changes a file in place, but where another program may, pass ``mmap=False``.
 
         Args:
             folder_or_repo: A folder made by :meth:`save_pretrained`, or ``"user/name"`` on the
@@ -145,8 +150,10 @@ class StoredModel(ConfiguredModel):
                 line in the log says what that is.
             in_channels: Another number of bands; the first convolution is adapted as timm does.
             check_finite: Refuse weights that are NaN or infinite.
+            mmap: False copies the weights into memory, and the file is not needed any more.
 
         Raises:
+            ArgumentError: ``folder_or_repo`` is neither a path nor a name.
             ConfigError: ``config.json`` is missing, not one of segzoo's, or of another
                 architecture.
             WeightsError: ``model.safetensors`` is missing, damaged or of another model.
@@ -155,7 +162,8 @@ class StoredModel(ConfiguredModel):
         access = hub.Access(
             revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        model = _load(hub.find_files(folder_or_repo, access), check_finite)
+        files = hub.find_files(folder_or_repo, access, largest=largest_weights)
+        model = _load(files, check_finite, mmap)
         if not isinstance(model, cls):
             raise ConfigError(
                 f"{os.fspath(folder_or_repo)} holds a model of the architecture "
@@ -185,6 +193,7 @@ class StoredModel(ConfiguredModel):
             text,
             tensors,
             _rendered(self, said, repo_id),
+            distinct=config_json.distinct,
             picture=None if said.picture is None else Path(said.picture),
             may_replace=_keeper(card, os.fspath(folder)),
         )
@@ -238,23 +247,47 @@ def check(files: hub.ModelFiles) -> Description:
         ConfigError: The config is not valid.
         WeightsError: The weights are damaged or of another model.
     """
-    header, description = _read(files)
+    header, text, where = _read(files)
+    description, _ = config_json.parse(text, where)
     meta = _on_meta(description)
     safetensors_file.check_fits(header, meta.state_dict(), str(files.weights))
     safetensors_file.read_tensors(files.weights, header, check_finite=False)
     return description
 
 
-def _load(files: hub.ModelFiles, check_finite: bool) -> ConfiguredModel:
+def config_text(files: hub.ModelFiles) -> str:
+    """The text of the config that counts, of the two that a model may have.
+
+    Raises:
+        ConfigError: There is no valid config.
+        WeightsError: There are no weights, or their header is not valid.
+    """
+    return _read(files)[1]
+
+
+def largest_weights(config: Path) -> int:
+    """The most bytes that the weights of a config's model may have, whatever their precision.
+
+    Raises:
+        ConfigError: The config is not valid.
+    """
+    description = config_json.find_config(config, {}, hub.WEIGHTS)
+    numbers: int = sum(tensor.numel() for tensor in _on_meta(description).state_dict().values())
+    # The config in the header may be another one, of a few classes more.
+    return _WIDEST * numbers + safetensors_file.MAX_HEADER_BYTES + _SLACK
+
+
+def _load(files: hub.ModelFiles, check_finite: bool, mmap: bool) -> ConfiguredModel:
     """Build the model that a config describes and put the weights of a file into it."""
     for _ in range(_ATTEMPTS):
-        header, description = _read(files)
+        header, text, where = _read(files)
+        description, _ = config_json.parse(text, where)
         model = _on_meta(description)
         expected = model.state_dict()
         safetensors_file.check_fits(header, expected, str(files.weights))
         try:
             tensors = safetensors_file.read_tensors(
-                files.weights, header, check_finite=check_finite
+                files.weights, header, check_finite=check_finite, mmap=mmap
             )
         except safetensors_file.ReplacedError as error:
             replaced = error
@@ -267,14 +300,19 @@ def _load(files: hub.ModelFiles, check_finite: bool) -> ConfiguredModel:
     raise replaced
 
 
-def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, Description]:
-    """The header of the weights, and the config: whichever of its two copies counts."""
-    if not files.weights.exists():
+def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, str, str]:
+    """The header of the weights, and the config that counts of its two copies: its text and place.
+
+    Raises:
+        ConfigError: There is no valid config.
+        WeightsError: There are no weights, or their header is not valid.
+    """
+    if not os.path.lexists(files.weights):
         config_json.find_config(
             files.config, {}, str(files.weights)
         )  # a better message where it fails
     header = safetensors_file.read_header(files.weights)
-    return header, config_json.find_config(files.config, header.metadata, str(files.weights))
+    return header, *config_json.find_text(files.config, header.metadata, str(files.weights))
 
 
 def _on_meta(description: Description) -> ConfiguredModel:
@@ -329,11 +367,27 @@ def _check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> 
 
 
 def _tensors(model: StoredModel) -> dict[str, Tensor]:
-    """The state dict as safetensors wants it: dense, and no two names for one storage."""
+    """The state dict as safetensors wants it: dense, and no two names for one storage.
+
+    Raises:
+        StorageError: A tensor without values of its own: on the meta device, sparse, quantised.
+    """
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in model.state_dict().items():
-        tensor = value.detach().contiguous()
+        value = value.detach()
+        if type(value) is not Tensor or value.layout is not torch.strided or value.is_quantized:
+            kind = type(value).__name__ if type(value) is not Tensor else f"{value.dtype}"
+            raise StorageError(
+                f"{name} is a tensor of another kind ({kind}, {value.layout}), which cannot be "
+                "saved. Save the model from before it was quantised, made sparse or distributed."
+            )
+        if value.is_meta:
+            raise StorageError(
+                f"{name} is on the meta device and has no values: load or initialise the model's "
+                "weights before it is saved."
+            )
+        tensor = value.contiguous()
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
     return tensors

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ from torch import Tensor
 from ..checks import shown
 from ..errors import StorageError, WeightsError
 from ..files import strict_json
-from ..files.atomic import open_ordinary
+from ..files.atomic import open_ordinary, replacing
 
 #: A header of 5000 tensors and a large config takes 2 MiB; nothing honest is larger than this.
 MAX_HEADER_BYTES = 4 * 2**20
@@ -109,12 +110,42 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         begin += tensor.nbytes
         checksum = zlib.crc32(_bytes(tensor), checksum)
     header["__metadata__"] = {**metadata, CHECKSUM: f"{checksum:08x}"}
-    text = json.dumps(header).encode()
-    text += b" " * (-(_LENGTH.size + len(text)) % _ALIGNMENT)
     with path.open("wb") as file:
-        file.write(_LENGTH.pack(len(text)) + text)
+        file.write(_packed(header))
         for name in order:
             file.write(_bytes(tensors[name]))
+
+
+def copy_with(source: Path, path: Path, *, config: str) -> None:
+    """Copy a weights file in one step, with another config in its header.
+
+    Args:
+        source: A whole file; its data is copied as it is.
+        path: Where to.
+        config: What the metadata has under ``config`` afterwards.
+
+    Raises:
+        WeightsError: ``source`` has no valid header.
+        OSError: It cannot be read, or ``path`` not be written.
+    """
+    header = read_header(source)
+    with source.open("rb") as file:
+        file.seek(_LENGTH.size)
+        content = json.loads(file.read(header.start - _LENGTH.size))
+        content["__metadata__"] = {**header.metadata, "config": config}
+        packed = _packed(content)
+        if len(packed) > MAX_HEADER_BYTES:
+            raise WeightsError(f"{source} has a header with no room for a config of its own.")
+        with replacing(path) as temporary, temporary.open("wb") as copy:
+            copy.write(packed)
+            shutil.copyfileobj(file, copy, _CHUNK)
+
+
+def _packed(header: Mapping[str, object]) -> bytes:
+    """A header, filled up so that the data behind it is aligned."""
+    text = json.dumps(header).encode()
+    text += b" " * (-(_LENGTH.size + len(text)) % _ALIGNMENT)
+    return _LENGTH.pack(len(text)) + text
 
 
 def read_header(path: Path) -> Header:
@@ -193,15 +224,19 @@ def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> No
         )
 
 
-def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, header: Header, *, check_finite: bool, mmap: bool = True
+) -> dict[str, Tensor]:
     """All tensors, mapped from the file: private pages, which are loaded when they are used.
 
     Checking reads the file once, piece by piece, and leaves the mapped pages alone: what is never
     used takes no memory.
 
     Args:
+        path: The file.
         header: Header of the same file, already compared with the model.
         check_finite: Refuse NaN and infinite values.
+        mmap: False reads all of them into memory, so that the file may change afterwards.
 
     Raises:
         ReplacedError: Another file was put in its place since the header was read.
@@ -210,12 +245,9 @@ def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str,
     stated = header.metadata.get(CHECKSUM)
     found, infinite = stated, None
     try:
-        with path.open("rb") as file, safe_open(path, framework="pt") as mapped:
+        with path.open("rb") as file:
             _check_same(path, os.fstat(file.fileno()), header)
-            tensors = {
-                name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
-                for name, info in header.tensors.items()
-            }
+            tensors = _mapped(path, file, header) if mmap else _copied(file, header)
             if stated is not None or check_finite:
                 found, infinite = _scan(file, header)
         _check_same(path, path.stat(), header)
@@ -235,6 +267,22 @@ def read_tensors(path: Path, header: Header, *, check_finite: bool) -> dict[str,
             f"{path} holds values that are not finite: NaN or infinity in {infinite}. A model "
             "with them gives useless results; pass check_finite=False to load it anyway."
         )
+    return tensors
+
+
+def _mapped(path: Path, file: BufferedReader, header: Header) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as mapped:
+        return {
+            name: _aligned(mapped.get_tensor(name), file, header.start + info.begin)
+            for name, info in header.tensors.items()
+        }
+
+
+def _copied(file: BufferedReader, header: Header) -> dict[str, Tensor]:
+    tensors = {}
+    for name, info in header.tensors.items():
+        tensors[name] = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+        _fill(tensors[name], file, header.start + info.begin)
     return tensors
 
 
@@ -295,6 +343,12 @@ def _aligned(mapped: Tensor, file: BufferedReader, begin: int) -> Tensor:
     if mapped.numel() == 0 or mapped.data_ptr() % _ALIGNMENT == 0:
         return mapped
     copy = torch.empty_like(mapped)
-    file.seek(begin)
-    file.readinto(_bytes(copy))
+    _fill(copy, file, begin)
     return copy
+
+
+def _fill(tensor: Tensor, file: BufferedReader, begin: int) -> None:
+    """Read the values of a tensor from a place in the file."""
+    file.seek(begin)
+    if file.readinto(_bytes(tensor)) != tensor.nbytes:
+        raise WeightsError(f"{file.name} ends before its data does. Download it again.")

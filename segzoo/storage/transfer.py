@@ -7,9 +7,11 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..files import hub
-from . import model_folder
+from . import hub_folder
 from .card import is_unedited
-from .pretrained import check
+from .config_json import distinct
+from .model_folder import CARD, read_card
+from .pretrained import check, config_text, largest_weights
 
 
 def push(
@@ -36,9 +38,8 @@ def push(
     if not Path(folder).is_dir():
         raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
     check(hub.find_files(folder, hub.Access()))
-    card = Path(folder) / model_folder.CARD
-    written = card.is_file() and not is_unedited(card.read_text("utf-8", errors="replace"))
-    return model_folder.upload(
+    written = _is_written(Path(folder))
+    return hub_folder.upload(
         folder,
         repo_id,
         may_replace=lambda existing: written or is_unedited(existing),
@@ -75,6 +76,23 @@ def pull(
     access = hub.Access(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    files = hub.find_remote(repo_id, access)
+    files = hub.find_remote(repo_id, access, largest=largest_weights)
     check(files)
-    return model_folder.download(files, repo_id, folder, access, may_replace=is_unedited)
+    return hub_folder.download(
+        files,
+        config_text(files),
+        repo_id,
+        folder,
+        access,
+        distinct=distinct,
+        may_replace=is_unedited,
+    )
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether the folder has a card that a person wrote or edited."""
+    try:
+        card = read_card(folder / CARD)
+    except OSError:  # not one that goes along
+        return False
+    return card is not None and not is_unedited(card)

@@ -125,7 +125,7 @@ def test_archives(tmp_path):
         tmp_path / "a.pth", rebuilt(), bytes(2**20), compression=zipfile.ZIP_DEFLATED
     )
     assert deflated.stat().st_size < 2**13
-    with pytest.raises(StorageError, match="compressed or encrypted, as torch.save never"):
+    with pytest.raises(StorageError, match=r"compressed or encrypted, as torch.save never"):
         open_checkpoint(deflated)
     whole = bytearray(archive(tmp_path / "b.pth", rebuilt()).read_bytes())
     end = whole.rindex(b"PK\x05\x06")
@@ -188,13 +188,13 @@ def test_containers(monkeypatch):
     deep: Any = torch.ones(1)
     for _ in range(65):
         deep = {"a": deep}
-    with pytest.raises(ConversionError, match="more than a checkpoint can: .* 64 levels"):
+    with pytest.raises(ConversionError, match=r"more than a checkpoint can: .* 64 levels"):
         open_checkpoint(deep)
     wide: Any = [torch.ones(1)]
     monkeypatch.setattr(weight_tree, "_MAX_VISITS", 9_999)
     for _ in range(4):
         wide = [wide] * 10
-    with pytest.raises(ConversionError, match="more than a checkpoint can"):
+    with pytest.raises(ConversionError, match=r"more than a checkpoint can"):
         open_checkpoint({"a": wide})
     with pytest.raises(ConversionError, match="holds 65 models"):
         open_checkpoint({f"{i}.w": torch.ones(1) for i in range(65)}, typical=("w",))

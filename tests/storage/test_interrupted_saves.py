@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ from torch import nn
 
 import segzoo
 from segzoo.errors import StorageError
+from segzoo.files import leftovers
+from segzoo.storage import model_folder
 from tests.model_folders import FILES, names, small
 
 
@@ -53,7 +57,7 @@ def save(point):
     elif point == "before the config":
         segzoo.storage.model_folder.write_text = kill
     else:
-        segzoo.storage.model_folder._write_card = kill
+        segzoo.storage.model_folder.replace_card = kill
     marked(3).save_pretrained(Path(sys.argv[1], point))
 
 for point in POINTS:
@@ -94,14 +98,24 @@ def test_a_first_save_killed_before_the_config_can_be_loaded(tmp_path):
     assert read(tmp_path) == 2
 
 
-def test_leftovers_are_swept_when_they_are_old(tmp_path):
-    old, new = tmp_path / ".model.safetensors.aa.tmp", tmp_path / ".config.json.bb.tmp"
-    for path in (old, new, tmp_path / "mine.tmp"):
-        path.write_text("x")
-        os.utime(path, (time.time() - 2 * 24 * 3600,) * 2)
-    os.utime(new)
+def test_leftovers_of_the_dead_go_at_once_and_others_when_they_are_old(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    ours = leftovers.temporary_name("model.safetensors")
+    process = f"-{os.getpid()}-"
+    dead = ours.replace(process, f"-{gone.pid}-")
+    elsewhere = ".config.json.00000000-1-0123456789abcdef.tmp"
+    old = [
+        ".model.safetensors.0123456789abcdef.tmp",
+        elsewhere.replace("-1-", f"-{os.getpid()}-"),
+    ]
+    theirs = [".hidden.tmp", ".notes.12.tmp", f"x{old[0]}"]
+    for name in (ours, dead, elsewhere, *old, *theirs):
+        (tmp_path / name).write_text("x")
+    for name in (*old, *theirs):
+        os.utime(tmp_path / name, (time.time() - 2 * 24 * 3600,) * 2)
     small().save_pretrained(tmp_path)
-    assert names(tmp_path) == [".config.json.bb.tmp", *FILES[:2], "mine.tmp", FILES[2]]
+    assert names(tmp_path) == sorted([ours, elsewhere, *theirs, *FILES])
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])
@@ -116,7 +130,8 @@ def test_a_full_disk(tmp_path, monkeypatch, name):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StorageError, match=r"No space left.*Free some space"):
+    there = "before still stands" if name == "model.safetensors" else "new model is there and whole"
+    with pytest.raises(StorageError, match=rf"No space left.*{there}.*Free some space"):
         marked(3).save_pretrained(tmp_path)
     monkeypatch.undo()
     assert not list(tmp_path.glob(".*"))
@@ -190,3 +205,76 @@ def test_a_save_replaces_a_link_and_does_not_follow_it(tmp_path):
     marked(2).save_pretrained(folder)
     assert outside.read_text() == "precious"
     assert read(folder) == 2
+
+
+def test_a_config_that_was_edited_is_not_taken_for_that_of_other_weights(tmp_path, monkeypatch):
+    """Both configs have one id: their arguments were the same before one of them was edited."""
+    marked(2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["arguments"]["class_names"] = ["road", "rest"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert segzoo.from_pretrained(tmp_path).class_names == ("road", "rest")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_folder, "write_text", full)
+        with pytest.raises(StorageError, match="new model is there and whole"):
+            marked(2).save_pretrained(tmp_path)
+    assert segzoo.from_pretrained(tmp_path).class_names is None
+    marked(2).save_pretrained(tmp_path)
+    assert segzoo.from_pretrained(tmp_path).class_names is None
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**33)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("make", [pipe, device, folder, huge])
+def test_what_is_no_card_is_kept_and_the_model_saved(tmp_path, make):
+    make(tmp_path / "README.md")
+    with pytest.warns(UserWarning, match=r"README\.md is kept, and no card was written"):
+        marked(2).save_pretrained(tmp_path)
+    assert read(tmp_path) == 2
+    assert not (tmp_path / "README.md").is_file() or make is huge
+
+
+def test_a_link_to_nothing_is_kept_as_well(tmp_path):
+    (tmp_path / "README.md").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(UserWarning, match="is kept"):
+        marked(2).save_pretrained(tmp_path)
+    assert read(tmp_path) == 2
+
+
+def test_the_name_is_on_the_disk_when_a_save_returns(tmp_path, monkeypatch):
+    order: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def replacing(source: Path, target: Path) -> None:
+        order.append(f"replace {Path(target).name}")
+        replace(source, target)
+
+    def syncing(handle: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "replace", replacing)
+    monkeypatch.setattr(os, "fsync", syncing)
+    marked(2).save_pretrained(tmp_path)
+    wanted = ["model.safetensors", "config.json", "README.md"]
+    assert order == [step for name in wanted for step in ("file", f"replace {name}", "folder")]

@@ -1,0 +1,77 @@
+"""Temporary files: their names say whose they are, so that those of the dead can be removed.
+
+A process that is killed cannot clean up. Its files have the size of a model, and nobody knows them;
+so whoever writes next removes them: at once where their process ran on this machine and is gone,
+after a day where nothing is known of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import secrets
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+#: Age in seconds after which a file is left over, whosever it is.
+STALE = 24 * 3600
+#: ``.model.safetensors.<machine>-<process>-<random>.tmp``.
+_NAME = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp")
+#: As names were before they had a process in them.
+_OLD_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
+
+def temporary_name(name: str) -> str:
+    """A hidden name that nobody else uses, for what becomes the file ``name`` beside it."""
+    # What is added must fit where the name itself does: file systems take 255 bytes.
+    short = name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    return f".{short}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder whose processes were killed; others stay."""
+    with suppress(OSError):  # no such folder, or one that cannot be listed: nothing to remove
+        for path in list(folder.iterdir()):
+            # Another process may be at it.
+            with suppress(OSError):
+                if _is_left_over(path):
+                    path.unlink()
+
+
+def _is_left_over(path: Path) -> bool:
+    found = _NAME.fullmatch(path.name)
+    if found is None and _OLD_NAME.fullmatch(path.name) is None:
+        return False
+    if found is not None and found[1] == _machine() and _is_gone(int(found[2])):
+        return True
+    return time.time() - path.lstat().st_mtime > STALE
+
+
+def _is_gone(process: int) -> bool:
+    """Whether there is no such process; False where that cannot be told."""
+    if os.name != "posix":  # elsewhere the question itself may end the process
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is another user's
+        return False
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    """Tells within which numbers of processes mean anything: a machine since it was started.
+
+    A container has numbers of its own; a network drive is seen by many machines.
+    """
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return f"{zlib.crc32(' '.join(parts).encode('utf-8', 'replace')):08x}"
