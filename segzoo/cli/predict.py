@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing, nullcontext
-from dataclasses import asdict
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import (
-    PartialFailureError,
-    device_option,
-    json_option,
-    one_line,
-    print_json,
-    say,
-    show_progress,
-)
+from ..errors import ArgumentError
+from .many import many_options
+from .output import device_option, json_option, say, show_progress
+from .prediction_report import Report
 from .reading import reading_options
 from .tiles import asks_for_tiles, tiling_options
 
 if TYPE_CHECKING:
-    from ..prediction.jobs import Failure, Job, Prediction
-    from ..prediction.manifest import Manifest
-    from ..prediction.tiled_jobs import TiledOptions
+    from ..folders.jobs import Job, Outcome
+    from ..folders.listing import FolderJobs
+    from ..folders.task import Task
+
+#: Of a shell: 128 and the number of the signal.
+_BASE = 128
 
 
 @click.command("predict")
@@ -37,36 +38,12 @@ if TYPE_CHECKING:
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
 )
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
-@click.option("--recursive", is_flag=True, help="Look into subfolders; OUT gets the same.")
-@click.option("--overwrite", is_flag=True, help="Replace results that exist already.")
-@click.option(
-    "--skip-existing", is_flag=True, help="Leave out pictures whose results exist already."
-)
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File of JSON lines on each picture; a second run does what is missing in it.",
-)
+@many_options
 @reading_options
 @tiling_options
 @device_option
 @json_option
-def predict_command(
-    image: tuple[Path, ...],
-    model: str,
-    out: Path,
-    revision: str | None,
-    recursive: bool,
-    overwrite: bool,
-    skip_existing: bool,
-    manifest: Path | None,
-    bands: tuple[int, ...] | None,
-    value_range: tuple[float, float] | None,
-    max_pixels: int | None,
-    device: str,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def predict_command(image: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Segment each IMAGE: a file, or a folder for all pictures in it.
 
     For photo.jpg, OUT gets photo.png, whose pixel values are the classes (with a palette, so that
@@ -81,163 +58,181 @@ def predict_command(
     Example:
       segzoo predict photo.jpg scans/ --model demo-output/model -o masks
       segzoo predict scene.tif --tiling exact --bands 4,3,2 --range 0 10000 -m my-model -o masks
+      segzoo predict archive/ --recursive --workers 8 --manifest run.jsonl -m my-model -o masks
     """
-    from ..data.pictures import find_pictures
-    from ..data.pixel_values import check_range
-    from ..data.raster import MAX_PIXELS
-    from ..files.atomic import make_folder
-    from ..prediction.folders import FolderJobs, in_words, left_out_of
-    from ..prediction.jobs import Reading, check_outputs, plan_jobs, run_jobs
-    from ..prediction.tiled_jobs import TiledOptions, tiled_ending
+    from ..folders.manifest_table import require_parquet
 
-    reading = Reading(bands, check_range(value_range), max_pixels or MAX_PIXELS)
-    asked = asks_for_tiles(options)
+    if options["parquet"] is not None:
+        if options["manifest"] is None:
+            raise ArgumentError("--parquet is the manifest as a table: give --manifest, too.")
+        require_parquet()
+    if options["engine"] == "ray":
+        from ..folders.on_ray import require_ray
+
+        require_ray()
     progress = show_progress(as_json)
-    # What is half done is done again.
-    replaces = overwrite or skip_existing or manifest is not None
-    tiles = TiledOptions(
-        **{**options, "tiling": options["tiling"] or "auto"},
-        overwrite=replaces,
-        progress=progress and len(image) == 1 and not image[0].is_dir(),
-    )
-
-    def ending(path: Path) -> str | None:
-        return tiled_ending(path, asked=asked, write=tiles.write, max_pixels=reading.max_pixels)
-
-    planned: Iterable[Job]
-    alone = False
-    if recursive:
-        planned = FolderJobs(image, out, tiled=ending)
-    else:
-        planned = plan_jobs(find_pictures(image), out, tiled=ending)
-        alone = len(planned) == 1
-        check_outputs(planned, overwrite=replaces)
-    segmenter = _load(model, revision, device)
-    make_folder(out)
-    record = _open_manifest(manifest, segmenter, tiles, reading)
-    chosen = _Chosen(planned, skip_existing, record)
-    report = _Report(as_json)
-    with closing(record) if record else nullcontext():
+    one_file = len(image) == 1 and not image[0].is_dir()
+    task = _task(options, progress=progress and one_file)
+    planned = _planned(image, out, task, options)
+    alone = isinstance(planned, list) and len(planned) == 1
+    report = Report(as_json)
+    with _terminable():
         try:
-            for outcome in run_jobs(
-                chosen, segmenter, progress=progress, alone=alone, reading=reading, tiles=tiles
-            ):
-                report.add(outcome)
-                chosen.remember(outcome)
+            skipped = _run(
+                planned, out, task, report, options, alone=alone, bar=progress and not one_file
+            )
         finally:  # whatever stops the run, what is done is told
             report.close()
-    if chosen.skipped and not as_json:
-        click.echo(f"{chosen.skipped} of the pictures had their results already.")
-    left_out = (
-        in_words(planned.left_out)
-        if isinstance(planned, FolderJobs)
-        else in_words(*left_out_of(image))
-    )
-    if left_out:
-        say(f"segzoo: {left_out}", err=True)
+    if skipped and not as_json:
+        click.echo(f"{skipped} of the pictures had their results already.")
+    _tell_left_out(planned, image, report)
     report.raise_failures()
 
 
-def _load(model: str, revision: str | None, device: str) -> Any:
-    """A saved model, or an exported file where that is what there is."""
-    from ..architectures.base import from_pretrained
-    from ..devices import choose_device
-    from ..inference.export.exported import open_exported
-
-    if Path(model).suffix.lower() in (".onnx", ".xml") and Path(model).is_file():
-        return open_exported(model)
-    return from_pretrained(model, revision=revision).to(choose_device(device))
+def _elsewhere(options: dict[str, Any]) -> bool:
+    """Whether other processes do the jobs."""
+    return bool(options["workers"]) or options["engine"] != "local"
 
 
-def _open_manifest(
-    path: Path | None, segmenter: Any, tiles: TiledOptions, reading: Any
-) -> Manifest | None:
-    from ..prediction.manifest import Manifest
-    from ..prediction.pixel_model import fingerprint, pixel_model
-
-    if path is None:
-        return None
-    with pixel_model(segmenter) as model:
-        run = {"model": fingerprint(model)}
-    options = {name: value for name, value in asdict(tiles).items() if name not in _NO_MATTER}
-    return Manifest(path, {**run, "options": options, "reading": asdict(reading)})
+def _replaces(options: dict[str, Any]) -> bool:
+    """Whether results that exist may be replaced: what is half done is done again."""
+    return options["overwrite"] or options["skip_existing"] or options["manifest"] is not None
 
 
-#: Options that change nothing in a result.
-_NO_MATTER = ("rows", "overwrite", "progress")
+def _task(options: dict[str, Any], *, progress: bool) -> Task:
+    from ..data.raster import MAX_PIXELS
+    from ..folders.task import Reading, Task
+    from ..folders.tiled_jobs import TiledOptions
+
+    names = ("tile", "overlap", "tolerance", "rows", "write", "nodata", "tta", "scales")
+    return Task(
+        options["model"],
+        revision=options["revision"],
+        device=options["device"],
+        reading=Reading(
+            options["bands"], options["value_range"], options["max_pixels"] or MAX_PIXELS
+        ),
+        tiles=TiledOptions(
+            tiling=options["tiling"] or "auto",
+            **{name: options[name] for name in names},
+            # Of jobs that others do it is looked before whether they would replace something.
+            overwrite=_replaces(options) or _elsewhere(options),
+            progress=progress,
+        ),
+        in_tiles=asks_for_tiles(options),
+        overlays=options["overlays"],
+        batch_size=options["batch_size"],
+    )
 
 
-class _Chosen:
-    """The jobs that are to be done, and how many were done before."""
+def _planned(
+    image: Sequence[Path], out: Path, task: Task, options: dict[str, Any]
+) -> FolderJobs | list[Job]:
+    from ..data.pictures import find_pictures
+    from ..folders.jobs import check_outputs, plan_jobs
+    from ..folders.listing import FolderJobs
+    from ..folders.shards import Shard
 
-    def __init__(
-        self, planned: Iterable[Job], skip_existing: bool, manifest: Manifest | None
-    ) -> None:
-        self._planned, self._manifest = planned, manifest
-        self._skip_existing = skip_existing
-        self.skipped = 0
-
-    def __iter__(self) -> Iterator[Job]:
-        for job in self._planned:
-            there = self._skip_existing and all(path.exists() for path in job.outputs)
-            if there or (self._manifest and self._manifest.is_done(job.image, job.outputs)):
-                self.skipped += 1
-            else:
-                yield job
-
-    def remember(self, outcome: Prediction | Failure) -> None:
-        """Write it into the manifest, where there is one."""
-        from ..prediction.jobs import Failure
-
-        if self._manifest is None:
-            return
-        if isinstance(outcome, Failure):
-            self._manifest.failed(outcome.image, outcome.error)
-        elif outcome.whole:
-            self._manifest.done(outcome.image, outcome.mask, outcome.shares)
+    shard = Shard(*options["shard"]) if options["shard"] else None
+    if options["recursive"]:
+        return FolderJobs(image, out, shard=shard)
+    planned = plan_jobs(find_pictures(image), out)
+    if shard is not None:
+        planned = [job for job in planned if shard.holds(job.image.name)]
+    overwrite = _replaces(options)
+    check_outputs(planned, task.ending, overlays=task.overlays, overwrite=overwrite)
+    return planned
 
 
-class _Report:
-    """What is printed: lines at once, or JSON at the end; failures last."""
+def _run(
+    planned: FolderJobs | list[Job],
+    out: Path,
+    task: Task,
+    report: Report,
+    options: dict[str, Any],
+    *,
+    alone: bool,
+    bar: bool,
+) -> int:
+    """Do what is to be done; how many were done before."""
+    from tqdm import tqdm
 
-    def __init__(self, as_json: bool) -> None:
-        self._as_json, self._count = as_json, 0
-        self._done: list[dict[str, Any]] = []
-        self._failed: list[str] = []
+    from ..files.atomic import make_folder
+    from ..folders import engines
+    from ..folders.choice import Chosen
+    from ..folders.manifest import Manifest
+    from ..folders.manifest_table import write_table
+    from ..folders.worker import fingerprint_of, load
 
-    def add(self, outcome: Prediction | Failure) -> None:
-        """A picture that was done, or failed."""
-        from ..prediction.jobs import Failure
-
-        self._count += 1
-        if isinstance(outcome, Failure):
-            self._failed.append(str(outcome.error))
-        elif self._as_json:
-            self._done.append(asdict(outcome))
-        else:
-            _print(outcome)
-
-    def close(self) -> None:
-        """Print JSON, if that is wanted: also of a run that was stopped, but not of wrong use."""
-        if self._as_json and self._count:
-            print_json({"predictions": self._done, "failed": self._failed})
-
-    def raise_failures(self) -> None:
-        """End with exit code 1 where pictures failed."""
-        if not self._failed:
-            return
-        for text in self._failed:
-            say(f"segzoo: {one_line(text)}", err=True)
-        raise PartialFailureError(
-            f"{len(self._failed)} of {self._count} pictures could not be segmented."
+    elsewhere, path = _elsewhere(options), options["manifest"]
+    # Here it is only looked at where others compute.
+    model = load(replace(task, device="cpu") if elsewhere else task)
+    expected = fingerprint_of(model) if elsewhere or path is not None else ""
+    make_folder(out)
+    total = len(planned) if isinstance(planned, list) else None
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(
+            tqdm(total=total, desc="segmenting", unit="picture", disable=not bar)
         )
+        record = None
+        if path is not None:
+            record = Manifest(path, {"model": expected, **task.decides()})
+            stack.callback(record.close)
+
+        def done(outcome: Outcome) -> None:
+            if record is not None:
+                record.add(outcome)
+            report.add(outcome)
+            shown.update()
+
+        chosen = Chosen(
+            planned,
+            task,
+            done,
+            skip_existing=options["skip_existing"],
+            record=record,
+            check=elsewhere and not _replaces(options),
+        )
+        if options["engine"] == "ray":
+            workers = options["workers"] or 1
+            engines.do_on_ray(chosen, task, done, workers=workers, expected=expected)
+        elif options["workers"]:
+            engines.do_in_processes(
+                chosen, task, done, workers=options["workers"], expected=expected
+            )
+        else:
+            engines.do_here(chosen, model, task, done, alone=alone)
+    if options["parquet"] is not None:
+        write_table(path, options["parquet"])
+    return chosen.skipped
 
 
-def _print(done: Prediction) -> None:
-    if not done.whole:
-        say(f"{done.image}: this part is done; {done.mask} waits for the others")
+def _tell_left_out(planned: FolderJobs | list[Job], image: Sequence[Path], report: Report) -> None:
+    from ..folders.listing import FolderJobs, in_words, left_out_of
+
+    if isinstance(planned, FolderJobs):
+        left_out = in_words(planned.left_out)
+        for text in planned.unreadable:
+            report.fail(text)
+    else:
+        left_out = in_words(*left_out_of(image))
+    if left_out:
+        say(f"segzoo: {left_out}", err=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, which clusters send, ends the program as Ctrl-C does: what is done is told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    parts = ", ".join(f"{name} {share:.1%}" for name, share in done.shares.items())
-    say(f"{done.image} -> {done.mask}" + (f": {parts}" if parts else ""))
-    if done.tiling is not None:
-        say(f"  {done.tiling['mode']}: {done.tiling['reason']}")
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_BASE + number)
+
+    before: Any = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        # None: set by something other than Python, which cannot be set again from here.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import ModelConfig
 from ..errors import InputError
 from ..nn.sharing import in_eval_mode
 from ..preprocessing import Normalization
@@ -184,9 +185,21 @@ def pixel_model(model: Any, views: Views = AS_IT_IS) -> Iterator[PixelModel]:
 
 
 def fingerprint(model: PixelModel) -> str:
-    """A hash of the model's weights, as far as it shows them."""
-    digest = hashlib.sha256(model.name.encode())
-    state = model.source.state_dict() if isinstance(model.source, nn.Module) else {}
+    """A hash of all that a model's answers depend on: weights, config, what it expects of pixels.
+
+    A model that has an attribute ``fingerprint`` says it itself.
+    """
+    source = model.source
+    own = getattr(source, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    facts = [model.name, source.normalization, source.threshold, source.classes]
+    config = getattr(source, "config", None)
+    for name in config.saved() if isinstance(config, ModelConfig) else ():
+        value = getattr(config, name)
+        facts.append((name, type(value).__name__ if isinstance(value, nn.Module) else value))
+    digest = hashlib.sha256(repr(facts).encode())
+    state = source.state_dict() if isinstance(source, nn.Module) else {}
     for name, tensor in state.items():
         if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
             digest.update(name.encode())

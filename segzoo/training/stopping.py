@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+from ..processes import end_with_parent
 
 #: Of a shell: 128 and the number of the signal.
 _BASE = 128
@@ -67,12 +67,4 @@ def prepare_worker(worker: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # torch asks for the parent's number, which is that of a server where processes are not forked.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

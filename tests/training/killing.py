@@ -23,19 +23,13 @@ from safetensors.torch import load_file
 import segzoo
 from segzoo.training import run as run_module
 
+from .. import forking
 from .toys import Blobs, toy_model
 
 RECIPE: dict[str, Any] = {"epochs": 3, "batch_size": 2, "ema": 0.9, "freeze_epochs": 1}
 PAIRS, JUDGED = 12, 5
 #: Seconds that a training may take from start to end: hundreds of times what it needs.
 _LONGEST = 120
-
-
-def context() -> Any:
-    """Where processes are forked from."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["tests.training.killing", "segzoo.training.train"])
-    return found
 
 
 def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -> None:
@@ -65,7 +59,7 @@ def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -
 def start(out: Path, workers: int, ranks: int) -> list[BaseProcess]:
     """The processes of one training."""
     port = free_port()
-    made = context()
+    made = forking.context()
     processes = [
         made.Process(target=run, args=(str(out), workers, "cpu", rank, ranks, port))
         for rank in range(ranks)

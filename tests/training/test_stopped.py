@@ -14,7 +14,7 @@ import segzoo
 from segzoo.errors import StorageError, TrainingError
 from segzoo.training.loop import Loop
 
-from .killing import context
+from .. import forking
 from .toys import Blobs
 from .trainings import assert_same, state_of, train
 
@@ -75,7 +75,7 @@ def test_the_last_good_model_stays(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits files as Linux does")
 def test_a_full_disk_leaves_the_state_before_and_the_training_goes_on(tmp_path):
     out, told = tmp_path / "out", tmp_path / "told"
-    process = context().Process(target=without_room, args=(str(out), str(told)))
+    process = forking.context().Process(target=without_room, args=(str(out), str(told)))
     process.start()
     process.join()
     assert "could not be written" in told.read_text()

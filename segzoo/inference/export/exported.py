@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -66,6 +68,17 @@ class ExportedModel:
             )
         plain = self.size_rule.fit(image.detach().cpu().float()).contiguous()
         return self.size_rule.restore(self._run(plain), (image.shape[-2], image.shape[-1]))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the file, and of the weights beside it."""
+        digest = hashlib.sha256()
+        for path in (self.path, self.path.with_suffix(".bin")):
+            if path == self.path or (path.is_file() and self.path.suffix.lower() == ".xml"):
+                with path.open("rb") as file:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
+        return digest.hexdigest()[:32]
 
     def predict(self, image: Tensor) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..data.pictures import is_picture_name
 from ..errors import ArgumentError, InputError
-from .jobs import Job, plan_jobs
+from .jobs import Job
+from .names import FolderNames, Names
+from .shards import Shard
 
 
 class FolderJobs:
@@ -20,23 +22,23 @@ class FolderJobs:
 
     Args:
         paths: Folders and files.
-        out: The folder of the results; none of the folders may lie in it, or it in them.
-        tiled: See :func:`segzoo.prediction.jobs.plan_jobs`.
+        out: The folder of the results; none of the folders may hold it.
+        shard: The part to give; None for all. Names are those that they have among all.
 
     Attributes:
         left_out: How many files were passed over, by their ending; complete once all is iterated.
+        unreadable: Folders that could not be looked into, with the reason; likewise.
 
     Raises:
         InputError: A path that does not exist.
         ArgumentError: Results would lie among the pictures.
     """
 
-    def __init__(
-        self, paths: Sequence[Path], out: Path, *, tiled: Callable[[Path], str | None]
-    ) -> None:
-        self._paths, self._out, self._tiled = paths, out, tiled
+    def __init__(self, paths: Sequence[Path], out: Path, *, shard: Shard | None = None) -> None:
+        self._paths, self._out, self._shard = paths, out, shard
         self.left_out: Counter[str] = Counter()
-        self._taken: dict[Path, set[str]] = {}
+        self.unreadable: list[str] = []
+        self._names: dict[Path, Names] = {}
         target = Path(os.path.realpath(out))
         for path in paths:
             if not path.exists():
@@ -49,22 +51,29 @@ class FolderJobs:
                 )
 
     def __iter__(self) -> Iterator[Job]:
-        several = len(self._paths) > 1
         for root in self._paths:
             if root.is_file():
-                yield from self._plan([root], self._out, several=several)
+                yield from self._plan(root.parent, [root.name], self._out, "")
                 continue
-            for folder, below, names in os.walk(root):
+            for folder, below, names in os.walk(root, onerror=self._tell):
                 below.sort()
                 below[:] = [name for name in below if not name.startswith(".")]
-                pictures = [Path(folder, name) for name in sorted(names) if self._wanted(name)]
-                target = self._out / Path(folder).relative_to(root)
-                yield from self._plan(pictures, target, several=several)
+                # In place: of a million names there is one list.
+                names[:] = [name for name in names if self._wanted(name)]
+                names.sort()
+                inside = Path(folder).relative_to(root)
+                prefix = "" if inside == Path() else f"{inside.as_posix()}/"
+                yield from self._plan(Path(folder), names, self._out / inside, prefix)
 
-    def _plan(self, pictures: list[Path], target: Path, *, several: bool) -> Iterator[Job]:
-        # Two roots may have folders of the same name; of one, none is met twice.
-        taken = self._taken.setdefault(target, set()) if several else set()
-        yield from plan_jobs(pictures, target, tiled=self._tiled, taken=taken)
+    def _plan(self, folder: Path, files: list[str], target: Path, prefix: str) -> Iterator[Job]:
+        if len(self._paths) > 1:  # two of them may have folders of the same name
+            names = self._names.setdefault(target, Names())
+        else:
+            names = FolderNames(map(_stem, files), len(files))
+        for file in files:
+            name = names.take(_stem(file))
+            if self._shard is None or self._shard.holds(prefix + file):
+                yield Job(folder / file, target / name)
 
     def _wanted(self, name: str) -> bool:
         if name.startswith("."):
@@ -73,6 +82,13 @@ class FolderJobs:
             self.left_out[Path(name).suffix.lower() or "no ending"] += 1
             return False
         return True
+
+    def _tell(self, error: OSError) -> None:
+        self.unreadable.append(f"The folder {error.filename} cannot be read: {error.strerror}.")
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
 
 
 def left_out_of(paths: Sequence[Path]) -> tuple[Counter[str], int]:

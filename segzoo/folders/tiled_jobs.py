@@ -10,10 +10,10 @@ from typing import Any
 from .. import checks
 from ..data.raster import MAX_PIXELS, is_georeferenced, open_raster
 from ..errors import SegzooError
-from .tiling.answers import KINDS
-from .tiling.plan import Wishes
-from .tiling.predict import TiledPrediction, predict_tiled
-from .views import Views
+from ..prediction.tiling.answers import KINDS
+from ..prediction.tiling.plan import Wishes
+from ..prediction.tiling.predict import TiledPrediction, predict_tiled
+from ..prediction.views import Views
 
 #: A picture above this is cut into tiles though nobody asked for it: in one piece it would take
 #: gigabytes.

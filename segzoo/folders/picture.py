@@ -1,0 +1,137 @@
+"""One picture in three steps: read, computed, written. Only the middle one needs the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.drawing import write_mask, write_overlay
+from ..data.pictures import to_bands
+from ..data.pixel_values import choose_bands, read_pixels
+from ..data.raster import open_raster
+from ..errors import InputError, SegzooError
+from ..files.atomic import make_folder
+from ..prediction.masks import Segmenter
+from .jobs import Job, Outputs, Prediction, check_paths
+from .task import Reading, Task
+from .tiled_jobs import predict_job
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture that was read.
+
+    Args:
+        job: What it is read for.
+        outputs: What is to be written.
+        picture: Its bands for a person; None for one that is cut into tiles, which is read later.
+        pixels: Its bands for the model, likewise.
+    """
+
+    job: Job
+    outputs: Outputs
+    picture: Tensor | None = None
+    pixels: Tensor | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What pictures have in common that can be one batch."""
+        assert self.pixels is not None
+        return (*self.pixels.shape, self.pixels.dtype)
+
+
+def read(job: Job, task: Task, in_channels: int) -> Read:
+    """Look at a picture, and read it unless it is to be cut into tiles.
+
+    Raises:
+        SegzooError: It cannot be read, or its results must not be written.
+    """
+    ending = task.ending(job.image)
+    outputs = job.outputs(ending, overlays=task.overlays)
+    make_folder(outputs.mask.parent)
+    check_paths(outputs.paths, [job.image], overwrite=task.tiles.overwrite)
+    if ending is not None:
+        return Read(job, outputs)
+    picture, pixels = _bands(job, in_channels, task.reading)
+    return Read(job, outputs, picture, pixels)
+
+
+def _bands(job: Job, wanted: int, reading: Reading) -> tuple[Tensor, Tensor]:
+    """The pixels of a picture for a person, and for a model of ``wanted`` bands."""
+    with open_raster(job.image, max_pixels=reading.max_pixels) as raster:
+        info = raster.info
+        if reading.bands is None and wanted == 1 and info.bands - info.alpha == 3:
+            colours = read_pixels(raster, (1, 2, 3), reading.value_range)
+            return colours, to_bands(colours, 1)
+        numbers = choose_bands(info, reading.bands, wanted)
+        pixels = read_pixels(raster, numbers, reading.value_range)
+    return pixels, pixels
+
+
+def computed(batch: list[Read], model: Segmenter) -> list[Tensor]:
+    """The masks of pictures of one kind, ``(H, W)`` each, on the CPU."""
+    images = [item.pixels for item in batch if item.pixels is not None]
+    # One alone goes as one alone: that is what a mask is compared with.
+    found = (
+        model.predict(images[0])[None] if len(images) == 1 else model.predict(torch.stack(images))
+    )
+    # An eighth of the memory, while masks wait to be written.
+    small = torch.uint8 if model.classes <= 256 else torch.int32
+    return list(found.to(small).cpu())
+
+
+def written(item: Read, mask: Tensor, model: Segmenter) -> Prediction:
+    """Write the files of a picture.
+
+    Raises:
+        StorageError: One cannot be written.
+    """
+    classes = max(model.classes, 2)  # one logit tells two classes apart
+    write_mask(item.outputs.mask, mask, classes=classes)
+    if item.outputs.overlay is not None and item.picture is not None:
+        write_overlay(item.outputs.overlay, item.picture, mask)
+    counts = mask.flatten().bincount(minlength=classes).tolist()
+    shares = {index: pixels / mask.numel() for index, pixels in enumerate(counts) if pixels}
+    return Prediction(
+        item.job.image, item.outputs.mask, item.outputs.overlay, shares=named(shares, model)
+    )
+
+
+def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:
+    """Segment a picture in tiles, from its file into its result.
+
+    Raises:
+        SegzooError: It cannot be read, cut or written.
+    """
+    found = predict_job(model, item.job.image, item.outputs.mask, task.tiles, **vars(task.reading))
+    return Prediction(
+        item.job.image,
+        item.outputs.mask,
+        None,
+        shares=named(found.shares, model),
+        tiling=found.tiling.as_json(),
+        whole=found.path is not None,
+    )
+
+
+def named(shares: dict[int, float], model: Segmenter) -> dict[str, float]:
+    """The same by the names of classes."""
+    names = model.class_names if model.classes > 1 else None
+    return {names[i] if names else f"class {i}": share for i, share in shares.items()}
+
+
+def told(job: Job, error: Exception) -> SegzooError:
+    """A failure of one picture, in our words."""
+    if isinstance(error, SegzooError):
+        named_already = str(job.image) in str(error) or str(job.target.parent) in str(error)
+        # Some are made of other things than a text.
+        kind = SegzooError if "__init__" in vars(type(error)) else type(error)
+        return error if named_already else kind(f"{job.image}: {error}")
+    if isinstance(error, MemoryError) or "memory" in str(error):
+        return InputError(
+            f"{job.image}: there is not enough memory for it in one piece. Cut it into tiles: "
+            "--tiling auto."
+        )
+    return SegzooError(f"{job.image}: {type(error).__name__}: {error}")

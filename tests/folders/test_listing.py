@@ -1,0 +1,64 @@
+"""Folders as a stream of jobs: the order, the parts, what cannot be read."""
+
+import itertools
+import os
+
+import pytest
+
+from segzoo.errors import ArgumentError, InputError
+from segzoo.folders.listing import FolderJobs
+from segzoo.folders.shards import Shard
+
+
+@pytest.fixture
+def scans(tmp_path):
+    for name in ("b.png", "a.jpg", "a.png", "sub/a.png", "sub/notes.txt", ".h/x.png", ".i.png"):
+        path = tmp_path / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "scans"
+
+
+def targets(jobs, out):
+    return [job.target.relative_to(out).as_posix() for job in jobs]
+
+
+def test_the_order_is_that_of_names_and_folders_are_mirrored(scans, tmp_path):
+    jobs = FolderJobs([scans], tmp_path / "out")
+    assert targets(jobs, tmp_path / "out") == ["a", "a_2", "b", "sub/a"]
+    assert jobs.left_out == {".txt": 1}
+    # Folders with subfolders of one name share what is in the results.
+    twice = FolderJobs([scans, scans / "sub"], tmp_path / "out")
+    assert targets(twice, tmp_path / "out") == ["a", "a_2", "b", "sub/a", "a_3"]
+
+
+def test_shards_are_parts_with_the_names_of_the_whole(scans, tmp_path):
+    whole = list(FolderJobs([scans], tmp_path / "out"))
+    parts = [list(FolderJobs([scans], tmp_path / "out", shard=Shard(i, 3))) for i in (1, 2, 3)]
+    assert sorted(itertools.chain(*parts), key=whole.index) == whole
+    moved = scans.rename(tmp_path / "elsewhere")
+    again = [list(FolderJobs([moved], tmp_path / "out", shard=Shard(i, 3))) for i in (1, 2, 3)]
+    assert [targets(part, tmp_path / "out") for part in again] == [
+        targets(part, tmp_path / "out") for part in parts
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_told(scans, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    jobs = FolderJobs([scans], tmp_path / "out")
+    assert len(list(jobs)) == 3
+    assert jobs.unreadable == [f"The folder {scans / 'sub'} cannot be read: Permission denied."]
+
+
+def test_wrong_paths_are_told_before_anything_is_done(scans, tmp_path):
+    with pytest.raises(InputError, match="There is no file"):
+        FolderJobs([tmp_path / "nosuch"], tmp_path / "out")
+    with pytest.raises(ArgumentError, match="among the pictures"):
+        FolderJobs([scans], scans / "sub" / "masks")

@@ -1,0 +1,57 @@
+"""Work for processes that takes no time, ends as names of pictures say, and needs no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from segzoo.folders.jobs import Failure, Job, Prediction
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Writes the result of each picture; one named ``kill...`` ends the process.
+
+    Args:
+        notes: A folder for notes on which process did what.
+        begins: ``well``, ``failing``, or ``killed``.
+        seconds: How long each picture takes.
+    """
+
+    notes: Path
+    begins: str = "well"
+    seconds: float = 0.0
+
+    def prepare(self, index):
+        if self.begins == "failing":
+            raise ValueError("there is no model")
+        if self.begins == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.notes / f"begun-{os.getpid()}").touch()
+        return self
+
+    def run(self, jobs, done):
+        for job in jobs:
+            if job is not None:
+                done(self._one(job))
+
+    def _one(self, job):
+        name = job.image.name
+        time.sleep(self.seconds)
+        note = self.notes / f"seen-{name}"
+        if name.startswith("kill-always") or (name.startswith("kill-once") and not note.exists()):
+            note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("bad"):
+            return Failure(job.image, "bad")
+        with (self.notes / f"done-{name}").open("a") as file:
+            file.write("x")
+        return Prediction(job.image, job.target, None, {})
+
+
+def jobs(names):
+    """A job for each name."""
+    return [Job(Path(name), Path("out") / name) for name in names]
