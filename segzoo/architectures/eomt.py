@@ -116,8 +116,8 @@ class EoMT(SegmentationModel):
         """The last map and the queries -> scores of the image's size."""
         states = States(maps[-2], maps[-1])
         mask_logits, class_logits = self.decoder(*states)
-        size = (image.shape[-2], image.shape[-1])
-        return class_logits_of_pixels(mask_logits, class_logits, self._covered(states.map), size)
+        covered, size = self._covered(states.map), (image.shape[-2], image.shape[-1])
+        return class_logits_of_pixels(mask_logits, class_logits, self.classes, covered, size)
 
     def forward_queries(
         self,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..nn.layers import ChannelNorm2d
 
-#: A score below this counts as this: its logarithm is finite in every precision.
-_SMALLEST = 1e-12
+#: A score below this counts as this: half precision has it too, and its logarithm is finite.
+_SMALLEST = 1e-7
 
 
 class Queries(NamedTuple):
@@ -123,7 +123,11 @@ def of_image(mask_logits: Tensor, covered: tuple[int, int], shown: tuple[int, in
 
 
 def class_logits_of_pixels(
-    mask_logits: Tensor, class_logits: Tensor, covered: tuple[int, int], size: tuple[int, int]
+    mask_logits: Tensor,
+    class_logits: Tensor,
+    classes: int,
+    covered: tuple[int, int],
+    size: tuple[int, int],
 ) -> Tensor:
     """What the queries say of each pixel.
 
@@ -136,6 +140,7 @@ def class_logits_of_pixels(
     Args:
         mask_logits: ``(N, Q, h, w)``.
         class_logits: ``(N, Q, classes + 1)``, the last of which is "nothing".
+        classes: How many there are.
         covered: ``(H, W)`` in pixels that the masks cover.
         size: ``(H, W)`` of the image, which begins where they do.
 
@@ -145,22 +150,16 @@ def class_logits_of_pixels(
     masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
     # What goes beyond the image is cut off: slices would leave torch.export with a guard.
     masks = F.pad(masks, (0, size[1] - covered[1], 0, size[0] - covered[0])).sigmoid()
-    classes = class_logits.softmax(dim=-1)[..., :-1]
-    if classes.shape[-1] == 1:
-        logits = _logit_of_any(masks * classes[..., None])
-    else:
-        scores = torch.einsum("bqc, bqhw -> bchw", classes, masks)
-        logits = _wide(scores).clamp_min(_SMALLEST).log()
-    return logits.to(mask_logits.dtype)
+    shares = class_logits.softmax(dim=-1)[..., :-1]
+    if classes == 1:
+        return _logit_of_any(masks * shares[..., None])
+    scores = torch.einsum("bqc, bqhw -> bchw", shares, masks)
+    return scores.clamp_min(_SMALLEST).log()
 
 
 def _logit_of_any(probabilities: Tensor) -> Tensor:
     """The logit of at least one of ``(N, Q, H, W)`` being so, ``(N, 1, H, W)``."""
-    none = torch.log1p(-_wide(probabilities).clamp_max(1 - 1e-6)).sum(dim=1, keepdim=True)
+    most = 1 - torch.finfo(probabilities.dtype).eps
+    none = torch.log1p(-probabilities.clamp_max(most)).sum(dim=1, keepdim=True)
     some = (-torch.expm1(none)).clamp_min(_SMALLEST)
     return some.log() - none
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least in single precision, in which logarithms of small numbers are told apart."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
