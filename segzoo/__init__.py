@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .architectures.deeplabv3plus import DeepLabV3Plus as DeepLabV3Plus
     from .architectures.dpt import DPT as DPT
     from .architectures.dynamic_unet import DynamicUnet as DynamicUnet
+    from .architectures.eomt import EoMT as EoMT
     from .architectures.fcn import FCN as FCN
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .architectures.manet import MAnet as MAnet
     from .architectures.pan import PAN as PAN
     from .architectures.pspnet import PSPNet as PSPNet
+    from .architectures.query_heads import Queries as Queries
     from .architectures.segformer import Segformer as Segformer
     from .architectures.unet import Unet as Unet
     from .architectures.unetplusplus import UnetPlusPlus as UnetPlusPlus
@@ -96,6 +98,7 @@ _HOMES = {
     "Normalization": "preprocessing",
     "OptimizedModel": "inference.optimize.optimized_model",
     "Outputs": "architectures.heads",
+    "Queries": "architectures.query_heads",
     "PairDataset": "data.dataset",
     "Recipe": "training.recipe",
     "RowsDataset": "data.rows",

@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "DeepLabV3Plus": "deeplabv3plus",
         "PAN": "pan",
         "DPT": "dpt",
+        "EoMT": "eomt",
         "FCN": "fcn",
         "LRASPP": "lraspp",
     }

@@ -73,6 +73,7 @@ class SegmentationModel(StoredModel, ABC):
             preferred_stride=wants.output_stride,
             dilation=config.dilation,
             coarsest=wants.coarsest,
+            queries=wants.queries,
         )
         if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
             self.encoder.give_tokens()  # never to an encoder that somebody else holds
@@ -341,13 +342,13 @@ class SegmentationModel(StoredModel, ABC):
         ]
 
     def parameter_split(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of stem and early stages, of late stages, and of all that is not encoder."""
+        """Parameters of stem and early stages, of late stages, and of all that is of no stage."""
         stages = self.encoder.stages()
         middle = ceil_div(len(stages), 2)
         backbone = dict(self.encoder.backbone.named_parameters())
         early = [backbone[name] for stage in stages[:middle] for name in stage]
         late = [backbone[name] for stage in stages[middle:] for name in stage]
-        inside = {id(parameter) for parameter in self.encoder.parameters()}
+        inside = {id(parameter) for parameter in (*early, *late)}
         return early, late, [item for item in self.parameters() if id(item) not in inside]
 
 

@@ -25,7 +25,7 @@ class Step:
     """One part of a model after the encoder.
 
     Attributes:
-        name: As in the model, without ``decoder.`` in front.
+        name: As in the model, without ``decoder.`` in front. Parts that give no map are no steps.
         channels: Channels of the map that it gives.
         stride: Pixels of the image for one cell of that map.
         inputs: What enters it from the encoder: indices of ``model.features``, -1 for the image.
@@ -125,6 +125,8 @@ def steps_of(model: StoredModel) -> tuple[Step, ...]:
         maps.extend(output)
 
     def record(name: str, args: tuple[Any, ...], output: Tensor) -> None:
+        if output.ndim != 4:
+            return  # no map
         given = [id(tensor) for tensor in _tensors(args)]
         sources = [(-1, images[0]), *enumerate(maps)]
         inputs = tuple(i for i, tensor in sources if id(tensor) in given)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..encoders import Encoder
 from ..encoders.pyramid import Chosen, OwnMaps, Pyramid, Reassemble, make_pyramid
+from ..encoders.query_blocks import QueryTokens
 from ..features import is_flat
 
 
@@ -29,6 +30,9 @@ class Wants:
         prefix_tokens: The class and register tokens of a transformer that the model builds by
             name, ``(N, P, C)`` for each of the encoder's maps. They come after the maps;
             ``encoder.prefix_tokens`` tells how many there are, 0 where there are none.
+        queries: Tokens that join the last blocks of a plain transformer, which the model builds by
+            name. The encoder then has two maps, that in front of those blocks and that behind them,
+            after which come the queries, ``(N, queries, C)``.
     """
 
     own_maps: bool = False
@@ -39,6 +43,7 @@ class Wants:
     coarsest: int | None = None
     output_stride: int | None = None
     prefix_tokens: bool = False
+    queries: QueryTokens | None = None
 
 
 def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:

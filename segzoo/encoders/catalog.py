@@ -25,8 +25,10 @@ from .dilation import Dilated, OutputStride, dilate, dilated, not_had
 from .encoder import Encoder
 from .positions import PositionsHaveValues
 from .probe import accepts, build_on_meta, on_meta, parameter_count
+from .query_blocks import QueryTokens
 from .recipes import BUILT_IN
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
+from .timm_queries import check_asked
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
@@ -181,6 +183,7 @@ def create_encoder(
     preferred_stride: int | None = None,
     dilation: str | None = None,
     coarsest: int | None = None,
+    queries: QueryTokens | None = None,
 ) -> Encoder:
     """An encoder by name, or around a backbone that you built.
 
@@ -204,6 +207,8 @@ def create_encoder(
             None for the first of the two that works.
         coarsest: Maps of a larger stride are left out, unless there are no others, and what only
             they need of one of timm's encoders is not run; None for all.
+        queries: Tokens that join the last blocks of one of timm's plain transformers; see
+            :class:`~segzoo.EoMT`.
 
     Raises:
         UnknownNameError: No encoder has that name, or no weights have that tag.
@@ -213,7 +218,12 @@ def create_encoder(
     asked = _asked(output_stride, preferred_stride, dilation)
     if isinstance(pretrained, os.PathLike):
         pretrained = os.fspath(pretrained)
-    made = _create(encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest)
+    if queries is not None:
+        own = not isinstance(encoder, str) or encoder in ENCODERS
+        check_asked(own, depth, asked, options)
+    made = _create(
+        encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest, queries
+    )
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(
             "%r cannot have an output stride of %d, for which the model is made; it ends at "
@@ -255,6 +265,7 @@ def _create(
     options: Mapping[str, Any] | None,
     asked: OutputStride | None,
     coarsest: int | None,
+    queries: QueryTokens | None,
 ) -> Encoder:
     """What :func:`create_encoder` makes, from arguments that are checked."""
     if isinstance(encoder, str) and encoder not in ENCODERS:
@@ -272,6 +283,7 @@ def _create(
             options=options,
             coarsest=coarsest,
             output_stride=asked,
+            queries=queries,
         )
     if isinstance(encoder, str):
         factory, more = ENCODERS[encoder], dict(options or {})

@@ -37,6 +37,7 @@ class Encoder(nn.Module):
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
         frozen_stages: How many stages, counted from the image, are frozen.
+        extra_outputs: How many outputs come after the maps: tokens that an architecture wants.
         one_at_a_time: Held while a backbone runs that collects its maps by hooks: two threads would
             mix them up. None for others, which run side by side.
     """
@@ -73,6 +74,7 @@ class Encoder(nn.Module):
         self.dilated = dilated
         #: Class and register tokens beside each map, where an architecture wants them.
         self.prefix_tokens = 0
+        self.extra_outputs = int(getattr(backbone, "extra_outputs", 0))
         self.frozen_stages = 0
         self._frozen: frozenset[str] = frozenset()  # the names in those stages
         self._taken: frozenset[str] = frozenset()  # of these, what was trainable before
@@ -100,7 +102,8 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps ``(N, channels_i, h_i, w_i)`` of an image ``(N, in_channels, H, W)``.
 
-        With :attr:`prefix_tokens` they are followed by the tokens of each, ``(N, P, channels_i)``.
+        With :attr:`prefix_tokens` they are followed by the tokens of each, ``(N, P, channels_i)``;
+        with queries, as :class:`~segzoo.EoMT` has them, by those.
         """
         if self.one_at_a_time is None or torch.compiler.is_dynamo_compiling():
             maps = self.backbone(image)
@@ -121,16 +124,19 @@ class Encoder(nn.Module):
         self.prefix_tokens = tokens_of(self.backbone)
         if self.prefix_tokens:
             self.backbone = WithTokens(self.backbone)
+            self.extra_outputs = len(self.features)
 
     def stages(self) -> list[list[str]]:
         """The names of the backbone's parameters, stage by stage.
 
         Stage ``i`` holds what map ``i`` needs and no earlier map does (the stem is part of the
         first); what no map needs is counted to the last. Found from the graph of gradients, so it
-        holds for every backbone.
+        holds for every backbone. What an architecture has added to it is of no stage.
         """
         count = len(self.features)
-        return parameter_stages(self.backbone, self.in_channels, self.size_rule, count)
+        stages = parameter_stages(self.backbone, self.in_channels, self.size_rule, count)
+        added: frozenset[str] = getattr(self.backbone, "added", frozenset())
+        return [[name for name in stage if name not in added] for stage in stages]
 
     def freeze(self, stages: int | None = None) -> None:
         """Stop training the first ``stages`` stages (None: all of them).

@@ -25,6 +25,7 @@ from .encoder import Encoder
 from .norm_eps import set_norm_eps
 from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
+from .query_blocks import QueryTokens
 from .sizes import Size, SizeRule
 from .swin_blocks import pad_first
 from .timm_flexible import Build, check_bands, most_flexible
@@ -37,6 +38,7 @@ from .timm_meta import (
     is_nhwc,
     meta_backbone,
 )
+from .timm_queries import check_joined, joined_options, joiner
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -134,10 +136,13 @@ def build(
     options: Mapping[str, Any] | None = None,
     coarsest: int | None = None,
     output_stride: OutputStride | None = None,
+    queries: QueryTokens | None = None,
 ) -> Encoder:
     """An :class:`Encoder` around ``timm.create_model(name, features_only=True)``."""
     import timm
 
+    if queries is not None:
+        options = joined_options(full_name(name), options or {}, queries)
     plan = plan_backbone(
         name,
         depth=depth,
@@ -148,8 +153,12 @@ def build(
     )
     if in_channels != plan.source.input_size[0]:
         _check_bands(plan.name, json.dumps(dict(plan.options)), plan.size_rule, in_channels)
+    build_options = dict(plan.options)
+    if queries is not None:
+        build_options |= {"feature_cls": joiner(plan.name, queries)}
+        check_joined(plan.name, json.dumps(dict(plan.options)), queries, plan.size_rule)
     if isinstance(pretrained, str):
-        backbone = build_with_weights(plan.name, pretrained, in_channels, plan.options)
+        backbone = build_with_weights(plan.name, pretrained, in_channels, build_options)
     elif pretrained and not pretrained_tags(plan.name.partition(".")[0]):
         raise EncoderError(
             f"timm has no pretrained weights for {name!r}; build it with pretrained=False, or see "
@@ -163,7 +172,7 @@ def build(
                 pretrained=pretrained,
                 features_only=True,
                 in_chans=in_channels,
-                **plan.options,
+                **build_options,
             )
     apply(plan.changes, backbone)
     set_norm_eps(backbone, plan.norm_eps)

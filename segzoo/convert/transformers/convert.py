@@ -23,7 +23,7 @@ from ...files.checkpoint import open_checkpoint, read_json
 from ...preprocessing import Normalization
 from ..keymap import built, rename
 from ..origin import hint
-from . import dpt, segformer, upernet
+from . import dpt, eomt, segformer, upernet
 from .plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ KINDS: Mapping[str, tuple[str, PlanOf]] = {
     "SegformerForSemanticSegmentation": (segformer.TYPICAL, segformer.plan),
     "UperNetForSemanticSegmentation": (upernet.TYPICAL, upernet.plan),
     "DPTForSemanticSegmentation": (dpt.TYPICAL, dpt.plan),
+    "EomtForUniversalSegmentation": (eomt.TYPICAL, eomt.plan),
+    "EomtDinov3ForUniversalSegmentation": (eomt.TYPICAL_DINOV3, eomt.plan_dinov3),
 }
 _PIXELS = "preprocessor_config.json"
 
@@ -52,9 +54,11 @@ def from_transformers(
     """A segmentation model of transformers as one of ours.
 
     ``SegformerForSemanticSegmentation`` (MiT-B0 to B5), ``UperNetForSemanticSegmentation`` (on
-    ConvNeXt and Swin) and ``DPTForSemanticSegmentation`` (on a plain vision transformer).
+    ConvNeXt and Swin), ``DPTForSemanticSegmentation`` (on a plain vision transformer),
+    ``EomtForUniversalSegmentation`` and ``EomtDinov3ForUniversalSegmentation``.
     transformers gives logits at a quarter or all of the image's size; those here have the image's,
-    as its ``post_process_semantic_segmentation`` makes them. Auxiliary heads, which serve its
+    as its ``post_process_semantic_segmentation`` makes them; what an EoMT has before that is had by
+    ``model.forward_queries``. Auxiliary heads, which serve its
     training only, are left out, and the log says so.
 
     Args:

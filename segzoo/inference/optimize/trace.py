@@ -38,8 +38,8 @@ class Decode(nn.Module):
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
         self.model = model
-        # Of each map the prefix tokens as well, where the architecture wants them.
-        self.count = len(model.encoder.features) * (2 if model.encoder.prefix_tokens else 1)
+        # The maps, and the tokens that come after them where the architecture wants any.
+        self.count = len(model.encoder.features) + model.encoder.extra_outputs
 
     def forward(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of the encoder's ``features``, finest first, and the image they came from."""
