@@ -7,6 +7,7 @@ the source, and of a class only what segzoo defines.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC
 from collections.abc import Iterator
@@ -63,8 +64,9 @@ def _members(kind: type) -> list[str]:
         for name, value in vars(owner).items():
             if name in ("__init__", "__new__"):
                 found["__init__"] = signature(getattr(owner, name), method=True)
-            elif isinstance(value, property):
-                returned = inspect.signature(value.fget).return_annotation
+            elif isinstance(value, (property, functools.cached_property)):
+                getter = value.fget if isinstance(value, property) else value.func
+                returned = inspect.signature(getter).return_annotation
                 found[name] = f".{name}: {_annotation(returned)}"
             elif isinstance(value, (classmethod, staticmethod)):  # Python hides a class itself
                 found[name] = f".{name}{signature(getattr(owner, name))}"

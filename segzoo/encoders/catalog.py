@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,19 +14,18 @@ from torch import nn
 
 from .. import checks
 from ..config import DILATIONS, OUTPUT_STRIDES
-from ..errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError, nearest
-from ..features import FeatureSpec
-from ..nn.sharing import in_eval_mode
-from ..preprocessing import IDENTITY, Normalization
+from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
+from ..preprocessing import Normalization
 from ..registry import Registry
-from . import timm_meta, timm_source
-from .dilation import Dilated, OutputStride, dilate, dilated, not_had
+from . import timm_source
+from .dilation import OutputStride
 from .encoder import Encoder
+from .own_modules import adapt, own_dilated
 from .positions import PositionsHaveValues
-from .probe import accepts, build_on_meta, on_meta, parameter_count
+from .probe import build_on_meta, parameter_count
 from .query_blocks import QueryTokens
 from .recipes import BUILT_IN
-from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
+from .sizes import Size, SizeRule
 from .timm_queries import check_asked
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
@@ -290,7 +288,7 @@ def _create(
         if depth is not None and "depth" in inspect.signature(factory).parameters:
             more["depth"], depth = depth, None  # it can leave out what only deeper maps need
         backbone = factory(in_channels=in_channels, pretrained=pretrained, **more)
-        return _own_dilated(_adapt(backbone, encoder, in_channels, depth), asked)
+        return own_dilated(adapt(backbone, encoder, in_channels, depth), asked)
     if pretrained or options:
         raise ArgumentError(
             "pretrained and encoder_options are for an encoder given by name; yours is built "
@@ -301,7 +299,7 @@ def _create(
             f"in_channels={in_channels}, but the encoder was built for {encoder.in_channels}."
         )
     if not isinstance(encoder, Encoder):
-        encoder = _adapt(encoder, type(encoder).__name__, in_channels, depth)
+        encoder = adapt(encoder, type(encoder).__name__, in_channels, depth)
     if asked is not None and asked.required and asked.stride < encoder.stride:
         raise ArgumentError(
             f"output_stride={asked.stride}, but your encoder {encoder.name!r} ends at stride "
@@ -310,94 +308,3 @@ def _create(
             "(segzoo.register_encoder) and give its name."
         )
     return encoder
-
-
-def _own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
-    """An encoder that was just built by the user's function, with the output stride asked for."""
-
-    def had(wanted: OutputStride, backbone: nn.Module) -> Dilated | None:
-        for stride, dilation in wanted.tries():
-            if dilation == "convolutions" and dilate(
-                backbone,
-                encoder.features,
-                stride,
-                encoder.in_channels,
-                encoder.size_rule,
-                encoder.channels_last,
-            ):
-                return Dilated(stride, dilation, encoder.strides)
-        return None
-
-    if asked is None or encoder.stride <= asked.stride:
-        return encoder
-    training = encoder.training
-    found = had(asked, encoder.eval().backbone)
-    encoder.train(training)
-    if found is not None:
-        encoder.features = dilated(encoder.features, found.output_stride)
-        encoder.dilated = found
-    elif asked.required:
-        possible = [
-            other.stride
-            for other in asked.others()
-            if encoder.stride <= other.stride or had(other, deepcopy(encoder.backbone))
-        ]
-        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.stride))
-    return encoder
-
-
-def _adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -> Encoder:
-    """An encoder around a module that the user built."""
-    if isinstance(backbone, Encoder):
-        return backbone
-    if depth is not None:
-        raise ArgumentError("depth is for encoders given by name; give your own the maps you want.")
-    source: Mapping[str, Any] = {}
-    channels_last = False
-    features = getattr(backbone, "features", None)
-    if hasattr(getattr(backbone, "feature_info", None), "channels"):
-        # Made by timm.create_model(..., features_only=True).
-        features = timm_meta.backbone_features(backbone)
-        channels_last = timm_meta.is_nhwc(backbone)
-        source = getattr(backbone, "pretrained_cfg", {})
-    if not isinstance(features, (tuple, list)) or not all(
-        isinstance(feature, FeatureSpec) for feature in features
-    ):
-        raise ArgumentError(
-            f"The backbone {name!r} needs an attribute `features`, a tuple of segzoo.FeatureSpec, "
-            f"one for each map that it gives, finest first; got {features!r}. One from timm needs "
-            "features_only=True."
-        )
-    normalization = getattr(backbone, "normalization", None)
-    if source.get("mean"):
-        normalization = Normalization(tuple(source["mean"]), tuple(source["std"]))
-    return Encoder(
-        backbone,
-        features,
-        name=name,
-        in_channels=in_channels,
-        normalization=normalization if isinstance(normalization, Normalization) else IDENTITY,
-        size_rule=_probe_sizes(backbone, features, in_channels, channels_last, source),
-        channels_last=channels_last,
-    )
-
-
-def _probe_sizes(
-    backbone: nn.Module,
-    features: Sequence[FeatureSpec],
-    bands: int,
-    channels_last: bool,
-    source: Mapping[str, Any],
-) -> SizeRule:
-    """What sizes a module takes; any, where it cannot be run on the meta device to find out."""
-    with in_eval_mode(backbone) as evaluating:
-        run, _ = on_meta(evaluating)
-
-        def fits(size: Size) -> bool:
-            image = torch.empty(1, bands, *size, device="meta")
-            return accepts(run, features, image, channels_last=channels_last)
-
-        try:
-            return find_size_rule(fits, tuple(source.get("input_size", (3, 224, 224))[-2:]))
-        except EncoderError:
-            return ANY_SIZE

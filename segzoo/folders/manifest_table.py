@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..data.readers.face import package
 from ..errors import StorageError
 from ..files.atomic import replacing
+from ..packages import load_package
 from .manifest import entries
 
 _COLUMNS = ("image", "mask", "shares", "error", "model")
@@ -24,8 +24,8 @@ def require_parquet() -> Any:
     Raises:
         MissingPackageError: It is not installed.
     """
-    package("pyarrow", extra="parquet")
-    return package("pyarrow.parquet", extra="parquet")
+    load_package("pyarrow", extra="parquet")
+    return load_package("pyarrow.parquet", extra="parquet")
 
 
 def write_table(manifest: Path, target: Path) -> None:
@@ -43,7 +43,7 @@ def write_table(manifest: Path, target: Path) -> None:
         StorageError: It cannot be written.
     """
     parquet = require_parquet()
-    arrow = package("pyarrow", extra="parquet")
+    arrow = load_package("pyarrow", extra="parquet")
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
     rows = _rows(manifest)
     try:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..data.readers.face import package
+from ..packages import load_package
 from .jobs import Done, Failure, Job, Outcome, Prediction
 from .task import Task
 from .worker import PictureWorker
@@ -72,13 +72,13 @@ def require_ray() -> Any:
     Raises:
         MissingPackageError: It is not installed.
     """
-    package("ray.data", extra="ray")
-    return package("ray", extra="ray")
+    load_package("ray.data", extra="ray")
+    return load_package("ray", extra="ray")
 
 
 def _tables(jobs: Iterable[Job]) -> Iterator[Any]:
     """The jobs as small tables of Arrow, about 200 bytes each."""
-    arrow = package("pyarrow", extra="ray")
+    arrow = load_package("pyarrow", extra="ray")
     texts = (json.dumps([os.fspath(job.image), os.fspath(job.target)]) for job in jobs)
     while chunk := list(islice(texts, _AT_A_TIME)):
         yield arrow.table({"job": chunk})
