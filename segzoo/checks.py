@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 #: Control characters, halves of characters, and what begins a new line or paragraph.
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+#: What changes the direction of the text behind it, so that a name can look like another one
+#: (Unicode's embeddings, overrides and isolates).
+_TURNING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
@@ -67,10 +70,27 @@ def text(name: str, value: Any, *, longest: int = 256) -> str:
     if not 0 < len(value) <= longest:
         raise ArgumentError(f"{name} must have 1 to {longest} characters, got {len(value)}.")
     if not value.isprintable() and any(
-        unicodedata.category(character) in _UNPRINTABLE for character in value
+        unicodedata.category(character) in _UNPRINTABLE or character in _TURNING
+        for character in value
     ):
-        raise ArgumentError(f"{name} must be printable text on one line, got {shown(value)}.")
+        raise ArgumentError(
+            f"{name} must be printable text on one line, in its own direction, got {shown(value)}."
+        )
     return value
+
+
+def printable(text: str) -> str:
+    """Text with every character that is none to be seen as its escape, such as ``\\x1b``.
+
+    For names that strangers chose: what a terminal would obey, what would turn the text behind it
+    around, and halves of characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:

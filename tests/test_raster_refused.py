@@ -2,11 +2,12 @@
 
 import struct
 
+import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from segzoo.data.pictures import find_pictures, read_picture
+from segzoo.data.pictures import find_pictures, read_mask, read_picture, read_stored
 from segzoo.data.raster import open_raster
 from segzoo.errors import InputError
 
@@ -21,6 +22,27 @@ def test_the_limit_on_pixels_is_ours(tmp_path):
         read_picture(tmp_path / "x.png", max_pixels=1000)
     with open_raster(tmp_path / "x.png") as raster:
         assert raster.shape == (1, 13_500, 13_500)
+
+
+def test_what_is_left_out_of_a_tiff_counts_as_well(tmp_path):
+    """Nothing of the pixels is in the file, or all of them in one strip."""
+    path = tmp_path / "x.tif"
+    shape = (40_000, 30_000)
+    rows = ((np.zeros((512, 512), np.uint16) if i == 0 else None) for i in range(79 * 59))
+    tifffile.imwrite(path, rows, shape=shape, dtype=np.uint16, tile=(512, 512), compression="zlib")
+    assert path.stat().st_size < 2**18
+    with open_raster(path) as raster:
+        assert raster.read(slice(0, 8), slice(0, 8)).shape == (1, 8, 8)
+    for read in (read_picture, read_mask, read_stored):
+        with pytest.raises(InputError, match="30000x40000 pixels, more than the limit"):
+            read(path)
+    strip = np.zeros((300, 300), np.uint16)
+    tifffile.imwrite(path, strip, compression="zlib", rowsperstrip=300)
+    with pytest.raises(InputError, match="300x300 pixels, more than the limit of 1,000"):
+        open_raster(path, max_pixels=1000)
+    tifffile.imwrite(path, np.zeros((8, 8, 500), np.uint8), planarconfig="contig")
+    with pytest.raises(InputError, match="8x8 pixels of 500 bands, more than the limit of 1,000"):
+        read_picture(path, max_pixels=1000)
 
 
 def test_many_pages_are_not_counted_to_the_end(tmp_path):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..checks import printable
 from ..registry import BUILT_IN
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,16 +51,6 @@ def say(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
-def printable(text: str) -> str:
-    """Text with every character that is none to be seen as its escape, such as ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
-
-
 @contextlib.contextmanager
 def streams_that_take_all() -> Iterator[None]:
     """stdout and stderr with escapes for what their encoding lacks, for as long as this lasts."""
@@ -85,15 +76,23 @@ def give_up_stdout() -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON; paths become strings."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath))
+    """Print a value as JSON; paths become strings.
+
+    What is none to be seen is escaped as JSON has it, so that a terminal is as safe as a program.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath)
+    click.echo(
+        text
+        if all(map(str.isprintable, text.splitlines()))
+        else json.dumps(value, indent=2, default=os.fspath)
+    )
 
 
 def print_facts(facts: dict[str, str]) -> None:
     """Print names and values in two aligned columns."""
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        click.echo(f"{name:{width}}{value}")
+        click.echo(printable(f"{name:{width}}{value}"))
 
 
 def print_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> None:
@@ -104,7 +103,7 @@ def print_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -
             f"{cell:>{width}}" if index in right else f"{cell:{width}}"
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        click.echo("  ".join(cells).rstrip())
+        click.echo(printable("  ".join(cells).rstrip()))
 
 
 def one_line(value: object) -> str:

@@ -159,12 +159,13 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recipe(path: Path | None, changes: Mapping[str, Any]) -> Recipe:
     from ..errors import StorageError
+    from ..files.atomic import read_text
     from ..training.recipe import Recipe
 
     if path is None:
         return Recipe().changed(changes)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, largest=2**20)
     except (OSError, UnicodeDecodeError) as error:
         raise StorageError(f"The recipe {path} cannot be read: {error}.") from error
     return Recipe.from_json(text).changed(changes)

@@ -15,6 +15,8 @@ from PIL import Image
 
 from .. import checks
 from ..errors import ArgumentError, DataError, InputError
+from ..files.atomic import open_ordinary, read_text
+from .readers.with_pillow import opened
 
 Color = tuple[int, int, int]
 
@@ -180,7 +182,7 @@ def _color_line(line: str) -> tuple[tuple[int, ...], str] | None:
 
 def _palette_of_picture(path: Path) -> Palette:
     try:
-        with Image.open(path) as image:
+        with open_ordinary(path) as file, opened(file, path) as image:
             flat = image.getpalette("RGB") if image.mode in ("P", "PA") else None
     except Exception as error:
         raise InputError(f"{path} cannot be read as a picture: {error}.") from error
@@ -224,9 +226,7 @@ def _json(path: Path, text: str) -> Any:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError(f"{path} has more than {_LARGEST >> 20} MiB: it lists no classes.")
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path, largest=_LARGEST, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
 

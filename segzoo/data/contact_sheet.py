@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..checks import printable
 from ..errors import InputError, StorageError
 from ..files.atomic import replacing
 from .drawing import class_colors
@@ -151,7 +152,7 @@ def _sheet(
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The end of a text that is too wide: names differ there."""
-    text = text.encode("utf-8", "replace").decode()
+    text = printable(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength("..." + text) > width:

@@ -67,7 +67,8 @@ def _count(found: set[int], ignore_index: int | None) -> int:
     gap = max(
         (after - before for before, after in zip([-1, *values], values, strict=False)), default=1
     )
-    if gap > max(len(values), 2):
+    void = values[-1] == 255 and values[-2:-1] != [254]
+    if gap > max(len(values), 2) or (void and len(values) > 1):
         shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise DataError(
             f"The masks have the values {shown}. {_remedy(values)} Or pass "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..errors import DataError, nearest
+from ..files.atomic import read_text
 from .pairs import Pair, Pairing, find_pairs
 
 #: Names of subfolders, and of the values in a column ``split``.
@@ -23,6 +25,8 @@ SPLITS = {
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
 _COLUMNS = ("image", "mask", "split", "group")
+#: Bytes of a table: some millions of pairs.
+_LARGEST_TABLE = 2**29
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,8 @@ def read_table(path: Path) -> Layout:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        text = read_text(path, largest=_LARGEST_TABLE, encoding="utf-8-sig")
+        with io.StringIO(text, newline="") as file:
             head = file.readline()
             file.seek(0)
             # Spreadsheets write what the language of their country wants.

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ArgumentError, DataError, nearest
+from ..files.atomic import read_text
 from .bands import check_bands, most_bands
 from .class_coding import ClassCoding, LabelMap, class_coding
 from .classes import find_class_file
@@ -24,6 +25,8 @@ from .split import draw_share, groups_of
 from .splits import VAL_SHARE, DataSplits
 from .tiles import check_tile, cut_into_tiles
 
+#: Bytes of a list of pictures: ten million names of 50.
+_LARGEST_LIST = 2**29
 #: A share to draw, the names of those to take, or a text file with them.
 Part = float | Sequence[str] | str | os.PathLike[str] | None
 
@@ -201,7 +204,8 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
     if isinstance(part, (str, os.PathLike)):
         path = Path(part)
         try:
-            part = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+            text = read_text(path, largest=_LARGEST_LIST, encoding="utf-8-sig")
+            part = [line.strip() for line in text.splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{what}: the file {path} cannot be read: {error}.") from error
     names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)

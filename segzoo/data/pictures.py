@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .lossy import lossy_format, refuse_lossy
 from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
-from .raster import MAX_PIXELS, open_raster
-from .readers.with_pillow import FORMATS
+from .raster import MAX_PIXELS, open_raster, read_whole
+from .readers.with_pillow import FORMATS, check_pixels
 
 #: Pillow's names of the formats that are read. A phone's MPO is a JPEG with previews behind it.
 KINDS = frozenset({*FORMATS, "MPO"})
@@ -85,6 +86,8 @@ def read_picture(
     """
     chosen, bounds = check_band_numbers(bands), check_range(value_range)
     with open_raster(path, max_pixels=max_pixels) as raster:
+        info = raster.info
+        check_pixels(info.path, (info.width, info.height), max_pixels, info.bands)
         numbers = choose_bands(raster.info, chosen, len(chosen) if chosen else raster.info.bands)
         return read_pixels(raster, numbers, bounds)
 
@@ -99,22 +102,28 @@ def read_stored(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         InputError: The file cannot be read.
     """
     with open_raster(path, raw=True, max_pixels=max_pixels) as raster:
-        return torch.from_numpy(np.ascontiguousarray(raster.read()))
+        return torch.from_numpy(np.ascontiguousarray(read_whole(raster, max_pixels)))
 
 
 def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read a mask: the values as they stand in the file, palette or not; 1 bit is 0 and 1.
+
+    Three equal bands are one.
 
     Returns:
         ``(H, W)``, int64.
 
     Raises:
         InputError: The file cannot be read, has more than one value for each pixel, or values that
-            are no whole numbers.
+            are no whole numbers; or its format does not keep values exactly.
     """
+    refuse_lossy(lossy_format(Path(path)))
     with open_raster(path, raw=True, max_pixels=max_pixels) as raster:
         info = raster.info
-        if info.bands != 1:
+        values = read_whole(raster, max_pixels)
+        if info.bands == 3 and (values[1:] == values[:1]).all():
+            values = values[:1]
+        if values.shape[0] != 1:
             raise InputError(
                 f"{os.fspath(path)} has {info.bands} bands. A mask has one: grey values or a "
                 "palette, a value for each class."
@@ -124,7 +133,7 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
                 f"{os.fspath(path)} has {info.dtype} values. A mask has whole numbers, one for "
                 "each class."
             )
-        return torch.from_numpy(raster.read()[0].astype(np.int64))
+        return torch.from_numpy(values[0].astype(np.int64))
 
 
 def to_bands(picture: Tensor, bands: int) -> Tensor:

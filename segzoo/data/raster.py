@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import InputError
+from ..errors import InputError, SegzooError
 from ..files.atomic import open_ordinary
 from ..packages import has_package
 from .readers.face import Georeference as Georeference
 from .readers.face import Raster as Raster
 from .readers.face import RasterInfo as RasterInfo
-from .readers.face import unreadable
+from .readers.face import Values, unreadable
 from .readers.tiff_tags import SIGNATURES, TagError, TiffPage, read_pages
 from .readers.with_pillow import check_pixels, open_with_pillow
 from .readers.with_rasterio import open_georeferenced
@@ -67,6 +67,12 @@ def open_raster(
         if file.read(4) in SIGNATURES:
             return _open_tiff(file, path, raw=raw, limit=max_pixels)
         return open_with_pillow(file, path, raw=raw, limit=max_pixels)
+    except (SegzooError, MemoryError):
+        file.close()
+        raise
+    except Exception as error:  # decoders fail in many ways on a damaged header
+        file.close()
+        raise unreadable(path, error) from error
     except BaseException:
         file.close()
         raise
@@ -85,16 +91,44 @@ def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
     by_windows = min(page.bits) >= 8 and simple and page.compression not in (6, 7)
     if page.geographic and page.index == 0 and has_package("rasterio"):
         file.close()
-        return open_georeferenced(path, page, raw=raw)
+        raster = open_georeferenced(path, page, raw=raw)
+        _check_block(raster, limit)
+        return raster
     large = page.width * page.height > _LARGE
     if by_windows and (not plain or large or page.index) and has_package("tifffile"):
         file.close()
-        return open_tiff(path, page, raw=raw)
+        raster = open_tiff(path, page, raw=raw)
+        _check_block(raster, limit)
+        return raster
     if not plain or page.index != 0:
         needs = "" if has_package("tifffile") else ' Reading it needs: pip install "segzoo[tiff]".'
         raise InputError(f"{path} holds {page}, which cannot be read truly here.{needs}")
     check_pixels(path, (page.width, page.height), limit)
     return open_with_pillow(file, path, raw=raw, limit=limit)
+
+
+def _check_block(raster: Raster, limit: int) -> None:
+    """Raise where a part that is decoded at once is too large, in a file read by windows."""
+    rows, columns = raster.info.block
+    try:
+        check_pixels(raster.info.path, (columns, rows), limit, raster.info.bands)
+    except InputError:
+        raster.close()
+        raise
+
+
+def read_whole(raster: Raster, max_pixels: int = MAX_PIXELS) -> Values:
+    """All values of a raster, of which the size is looked at before anything is decoded.
+
+    Returns:
+        ``(bands, height, width)``.
+
+    Raises:
+        InputError: It has more pixels, or cannot be decoded.
+    """
+    info = raster.info
+    check_pixels(info.path, (info.width, info.height), max_pixels, info.bands)
+    return raster.read()
 
 
 def _only_picture(file: BinaryIO, path: Path) -> TiffPage:

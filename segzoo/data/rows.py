@@ -18,8 +18,11 @@ from ..errors import DataError, InputError, nearest
 from .class_coding import LabelMap, class_coding
 from .dataset import SAME_PIXELS, different_sizes, fit_bands
 from .faults import PairError
-from .mask_file import lossy_bytes, lossy_format, refuse_lossy
+from .lossy import lossy_bytes, lossy_format, refuse_lossy
 from .pictures import read_picture, read_stored
+from .raster import MAX_PIXELS
+from .readers.face import unreadable
+from .readers.with_pillow import check_pixels, opened
 
 #: Modes of Pillow whose numbers are the picture's; others become RGB.
 _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
@@ -114,7 +117,7 @@ def _lossy(value: Any) -> str | None:
     """The format of a mask, if that does not keep exact values."""
     if isinstance(value, Mapping):
         if value.get("bytes") is not None:
-            return lossy_bytes(value["bytes"][:40])
+            return lossy_bytes(value["bytes"])
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):
         return lossy_format(Path(value))
@@ -137,8 +140,15 @@ def picture_values(value: Any, *, stored: bool = False) -> Tensor:
         planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(planes))
     if isinstance(value, Mapping) and value.get("bytes") is not None:
-        with Image.open(io.BytesIO(value["bytes"])) as image:
-            return _image_values(image, stored)
+        name = Path(str(value.get("path") or "the bytes of a picture"))
+        try:
+            with opened(io.BytesIO(value["bytes"]), name) as image:
+                check_pixels(name, image.size, MAX_PIXELS)
+                return _image_values(image, stored)
+        except InputError:
+            raise
+        except Exception as error:  # decoders fail in many ways on damaged bytes
+            raise unreadable(name, error) from error
     if isinstance(value, Mapping):
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):

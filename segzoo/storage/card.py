@@ -17,7 +17,7 @@ from typing import Any
 from .. import checks
 from ..config import ModelConfig
 from ..errors import ArgumentError
-from .model_folder import PICTURE_NAMES
+from .model_folder import PICTURE_NAMES, read_card
 
 _MARK = "<!-- Written by segzoo ({}); replaced by the next card unless it is edited. -->"
 _MARKED = re.compile(r"\n<!-- Written by segzoo \(([0-9a-f]{8})\); .* -->\s*\Z")
@@ -136,7 +136,8 @@ def read_license(path: Path) -> str | None:
     from huggingface_hub import ModelCard as HubCard
 
     try:
-        found = HubCard.load(path).data.to_dict().get("license") if path.is_file() else None
+        text = read_card(path)
+        found = None if text is None else HubCard(text).data.to_dict().get("license")
     except Exception:  # what a person wrote into it need not be YAML
         return None
     return found if isinstance(found, str) and found else None
@@ -198,8 +199,8 @@ def _results(metrics: tuple[Metric, ...]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
-    return re.sub(r"([\\`*_\[\]<>|&#!])", r"\\\1", text)
+    """Text that Markdown and HTML leave as it is, with escapes for what is none to be seen."""
+    return re.sub(r"([\\`*_\[\]<>|&#!])", r"\\\1", checks.printable(text))
 
 
 def _count(number: int, one: str, many: str) -> str:

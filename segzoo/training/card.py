@@ -15,11 +15,14 @@ from .._version import __version__
 from ..data.layout import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS
 from ..errors import ArgumentError
 from ..files import strict_json
+from ..files.atomic import read_text
 from ..storage.card import Metric, ModelCard, plain
 from .score_values import HEADERS, Scores, class_rows, summary
 
 #: The folder beside a model with what is known of its training.
 TRAINING = "training"
+#: Bytes of one of its files: 100,000 epochs of 100 classes.
+_LARGEST = 2**28
 #: Scores on the card: their ids on the Hub, and their names.
 _METRICS = (
     ("mean_iou", "Mean IoU", "miou"),
@@ -217,7 +220,7 @@ def _scores(value: Any) -> Scores | None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, largest=_LARGEST)
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError, TrainingError
+from ..files import leftovers
 from ..files.atomic import make_folder, write_text
 from ..files.hub import CONFIG, WEIGHTS
 from .state import read_state, write_state
@@ -85,6 +86,7 @@ class TrainingFolder:
             StorageError: It cannot be made.
         """
         make_folder(self.inside)
+        leftovers.sweep(self.inside)
 
     def _begun(self) -> bool:
         """Whether a training was killed here before it had anything to save."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import printable
 from ..data.drawing import class_colors, overlay
 from .figures import new_figure, save_figure
 
@@ -111,7 +112,7 @@ def draw_sample(
         axis.set_axis_off()
     score = "" if sample.miou is None else f": mean IoU {sample.miou:.3f}"
     text = f"{sample.name}{score}" if title is None else title
-    figure.suptitle(text.replace("$", r"\$"), fontsize=12)
+    figure.suptitle(printable(text).replace("$", r"\$"), fontsize=12)
     _legend(figure, sample, classes, class_names, void)
     return save_figure(path, figure, dpi=_DPI)
 

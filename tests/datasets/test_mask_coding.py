@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import struct
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +18,11 @@ from PIL import Image
 import segzoo
 from segzoo.data.class_coding import class_coding
 from segzoo.data.classes import read_class_names, read_palette
+from segzoo.data.lossy import lossy_bytes, lossy_format
 from segzoo.data.mask_coding import MaskCoding
-from segzoo.data.mask_file import read_classes
-from segzoo.errors import ArgumentError, DataError
+from segzoo.data.mask_file import orientation, read_classes
+from segzoo.data.pictures import read_mask
+from segzoo.errors import ArgumentError, DataError, InputError
 
 from .making import labels, make_pairs, picture, save
 
@@ -263,6 +269,64 @@ def test_formats_that_lose_numbers_are_refused(tmp_path, name, options):
     assert np.array_equal(read_classes(tmp_path / "lossless.webp", MaskCoding(3)).numpy(), labels())
 
 
+def extended_webp(path):
+    """Lossy pixels behind an extended header and a profile, as editors write them."""
+    plain = io.BytesIO()
+    Image.fromarray(np.dstack([labels() * 100] * 3)).save(plain, "webp")
+    chunk = plain.getvalue()[12:]
+    height, width = labels().shape
+    header = b"VP8X\x0a\0\0\0" + bytes([0x20, 0, 0, 0, width - 1, 0, 0, height - 1, 0, 0])
+    body = b"WEBP" + header + b"ICCP\x02\0\0\0xx" + chunk
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+
+
+def tiff_of_many_bands(path):
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression="jpeg")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "kind"),
+    [
+        ("m.webp", extended_webp, "lossy WebP"),
+        ("m.tif", tiff_of_many_bands, "JPEG compressed TIFF"),
+        (
+            "m.jp2",
+            lambda path: save(path, labels(), irreversible=True, quality_layers=[10]),
+            "lossy JPEG 2000",
+        ),
+        ("m.avif", lambda path: save(path, np.dstack([labels()] * 3)), "AVIF or HEIC"),
+    ],
+    ids=["extended webp", "tifffile's jpeg", "jpeg 2000", "avif"],
+)
+def test_lossy_formats_are_known_by_what_they_hold(tmp_path, name, write, kind):
+    write(tmp_path / name)
+    assert lossy_format(tmp_path / name) == kind
+    assert lossy_bytes((tmp_path / name).read_bytes()) == kind
+    for read in (lambda path: read_classes(path, MaskCoding(3)), read_mask):
+        with pytest.raises(DataError, match=f"is a {kind} file, which does not keep numbers"):
+            read(tmp_path / name)
+
+
+def test_jpeg_2000_without_loss_is_taken(tmp_path):
+    save(tmp_path / "m.jp2", labels(), irreversible=False)
+    assert np.array_equal(read_classes(tmp_path / "m.jp2", MaskCoding(3)).numpy(), labels())
+
+
+def test_a_mask_of_three_equal_bands_is_one(tmp_path):
+    save(tmp_path / "m.png", np.dstack([labels()] * 3))
+    assert np.array_equal(read_mask(tmp_path / "m.png").numpy(), labels())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_no_mask(tmp_path):
+    os.mkfifo(tmp_path / "m.png")
+    with pytest.raises(InputError, match="no ordinary file"):
+        read_classes(tmp_path / "m.png", MaskCoding(3))
+    assert orientation(tmp_path / "m.png") == 1
+    with pytest.raises(DataError, match="no ordinary file"):
+        read_class_names(tmp_path / "m.png")
+
+
 def test_pictures_as_masks_are_refused(tmp_path):
     save(tmp_path / "m.png", picture()[:, :8])
     with pytest.raises(
@@ -283,6 +347,7 @@ def test_pictures_as_masks_are_refused(tmp_path):
     [
         ([0, 255], {}, r"values 0, 255. Pass label_map=\{255: 1\} if 255 is the class 1"),
         ([0, 1, 2, 255], {}, "Pass ignore_index=255 if 255 is void"),
+        ([*range(150), 255], {}, "Pass ignore_index=255 if 255 is void"),
         ([0, 38, 75], {}, r"label_map=\{0: 0, 38: 1, 75: 2\} to number them"),
         ([0], {}, "value 0 only"),
         ([7], {"ignore_index": 7}, "every pixel is void"),

@@ -5,6 +5,7 @@ import timm
 import torch
 
 import segzoo
+from segzoo.encoders import timm_flexible
 from segzoo.encoders.sizes import SizeRule, find_size_rule, sizes_to_build_for
 from segzoo.errors import ArgumentError, EncoderError
 
@@ -28,9 +29,38 @@ def test_a_rule_is_found_by_trying(accepts, rule):
     assert find_size_rule(accepts, (224, 192)) == rule
 
 
-def test_a_backbone_that_takes_nothing_is_an_error():
-    with pytest.raises(EncoderError, match="its own size, 224x224"):
-        find_size_rule(lambda size: False, (224, 224))
+@pytest.mark.parametrize("own", [True, False])
+def test_a_backbone_that_takes_one_size_or_none_is_known_soon(own):
+    asked = []
+
+    def accepts(size):
+        asked.append(size)
+        return own and size == (384, 384)
+
+    if own:
+        assert find_size_rule(accepts, (384, 384)) == SizeRule(fixed=(384, 384))
+    else:
+        with pytest.raises(EncoderError, match="its own size, 384x384"):
+            find_size_rule(accepts, (384, 384))
+    assert len(asked) < 10
+
+
+@pytest.mark.parametrize("side", [384, 9001])
+def test_the_search_for_a_size_to_build_for_is_bounded(monkeypatch, side):
+    """Of this backbone no build but one takes any image, and there are dozens of builds."""
+    asked = []
+
+    def accepts(run, features, image, *, channels_last):
+        asked.append(tuple(image.shape[-2:]))
+        return asked[-1] == (480, 480)
+
+    monkeypatch.setattr(timm_flexible, "accepts", accepts)
+    _, rule, options = timm_flexible.most_flexible(
+        "crossvit_tiny_240", {}, (480, 480), (side, side)
+    )
+    assert rule.fixed == (480, 480)
+    assert options == ({"img_size": (480, 480)} if side == 384 else {})
+    assert len(asked) < 40
 
 
 @pytest.mark.parametrize(

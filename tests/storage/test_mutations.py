@@ -1,23 +1,22 @@
-"""Damaged folders raise one of segzoo's errors, or load.
-
-A long run: ``SEGZOO_FUZZ_CASES=2000 pytest tests/storage/test_mutations.py``.
-"""
+"""Damaged folders raise one of segzoo's errors, or load; cards of any content are only read."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import segzoo
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, StorageError
+from segzoo.storage.card import is_unedited, read_license
+from tests.fuzzing import CORPUS, damaged, fuzz
 from tests.model_folders import CONFIG, WEIGHTS, read_header, write_header
 
 SCALARS = st.one_of(
@@ -76,18 +75,9 @@ def mutated(draw: st.DrawFn, tree: Any) -> bytes:
     return bytes(text)
 
 
-@settings(
-    max_examples=int(os.environ.get("SEGZOO_FUZZ_CASES", "200")),
-    deadline=None,
-    derandomize="SEGZOO_FUZZ_CASES" not in os.environ,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(data=st.data())
-def test_a_mutated_folder_raises_nothing_but_our_errors(honest, tmp_path_factory, data):
-    folder = Path(
-        shutil.copytree(honest, tmp_path_factory.getbasetemp() / "fuzz", dirs_exist_ok=True)
-    )
+def check(data: st.DataObject, honest: Path, folder: Path) -> None:
+    """One mutated folder: our errors, or a model."""
+    shutil.copytree(honest, folder, dirs_exist_ok=True)
     config = json.loads((honest / CONFIG).read_text())
     target = data.draw(st.sampled_from(["config", "both configs", "header", "file"]))
     header, values = read_header(honest / WEIGHTS)
@@ -114,3 +104,64 @@ def test_a_mutated_folder_raises_nothing_but_our_errors(honest, tmp_path_factory
         return
     with torch.no_grad():
         model(torch.zeros(1, model.in_channels, 32, 32))
+
+
+def test_a_mutated_folder_raises_nothing_but_our_errors(honest, tmp_path):
+    fuzz(lambda data: check(data, honest, tmp_path / "model"), examples=100)
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "config").iterdir()), ids=lambda path: path.stem)
+def test_configs_of_the_corpus_are_refused(honest, tmp_path, path):
+    folder = Path(shutil.copytree(honest, tmp_path / "model"))
+    shutil.copyfile(path, folder / CONFIG)
+    header, values = read_header(honest / WEIGHTS)
+    header["__metadata__"]["config"] = path.read_bytes().decode("utf-8", errors="replace")
+    write_header(folder / WEIGHTS, header, values)
+    with pytest.raises(StorageError) as caught:
+        segzoo.from_pretrained(folder)
+    assert len(str(caught.value)) < 2000
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "header").iterdir()), ids=lambda path: path.stem)
+def test_headers_of_the_corpus_are_refused(honest, tmp_path, path):
+    folder = Path(shutil.copytree(honest, tmp_path / "model"))
+    write_header(folder / WEIGHTS, path.read_bytes(), bytes(64))
+    with pytest.raises(StorageError) as caught:
+        segzoo.from_pretrained(folder)
+    assert len(str(caught.value)) < 2000
+
+
+MARKDOWN = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["---", "license: mit", "license: [mit]", "license: !!python/name:os.system", "- &a [*a]",
+             "tags: {a: b", "<!-- Written by segzoo (00000000); x -->", "training/", "example.png"]
+        ),
+        st.text(max_size=30),
+    ),
+    max_size=12,
+).map("\n".join)  # fmt: skip
+
+
+def read_anyway(card: bytes, folder: Path) -> None:
+    """What a card may make of any bytes: a licence, or none."""
+    (folder / "README.md").write_bytes(card)
+    license = read_license(folder / "README.md")
+    assert license is None or (isinstance(license, str) and license)
+    assert is_unedited(card.decode("utf-8", errors="replace")) in (True, False)
+
+
+def test_a_mutated_card_is_read_anyway(honest, tmp_path):
+    ours = (honest / "README.md").read_bytes()
+    cards = st.one_of(
+        damaged(ours, header=200), MARKDOWN.map(lambda text: text.encode("utf-8", "replace"))
+    )
+    fuzz(lambda data: read_anyway(data.draw(cards), tmp_path), examples=80)
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "card").iterdir()), ids=lambda path: path.stem)
+def test_cards_of_the_corpus_are_read_anyway(honest, tmp_path, path):
+    started = time.process_time()
+    read_anyway(path.read_bytes(), tmp_path)
+    assert time.process_time() - started < 20  # it would be hours, or all memory

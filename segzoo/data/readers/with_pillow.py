@@ -54,7 +54,7 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
         InputError: It is no picture, has several, more pixels or other values than can be read.
     """
     try:
-        image = _opened(file, path)
+        image = opened(file, path)
     except InputError:
         raise
     except Exception as error:  # Pillow's readers fail in many ways on a damaged header
@@ -62,7 +62,7 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
     check_pixels(path, image.size, limit)
     _check_single(image, path)
     depth = depth_of(file, image)
-    orientation = _orientation(image, file)
+    orientation = stated_orientation(image, file)
     if depth.signed or _cuts(image.mode, depth.bits, depth.codec):
         file.close()
         return open_deep(path, depth, image.size, orientation)
@@ -87,7 +87,7 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
 
     def load() -> Values:
         file.seek(0)
-        with _opened(file, path) as again:
+        with opened(file, path) as again:
             inverted = raw and _is_inverted(again)
             # Newer versions of Pillow turn TIFF by themselves.
             upright = ImageOps.exif_transpose(again) if again.format == "TIFF" else again
@@ -113,18 +113,30 @@ class _PillowRaster(WholeRaster):
         self._file.close()
 
 
-def check_pixels(path: Path, size: tuple[int, int], limit: int) -> None:
-    """Raise for a picture of more pixels than may be decoded at once."""
+def check_pixels(path: Path, size: tuple[int, int], limit: int, bands: int = 1) -> None:
+    """Raise for a picture of more pixels than may be decoded at once.
+
+    Args:
+        path: Its file, for the message.
+        size: Width and height.
+        limit: The largest number of pixels.
+        bands: More than sixteen count as so many more pixels.
+    """
     width, height = size
-    if width * height > limit:
+    if width * height * max(bands, 16) > limit * 16:
+        many = f" of {bands} bands" if bands > 16 else ""
         raise InputError(
-            f"{path} has {width}x{height} pixels, more than the limit of {limit:,}. If the file is "
-            "to be trusted, raise the limit (max_pixels=, --max-pixels)."
+            f"{path} has {width}x{height} pixels{many}, more than the limit of {limit:,}. If the "
+            "file is to be trusted, raise the limit (max_pixels=, --max-pixels)."
         )
 
 
-def _opened(file: BinaryIO, path: Path) -> Image.Image:
-    """What ``Image.open`` does, without its limit, which is one setting for the whole process."""
+def opened(file: BinaryIO, path: Path) -> Image.Image:
+    """What ``Image.open`` does, without its limit, which is one setting for the whole process.
+
+    Raises:
+        InputError: It is of none of :data:`FORMATS`.
+    """
     Image.init()
     file.seek(0)
     prefix = file.read(16)
@@ -168,7 +180,7 @@ def _check_single(image: Image.Image, path: Path) -> None:
         )
 
 
-def _orientation(image: Image.Image, file: BinaryIO) -> int:
+def stated_orientation(image: Image.Image, file: BinaryIO) -> int:
     """EXIF's orientation, found without decoding anything."""
     try:
         # A PNG's own method would decode the picture, to come to what may stand behind it.

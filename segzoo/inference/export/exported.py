@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import checks
+from ...config import MAX_CLASSES
 from ...encoders import SizeRule
 from ...errors import InputError, StorageError
 from ...prediction.masks import classes_of
@@ -43,7 +45,11 @@ class ExportedModel:
         self.classes: int = facts["classes"]
         self.in_channels: int = facts["bands"]
         names = facts["class_names"]
-        self.class_names: tuple[str, ...] | None = tuple(names) if names else None
+        self.class_names: tuple[str, ...] | None = (
+            checks.sequence("class_names", names, checks.text, longest=MAX_CLASSES)
+            if names
+            else None
+        )
         self.normalization = Normalization(facts["mean"], facts["std"])
         self.threshold: float = facts["threshold"] or 0.0
         self.int8: Mapping[str, float] | None = facts.get("int8")

@@ -18,7 +18,8 @@ import numpy as np
 
 from ...data.readers.face import Values
 from ...errors import ArgumentError, StorageError
-from ...files.atomic import make_folder, replacing
+from ...files import leftovers
+from ...files.atomic import make_folder, read_text, replacing
 
 _PLAN = "plan.json"
 
@@ -44,7 +45,7 @@ class Journal:
         """
         path = self.folder / _PLAN
         try:
-            plan = json.loads(path.read_text(encoding="utf-8"))
+            plan = json.loads(read_text(path, largest=2**24))
             theirs, tiling = plan["request"], plan["tiling"]
         except FileNotFoundError:
             return None
@@ -65,6 +66,7 @@ class Journal:
             StorageError: The folder cannot be written to.
         """
         make_folder(self.folder)
+        leftovers.sweep(self.folder)
         plan = self.folder / _PLAN
         text = json.dumps({"request": self._request, "tiling": dict(tiling)}, indent=1)
         try:

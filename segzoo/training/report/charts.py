@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from .text import escape
 
 #: Size of a chart in its own units, and the margins in which numbers stand.
 _WIDTH, _HEIGHT = 420, 240

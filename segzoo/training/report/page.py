@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..._version import __version__
 from ...errors import StorageError
-from ...files.atomic import write_text
+from ...files.atomic import read_bytes, write_text
 from ...files.hub import Access, find_files
 from ...storage.config_json import Description
 from ...storage.pretrained import check
@@ -22,7 +21,10 @@ from ..score_values import Interval, Scores, number
 from .charts import Line, line_chart, reliability_chart
 from .style import STYLE
 from .tables import MATRIX_CLASSES, class_table, fact_table, matrix, most_confused
+from .text import escape
 
+#: Bytes of a picture on it.
+_LARGEST_PICTURE = 2**25
 #: The page asks nothing of any other place, whatever a name in it may contain.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -193,7 +195,7 @@ def _samples(records: Records) -> str:
 
 
 def _image(path: Path, text: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = base64.b64encode(read_bytes(path, largest=_LARGEST_PICTURE)).decode()
     return f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from ...data.drawing import class_colors
 from ..score_values import HEADERS, Scores, class_rows
+from .text import escape
 
 #: Up to so many classes the confusion matrix is a table.
 MATRIX_CLASSES = 40
