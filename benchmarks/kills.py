@@ -3,7 +3,7 @@
     python -m benchmarks.kills --kills 50
 
 Six actions, each killed that often: ``save``, ``push`` and ``pull`` (with a Hub on loopback, of
-weights with and without a config in their header), ``predict``, ``convert`` and ``train``. Each runs
+weights with and without a config in their header), ``predict``, ``convert``, ``train``. Each runs
 in a process forked for it; SIGKILL comes at a random time between its beginning and its usual end.
 What came too late, after the end, is not counted. A run that is stopped goes on where it was, as
 long as the commit is the same.
@@ -111,13 +111,13 @@ def trials(root: Path, hub: hub_server.HubServer) -> Iterator[tuple[str, Trial]]
     checkpoint, converted = root / "checkpoint", root / "converted"
     act.make_checkpoint(checkpoint)
 
-    def begin() -> tuple[Callable[..., None], tuple[Any, ...]]:
-        shutil.rmtree(converted, ignore_errors=True)
-        if next(turn) % 2:  # into a folder with a model, or a new one
-            act.marked(2).save_pretrained(converted)
-        return act.convert, (checkpoint, converted)
-
-    yield "convert", (begin, lambda: _converted(act, converted))
+    yield (
+        "convert",
+        (
+            lambda: (act.convert, (checkpoint, converted)),
+            lambda: _converted(act, checkpoint, converted),
+        ),
+    )
 
 
 def _bare(weights: bytes) -> bytes:
@@ -174,14 +174,23 @@ def _masks(act: Any, pictures: Path, out: Path) -> str | None:
     return None if (code, count, left) == (0, act.PICTURES, 0) else f"{code}, {count}, {left}"
 
 
-def _converted(act: Any, folder: Path) -> str | None:
-    try:
-        import segzoo
+def _converted(act: Any, checkpoint: Path, folder: Path) -> str | None:
+    """Whether there is a whole model or none, and in that case the same command makes one."""
+    import segzoo
 
-        found = segzoo.from_pretrained(folder).classes if any(folder.glob("[!.]*")) else None
+    try:
+        found = folder.exists() and any(folder.glob("[!.]*"))
+        if not found:
+            with act.quiet():
+                act.main(["convert", "smp", str(checkpoint), str(folder)])
+        classes, left = segzoo.from_pretrained(folder).classes, act.leftovers(folder)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return None if found in (None, 2, 3) else f"a model of {found} classes"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if classes != 3:
+        return f"a model of {classes} classes"
+    return f"{left} temporary files stay" if left and not found else None
 
 
 def train(root: Path, kills: int, chance: random.Random) -> tuple[int, str | None]:

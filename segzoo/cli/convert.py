@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ConversionError
+from ..files import leftovers
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
@@ -159,6 +160,7 @@ def transformers_command(
 
 
 def _save(model: SegmentationModel, out: Path) -> None:
+    leftovers.sweep(out)  # of a run that was killed
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")
     model.save_pretrained(out)

@@ -137,7 +137,7 @@ def read_license(path: Path) -> str | None:
 
     try:
         text = read_card(path)
-        found = None if text is None else HubCard(text).data.to_dict().get("license")
+        found = None if text is None else HubCard(text).data.get("license")
     except Exception:  # what a person wrote into it need not be YAML
         return None
     return found if isinstance(found, str) and found else None
