@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .attack_tables import attacks, kills
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .parity.tables import (
@@ -127,6 +128,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": training,
     "camvid_training": camvid_training,
     "kill_training": kill_training,
+    "attacks": attacks,
+    "kills": kills,
     "training_overhead": training_overhead,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),

@@ -157,6 +157,7 @@ def _run(
     """Do what is to be done; how many were done before."""
     from tqdm import tqdm
 
+    from ..files import leftovers
     from ..files.atomic import make_folder
     from ..folders import engines
     from ..folders.choice import Chosen
@@ -169,6 +170,7 @@ def _run(
     model = load(replace(task, device="cpu") if elsewhere else task)
     expected = fingerprint_of(model) if elsewhere or path is not None else ""
     make_folder(out)
+    leftovers.sweep(out, below=True)  # of runs that were killed
     total = len(planned) if isinstance(planned, list) else None
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(

@@ -32,14 +32,20 @@ def temporary_name(name: str) -> str:
     return f".{short}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files in a folder whose processes were killed; others stay."""
-    with suppress(OSError):  # no such folder, or one that cannot be listed: nothing to remove
-        for path in list(folder.iterdir()):
-            # Another process may be at it.
-            with suppress(OSError):
-                if _is_left_over(path):
-                    path.unlink()
+def sweep(folder: Path, *, below: bool = False) -> None:
+    """Remove the temporary files in a folder whose processes were killed; others stay.
+
+    Args:
+        folder: Where; one that is missing or cannot be listed has none.
+        below: Its subfolders as well; links to folders are not followed.
+    """
+    for root, inside, names in os.walk(folder):
+        if not below:
+            inside.clear()
+        for name in names:
+            with suppress(OSError):  # another process may be at it
+                if name.startswith(".") and _is_left_over(Path(root, name)):
+                    Path(root, name).unlink()
 
 
 def _is_left_over(path: Path) -> bool:

@@ -197,6 +197,8 @@ def test_a_folder_that_may_not_be_entered(honest, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(StorageError, match=r"cannot be looked at: .*Permission denied"):
+        segzoo.from_pretrained(honest)
     monkeypatch.setattr(Path, "is_dir", lambda self: True)
     with pytest.raises(StorageError, match="Permission denied"):
         segzoo.from_pretrained(honest)
