@@ -42,9 +42,15 @@ def is_file(name: str | os.PathLike[str]) -> bool:
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a folder, or of a link to one."""
+    """Whether a name is that of a folder, or of a link to one.
+
+    Raises:
+        StorageError: That cannot be told: a folder on the way may not be entered.
+    """
     try:
         return Path(name).is_dir()
+    except PermissionError as error:
+        raise StorageError(f"{os.fspath(name)!r} cannot be looked at: {error.strerror}.") from error
     except (OSError, ValueError):
         return False
 

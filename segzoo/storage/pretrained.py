@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ..config import ConfiguredModel
-from ..encoders import Encoder, build_on_meta
+from ..encoders import Encoder
 from ..encoders.pyramid import Pyramid
-from ..errors import ArgumentError, ConfigError, EncoderError, StorageError, WeightsError, warn
+from ..errors import ConfigError, StorageError, WeightsError, warn
 from ..features import FeatureSpec
 from ..files import hub
 from ..nn.finite import first_infinite
 from ..registry import build
-from . import config_json, hub_folder, model_folder, safetensors_file
+from . import config_json, hub_folder, model_folder, rebuilding, safetensors_file
 from .adapt import adapted
 from .card import ModelCard, is_unedited, render
 from .config_json import Description
+from .rebuilding import on_meta, own_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,8 +179,8 @@ class StoredModel(ConfiguredModel):
         check_finite: bool = True,
     ) -> Path:
         description = Description(self.architecture, self.config, self.base_model)
-        text, tensors = description.to_json(), _tensors(self)
-        _check_rebuilds(description, tensors)
+        text, tensors = description.to_json(), own_tensors(self)
+        rebuilding.check_rebuilds(description, tensors)
         if check_finite and (name := first_infinite(tensors.items())) is not None:
             raise StorageError(
                 f"The model was not saved: its weights are not finite, NaN or infinity in {name}. "
@@ -237,7 +237,7 @@ def check_rebuilds(model: StoredModel) -> None:
     """
     description = Description(model.architecture, model.config, model.base_model)
     description.to_json()
-    _check_rebuilds(description, model.state_dict())
+    rebuilding.check_rebuilds(description, model.state_dict())
 
 
 def check(files: hub.ModelFiles) -> Description:
@@ -249,7 +249,7 @@ def check(files: hub.ModelFiles) -> Description:
     """
     header, text, where = _read(files)
     description, _ = config_json.parse(text, where)
-    meta = _on_meta(description)
+    meta = on_meta(description)
     safetensors_file.check_fits(header, meta.state_dict(), str(files.weights))
     safetensors_file.read_tensors(files.weights, header, check_finite=False)
     return description
@@ -272,7 +272,7 @@ def largest_weights(config: Path) -> int:
         ConfigError: The config is not valid.
     """
     description = config_json.find_config(config, {}, hub.WEIGHTS)
-    numbers: int = sum(tensor.numel() for tensor in _on_meta(description).state_dict().values())
+    numbers: int = sum(tensor.numel() for tensor in on_meta(description).state_dict().values())
     # The config in the header may be another one, of a few classes more.
     return _WIDEST * numbers + safetensors_file.MAX_HEADER_BYTES + _SLACK
 
@@ -282,7 +282,7 @@ def _load(files: hub.ModelFiles, check_finite: bool, mmap: bool) -> ConfiguredMo
     for _ in range(_ATTEMPTS):
         header, text, where = _read(files)
         description, _ = config_json.parse(text, where)
-        model = _on_meta(description)
+        model = on_meta(description)
         expected = model.state_dict()
         safetensors_file.check_fits(header, expected, str(files.weights))
         try:
@@ -315,14 +315,6 @@ def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, str, str]:
     return header, *config_json.find_text(files.config, header.metadata, str(files.weights))
 
 
-def _on_meta(description: Description) -> ConfiguredModel:
-    """The model with shapes but without values, which costs no memory however large it is."""
-    try:
-        return build_on_meta(lambda: build(description.architecture, description.config))
-    except (ArgumentError, EncoderError) as error:
-        raise ConfigError(f"The config describes a model that cannot be built: {error}") from error
-
-
 def _computed_buffers(
     model: nn.Module, expected: Mapping[str, Tensor], path: Path, size: int
 ) -> bool:
@@ -348,49 +340,6 @@ def _computed_buffers(
             "more than any model of that size needs. Its image_size or window_size is too large."
         )
     return bool(sizes)
-
-
-def _check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to save what could not be loaded: a model whose layers were changed by hand."""
-    expected = {
-        name: tuple(tensor.shape) for name, tensor in _on_meta(description).state_dict().items()
-    }
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    different = sorted(dict(expected.items() ^ found.items()))
-    if different:
-        raise StorageError(
-            f"The model's layers are not those that its config describes ({different[0]}, "
-            f"{len(different)} in all), so a saved model could not be loaded again. Build it with "
-            "the arguments that give these layers, or keep the change in an architecture of your "
-            "own (segzoo.register_architecture)."
-        )
-
-
-def _tensors(model: StoredModel) -> dict[str, Tensor]:
-    """The state dict as safetensors wants it: dense, and no two names for one storage.
-
-    Raises:
-        StorageError: A tensor without values of its own: on the meta device, sparse, quantised.
-    """
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, value in model.state_dict().items():
-        value = value.detach()
-        if type(value) is not Tensor or value.layout is not torch.strided or value.is_quantized:
-            kind = type(value).__name__ if type(value) is not Tensor else f"{value.dtype}"
-            raise StorageError(
-                f"{name} is a tensor of another kind ({kind}, {value.layout}), which cannot be "
-                "saved. Save the model from before it was quantised, made sparse or distributed."
-            )
-        if value.is_meta:
-            raise StorageError(
-                f"{name} is on the meta device and has no values: load or initialise the model's "
-                "weights before it is saved."
-            )
-        tensor = value.contiguous()
-        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return tensors
 
 
 def _keeper(card: ModelCard | None, where: str) -> Any:
