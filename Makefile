@@ -18,7 +18,7 @@ BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --i
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen
+demo: $(VENV)/.installed-demo ## Train on a photograph of coins, segment what was not seen, make a page
 	$(BIN)/segzoo demo
 
 check: $(VENV)/.installed-test ## The quick checks: format, lint, types
@@ -27,11 +27,12 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/mypy
 
 # Processes of one thread each: most tests are too small for two threads to help.
-test: check ## Every check: format, lint, types, documentation, tests
+# The browser's tests need chromium, playwright and the page's runtime; without them they are skipped.
+test: check $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
 
-cover: $(VENV)/.installed-test ## The tests with branch coverage, which has a floor (slower)
+cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
@@ -46,13 +47,17 @@ sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and arch
 	$(BIN)/python -m benchmarks.encoders.coverage
 	$(BIN)/python -m benchmarks.encoders.coverage --real
 
+# What computes in pages, once from npm's registry into the user's cache. Without a network the rest goes on.
+$(VENV)/.runtime: $(VENV)/.installed-test segzoo/pages/runtime.py
+	-$(BIN)/python -m segzoo.pages.runtime && touch $@
+
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist *.egg-info docs/_build docs/generated demo-output
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find segzoo tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp for each set of extras: installed again only when the requirements change.
-$(VENV)/.installed-demo: EXTRAS := demo
+$(VENV)/.installed-demo: EXTRAS := demo,page
 $(VENV)/.installed-test: EXTRAS := demo,docs,test
 $(VENV)/.installed-bench: EXTRAS := bench,demo
 $(VENV)/.installed-%: setup.cfg pyproject.toml

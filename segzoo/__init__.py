@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from .inference.export.exported import open_exported as open_exported
     from .inference.optimize.optimize import optimize as optimize
     from .inference.optimize.optimized_model import OptimizedModel as OptimizedModel
+    from .pages.space import push_space as push_space
+    from .pages.write_page import write_page as write_page
     from .prediction.probabilities import predict_probabilities as predict_probabilities
     from .prediction.tiling.predict import TiledPrediction as TiledPrediction
     from .prediction.tiling.predict import predict_tiled as predict_tiled
@@ -124,9 +126,11 @@ _HOMES = {
     "optimize": "inference.optimize.optimize",
     "predict_probabilities": "prediction.probabilities",
     "predict_tiled": "prediction.tiling.predict",
+    "push_space": "pages.space",
     "register_architecture": "registry",
     "register_encoder": "encoders",
     "train": "training.train",
+    "write_page": "pages.write_page",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},
 }
 

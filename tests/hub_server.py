@@ -1,8 +1,9 @@
 """A Hugging Face Hub on loopback, for the real client: standard library only.
 
-It speaks the part of the Hub's HTTP interface that pushing and pulling models needs: repositories,
-branches, commits (plain files and LFS), resolve with resumable ranges, pull requests. Faults can be
-switched on, and every request is recorded with its headers.
+It speaks the part of the Hub's HTTP interface that pushing and pulling models and Spaces needs:
+repositories (the name of a Space begins with ``spaces/`` here), branches, commits (plain files and
+LFS), resolve with resumable ranges, pull requests. Faults can be switched on, and every request is
+recorded with its headers.
 
     server = hub_server.start()
     os.environ.update(server.environment)   # before huggingface_hub is imported
@@ -21,7 +22,22 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 #: Files of these endings go through LFS, as on the Hub.
-LFS_SUFFIXES = (".safetensors", ".bin", ".png", ".jpg", ".webp")
+LFS_SUFFIXES = (".safetensors", ".bin", ".png", ".jpg", ".webp", ".onnx", ".wasm")
+
+
+#: The card that the Hub gives a new Space.
+SPACE_CARD = """\
+---
+title: Name
+emoji: X
+colorFrom: red
+colorTo: blue
+sdk: static
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
 
 
 @dataclass
@@ -184,17 +200,27 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(403, "Forbidden")
         wanted = json.loads(self.body)
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
+        kind = wanted.get("type") or "model"
+        if kind == "space":
+            if not wanted.get("sdk"):
+                return self.fail(400, "a Space needs an sdk")
+            repo_id = f"spaces/{repo_id}"
         answer = {"url": f"{self.server.url}/{repo_id}", "name": repo_id, "id": repo_id}
         if repo_id in self.server.repos:
-            return self.reply(409, {**answer, "error": "You already created this model repo"})
+            return self.reply(409, {**answer, "error": f"You already created this {kind} repo"})
         repo = self.server.repos[repo_id] = Repo()
         repo.private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
-        repo.commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
+        files = {".gitattributes": b"*.safetensors filter=lfs\n"}
+        if kind == "space":  # which begins with something to look at
+            files |= {"README.md": SPACE_CARD.encode(), "index.html": b"<h1>Welcome</h1>"}
+        repo.commit("main", files, "initial commit")
         return self.reply(200, answer)
 
     def delete(self) -> None:
         wanted = json.loads(self.body)
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
+        if wanted.get("type") == "space":
+            repo_id = f"spaces/{repo_id}"
         if self.repo(repo_id) is None:
             return None
         if not self.allowed():
@@ -282,6 +308,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 files[value["path"]] = self.server.lfs[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
         answer = {}
         if "create_pr=1" in self.path:
             number = 1 + sum(ref.startswith("refs/pr/") for ref in repo.refs)
@@ -301,6 +329,14 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": name} for name in repo.commits[sha]]
         answer = {"_id": sha, "id": repo_id, "sha": sha, "private": repo.private}
         return self.reply(200, {**answer, "tags": [], "downloads": 0, "siblings": siblings})
+
+    def tree(self, repo_id: str, revision: str) -> None:
+        if self.repo(repo_id) is not None:
+            files = self.server.files(repo_id, revision).items()
+            self.reply(
+                200,
+                [{"type": "file", "path": n, "size": len(b), "oid": sha256(b)} for n, b in files],
+            )
 
     def resolve(self, repo_id: str, revision: str, name: str) -> None:
         repo = self.repo(repo_id)
@@ -324,19 +360,23 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(200, data, headers)
 
 
+#: A repository in addresses of the Hub's interface, and in those of its files.
+_API = r"/api/(?:models/|(?=spaces/))((?:spaces/)?[^/]+/[^/]+)"
+_REPO = r"/((?:spaces/)?[^/]+/[^/]+)"
 ROUTES = (
     (r"/api/repos/create", "create"),
     (r"/api/repos/delete", "delete"),
     (r"/api/validate-yaml", "validate_yaml"),
-    (r"/api/models/([^/]+/[^/]+)/commits/(.+)", "commits"),
-    (r"/api/models/([^/]+/[^/]+)/branch/(.+)", "branch"),
-    (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", "preupload"),
-    (r"/api/models/([^/]+/[^/]+)/commit/(.+)", "commit"),
-    (r"/api/models/([^/]+/[^/]+)/revision/(.+)", "info"),
-    (r"/api/models/([^/]+/[^/]+)", "info"),
-    (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+    (rf"{_API}/commits/(.+)", "commits"),
+    (rf"{_API}/branch/(.+)", "branch"),
+    (rf"{_API}/preupload/(.+)", "preupload"),
+    (rf"{_API}/commit/(.+)", "commit"),
+    (rf"{_API}/revision/(.+)", "info"),
+    (rf"{_API}/tree/([^/]+)", "tree"),
+    (_API, "info"),
+    (rf"{_REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
     (r"/lfs-upload/([0-9a-f]+)", "lfs_upload"),
-    (r"/([^/]+/[^/]+)/resolve/(refs/pr/[^/]+|[^/]+)/(.+)", "resolve"),
+    (rf"{_REPO}/resolve/(refs/pr/[^/]+|[^/]+)/(.+)", "resolve"),
 )
 
 

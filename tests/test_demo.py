@@ -86,12 +86,13 @@ def test_the_command_takes_your_own_photograph(capsys, tmp_path):
     photo = np.stack([mask] * 3, axis=-1) // 2 + rng.integers(0, 60, (50, 150, 3), dtype=np.uint8)
     image, truth = files(tmp_path, photo, mask)
     arguments = ["demo", "--image", image, "--mask", truth, "-o", tmp_path / "out", "--steps", 2]
-    code = main([*map(str, arguments), "--encoder", "resnet18", "--json"])
+    code = main([*map(str, arguments), "--encoder", "resnet18", "--no-page", "--json"])
     captured = capsys.readouterr()
     facts = json.loads(captured.out)
     assert (code, captured.err) == (0, "")
     assert set(facts["class_iou"]) == {"value 0", "value 128", "value 255"}
     assert facts["identical"] is True
+    assert facts["page"] is None
     assert read_mask(facts["mask"]).shape == (50, 50)
 
 

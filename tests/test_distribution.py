@@ -51,9 +51,9 @@ def distributions(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def package_files() -> set[str]:
-    """Every module of the package, and the mark that it has types."""
-    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "segzoo").rglob("*.py")}
-    return files | {"segzoo/py.typed"}
+    """Every module of the package, the mark that it has types, and the files of the page."""
+    found = [*(ROOT / "segzoo").rglob("*.py"), *(ROOT / "segzoo" / "pages" / "assets").iterdir()]
+    return {path.relative_to(ROOT).as_posix() for path in found} | {"segzoo/py.typed"}
 
 
 def test_the_wheel_is_the_package_and_nothing_else(distributions):

@@ -23,6 +23,7 @@ from .export import export_command
 from .info import info_command
 from .listing import list_command
 from .output import PartialFailureError, give_up_stdout, one_line, streams_that_take_all
+from .page import page_command, space_command
 from .predict import predict_command
 from .report import report_command
 from .train import train_command
@@ -40,6 +41,8 @@ COMMANDS: tuple[click.Command, ...] = (
     bench_command,
     convert_command,
     export_command,
+    page_command,
+    space_command,
     push_command,
     pull_command,
     demo_command,

@@ -16,6 +16,7 @@ from .output import (
     print_json,
     show_progress,
 )
+from .page import how_to_open
 
 if TYPE_CHECKING:
     from ..demo import DemoResult
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", is_flag=True, help="Start from pretrained weights (a download).")
 @click.option("--steps", default=80, show_default=True, help="Training steps of 8 crops.")
 @click.option("--seed", default=0, show_default=True, help="Of weights and crops.")
+@click.option("--no-page", is_flag=True, help="Leave out the page to try it on.")
 @device_option
 @json_option
 def demo_command(
@@ -46,6 +48,7 @@ def demo_command(
     pretrained: bool,
     steps: int,
     seed: int,
+    no_page: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -53,7 +56,8 @@ def demo_command(
 
     The left two thirds of scikit-image's photograph of coins are trained on; the right third,
     never seen, is segmented and compared with the truth. The model is saved and loaded again, and
-    must give the same mask.
+    must give the same mask. In the end it becomes a page for the browser, see segzoo page, where
+    the extra [page] is installed.
 
     \b
     Example:
@@ -62,10 +66,12 @@ def demo_command(
     """
     if (image is None) != (mask is None):
         raise click.UsageError("--image and --mask go together.")
-    from ..demo import read_scene, run_demo
+    from ..demo import coins_scene, read_scene, run_demo
+    from ..demo.page import write_demo_page
 
+    scene = read_scene(image, mask) if image and mask else coins_scene()
     result = run_demo(
-        read_scene(image, mask) if image and mask else None,
+        scene,
         out=out,
         encoder=encoder,
         pretrained=pretrained,
@@ -74,17 +80,21 @@ def demo_command(
         device=device,
         progress=show_progress(as_json),
     )
+    written = None if no_page else write_demo_page(result, scene, out / "site")
     if as_json:
-        print_json(asdict(result))
+        print_json({**asdict(result), "page": written if isinstance(written, Path) else None})
     else:
-        _print(result)
+        _print(result, written)
     if not result.identical:
         raise PartialFailureError(
             f"The model loaded from {result.model_folder} gives another mask."
         )
 
 
-def _print(result: DemoResult) -> None:
+def _print(result: DemoResult, page: Path | str | None) -> None:
+    facts = {} if page is None else {"page": str(page)}
+    if isinstance(page, Path):
+        facts["try it"] = how_to_open(page.parent)
     print_facts(
         {
             "IoU": f"{result.iou:.4f} on the third that was not trained on",
@@ -95,5 +105,6 @@ def _print(result: DemoResult) -> None:
             f"{'identical' if result.identical else 'DIFFERENT'})",
             "mask": str(result.mask),
             "picture": str(result.picture),
+            **facts,
         }
     )

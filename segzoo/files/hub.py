@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,14 @@ class Access:
             there is one.
         cache_dir: Where downloads are kept; None for the Hub's own cache.
         local_files_only: Do not touch the network.
+        repo_type: ``space``, or None for a repository of a model.
     """
 
     revision: str | None = None
     token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     local_files_only: bool = False
+    repo_type: str | None = None
 
 
 def find_files(
@@ -130,6 +132,7 @@ def fetch(repo_id: str, name: str, access: Access, *, largest: int) -> Path:
         return hf_hub_download(
             repo_id,
             name,
+            repo_type=access.repo_type,
             revision=access.revision,
             token=access.token,
             cache_dir=cache_dir,
@@ -160,12 +163,7 @@ def _check_size(repo_id: str, name: str, size: int | None, largest: int) -> None
 def pinned(file: Path, access: Access) -> Access:
     """The same access, to the commit that a file in the cache is from."""
     # The cache keeps a file under its commit, so that all files come from the same one.
-    return Access(
-        revision=file.parent.name,
-        token=access.token,
-        cache_dir=access.cache_dir,
-        local_files_only=access.local_files_only,
-    )
+    return replace(access, revision=file.parent.name)
 
 
 def is_repo_id(name: str | os.PathLike[str]) -> bool:

@@ -127,7 +127,11 @@ def render(
         "## Classes\n\n" + "\n".join(f"- {i}: {plain(name)}" for i, name in enumerate(names)),
         card.details.strip(),
     ]
-    text = "\n\n".join(part for part in parts if part) + "\n"
+    return marked("\n\n".join(part for part in parts if part) + "\n")
+
+
+def marked(text: str) -> str:
+    """The text of a card with the mark that tells later whether anybody edited it."""
     return f"{text}\n{_MARK.format(_checksum(text))}\n"
 
 

@@ -137,11 +137,11 @@ def upload(
     api = HfApi(library_name="segzoo", library_version=__version__, token=token)
     with hub_errors(f"push to {repo_id!r}"):
         validate_repo_id(repo_id)
-        with _made(api, repo_id, private, revision) as full_name:
+        with made_repository(api, repo_id, private, revision) as full_name:
             names = [CONFIG, WEIGHTS]
             names += [name for name in (*PICTURES, *RECORDS, CARD) if _goes(Path(folder), name)]
             if CARD in names:
-                existing = _remote_card(full_name, revision, token)
+                existing = remote_card(full_name, revision, token)
                 if existing is not None and not may_replace(existing):
                     names.remove(CARD)
             commit = api.upload_folder(
@@ -156,36 +156,63 @@ def upload(
 
 
 @contextmanager
-def _made(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> Iterator[str]:
+def made_repository(
+    api: HfApi,
+    repo_id: str,
+    private: bool | None,
+    revision: str | None = None,
+    *,
+    space: bool = False,
+) -> Iterator[str]:
     """The full name of a repository that is there, with the branch; what was made goes on failure.
 
     A repository into which somebody has put something meanwhile stays.
+
+    Args:
+        api: The Hub's client.
+        repo_id: ``user/name``, or a name alone.
+        private: Whether one that has to be made is private.
+        revision: A branch, made where it is missing.
+        space: A static Space, not a repository of a model.
+
+    Raises:
+        Exception: What the Hub's client raises, see :func:`segzoo.files.hub.hub_errors`.
     """
-    full_name, made = _created(api, repo_id, private)
+    kind = "space" if space else None
+    full_name, made = _created(api, repo_id, private, space=space)
     branch = None
     try:
         if revision is not None and not revision.startswith("refs/"):
-            if not made and not api.revision_exists(full_name, revision):
+            if not made and not api.revision_exists(full_name, revision, repo_type=kind):
                 branch = revision
-            api.create_branch(full_name, branch=revision, exist_ok=True)
+            api.create_branch(full_name, branch=revision, repo_type=kind, exist_ok=True)
         yield full_name
     except BaseException:
         with suppress(Exception):  # what went wrong first is what is told
-            if made and len(api.list_repo_commits(full_name)) <= 1:
-                api.delete_repo(full_name)
+            if made and len(api.list_repo_commits(full_name, repo_type=kind)) <= 1:
+                api.delete_repo(full_name, repo_type=kind)
             elif branch is not None:
-                api.delete_branch(full_name, branch=branch)
+                api.delete_branch(full_name, branch=branch, repo_type=kind)
         raise
 
 
-def _created(api: HfApi, repo_id: str, private: bool | None) -> tuple[str, bool]:
+def _created(api: HfApi, repo_id: str, private: bool | None, *, space: bool) -> tuple[str, bool]:
     """The full name of a repository, and whether it was made now."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    def create(exist_ok: bool) -> str:
+        return api.create_repo(
+            repo_id,
+            private=private,
+            repo_type="space" if space else None,
+            space_sdk="static" if space else None,
+            exist_ok=exist_ok,
+        ).repo_id
+
     try:
-        return api.create_repo(repo_id, private=private).repo_id, True
+        return create(False), True
     except HfHubHTTPError:  # it is there, or cannot be made: the next answer tells
-        return api.create_repo(repo_id, private=private, exist_ok=True).repo_id, False
+        return create(True), False
 
 
 def _goes(folder: Path, name: str) -> bool:
@@ -197,15 +224,21 @@ def _goes(folder: Path, name: str) -> bool:
     return False
 
 
-def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -> str | None:
+def remote_card(
+    repo_id: str, revision: str | None, token: str | bool | None, *, space: bool = False
+) -> str | None:
     """The text of a repository's card, or None where it has none.
 
     Of one that is too large to be segzoo's there is no text: it is somebody's, and is kept.
+
+    Raises:
+        Exception: What the Hub's client raises, see :func:`segzoo.files.hub.hub_errors`.
     """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with tempfile.TemporaryDirectory() as cache:
-        access = Access(revision=revision, token=token, cache_dir=cache)
+        kind = "space" if space else None
+        access = Access(revision=revision, token=token, cache_dir=cache, repo_type=kind)
         try:
             return read_card(fetch(repo_id, CARD, access, largest=LARGEST_CARD))
         except TooLargeError:

@@ -1,0 +1,156 @@
+"""A model's page as a Space of the Hugging Face Hub: static, so that nothing runs on the Hub."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .. import checks
+from .._version import __version__
+from ..architectures.base import SegmentationModel
+from ..errors import ArgumentError, HubError
+from ..files import hub
+from ..inference.export.exported import ExportedModel
+from ..storage.card import is_unedited, marked, plain
+from ..storage.hub_folder import made_repository, remote_card
+from ..storage.model_folder import CARD
+from .site import BROWSER_PIXELS, PAGE_JSON
+from .write_page import write_page
+
+#: Files of an earlier page, which this one does not need: they go in the commit that brings it.
+_OURS = ("*.js", "*.css", "index.html", "icon.svg", "model-*.onnx", "runtime/*", "examples/*")
+#: With these a browser lets the model use several threads.
+_ISOLATED = {
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "cross-origin",
+}
+#: The Hub's longest title of a Space is not told; cards have room for about this.
+_SHORT_TITLE = 60
+
+
+def push_space(
+    model: SegmentationModel | ExportedModel,
+    repo_id: str,
+    *,
+    title: str | None = None,
+    examples: Iterable[str | os.PathLike[str]] = (),
+    runtime: str | os.PathLike[str] | None = None,
+    max_pixels: int = BROWSER_PIXELS,
+    source: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Publish the page of :func:`segzoo.write_page` as a static Space, in one commit.
+
+    The page is made and checked before the Hub is asked for anything. The Space is made where it is
+    missing, and is gone again where the upload fails; of one that is there the page is replaced,
+    and a ``README.md`` that a person wrote or edited is kept.
+
+    Args:
+        model: See :func:`segzoo.write_page`.
+        repo_id: ``user/name``.
+        title: See :func:`segzoo.write_page`.
+        examples: See :func:`segzoo.write_page`; they are published.
+        runtime: See :func:`segzoo.write_page`.
+        max_pixels: See :func:`segzoo.write_page`.
+        source: The model's own repository on the Hub, which the Space then links to.
+        private: Make the Space private, where it is made.
+        token: Access token; None for the one that was logged in with.
+        commit_message: First line of the commit.
+
+    Returns:
+        The address of the Space.
+
+    Raises:
+        ArgumentError: ``repo_id`` is none, or what :func:`segzoo.write_page` refuses.
+        HubError: The Hub refused or could not be reached, or there is a Space of another kind.
+    """
+    if not hub.is_repo_id(repo_id):
+        raise ArgumentError(f"A Space has a name like user/name, got {checks.shown(repo_id)}.")
+    if source is not None and not hub.is_repo_id(source):
+        raise ArgumentError(f"source must be a model's user/name, got {checks.shown(source)}.")
+    with tempfile.TemporaryDirectory(prefix="segzoo-space-") as folder:
+        site = Path(folder) / "site"
+        write_page(
+            model, site, title=title, examples=examples, runtime=runtime, max_pixels=max_pixels
+        )
+        card = _card(title or repo_id.partition("/")[2], repo_id, source)
+        (site / CARD).write_text(card, encoding="utf-8")
+        return _upload(site, repo_id, private, token, commit_message)
+
+
+def _upload(
+    site: Path,
+    repo_id: str,
+    private: bool | None,
+    token: str | bool | None,
+    commit_message: str | None,
+) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="segzoo", library_version=__version__, token=token)
+    with (
+        hub.hub_errors(f"push to the Space {repo_id!r}"),
+        made_repository(api, repo_id, private, space=True) as name,
+    ):
+        existing = remote_card(name, None, token, space=True)
+        _check_kind(existing, name)
+        ours = existing is None or is_unedited(existing) or _is_empty(existing)
+        api.upload_folder(
+            repo_id=name,
+            repo_type="space",
+            folder_path=os.fspath(site),
+            ignore_patterns=None if ours else [CARD],
+            delete_patterns=[*_OURS, PAGE_JSON],
+            commit_message=commit_message or "Upload a page with segzoo",
+        )
+    return f"{api.endpoint}/spaces/{name}"
+
+
+def _is_empty(card: str) -> bool:
+    """Whether a card is the one that the Hub makes for a new Space: metadata and its own link."""
+    body = card.split("---", 2)[-1]
+    return len(body.split()) <= 10 and "spaces-config-reference" in body
+
+
+def _check_kind(card: str | None, repo_id: str) -> None:
+    """Raise for a Space that runs something else: a page put into it would not be shown."""
+    from huggingface_hub import SpaceCard
+
+    try:
+        sdk = getattr(SpaceCard(card or "").data, "sdk", None)
+    except Exception:  # what a person wrote into it need not be YAML
+        sdk = None
+    if sdk not in (None, "static"):
+        raise HubError(
+            f"The Space {repo_id} runs {checks.shown(sdk)}, not a static page. Nothing was "
+            "published: choose another name, or change its sdk to static first."
+        )
+
+
+def _card(title: str, repo_id: str, source: str | None) -> str:
+    """The card of the Space, with what the Hub has to know."""
+    from huggingface_hub import SpaceCardData
+
+    data = SpaceCardData(
+        title=title[:_SHORT_TITLE],
+        sdk="static",
+        app_file="index.html",
+        colorFrom="blue",
+        colorTo="yellow",
+        pinned=False,
+        models=[source] if source else None,
+        tags=["segzoo", "image-segmentation", "semantic-segmentation"],
+        custom_headers=_ISOLATED,
+    )
+    of = f"[{source}](https://huggingface.co/{source})" if source else "a segmentation model"
+    text = (
+        f"---\n{str(data.to_yaml(line_break=chr(10))).strip()}\n---\n# {plain(title)}\n\n"
+        f"A page on which {of} segments pictures. It computes in the browser of whoever opens it: "
+        f"pictures are not sent anywhere. Made with segzoo (`segzoo space MODEL {repo_id}`).\n"
+    )
+    return marked(text)
