@@ -106,6 +106,7 @@ class Computing:
             raise
 
     async def _run(self) -> None:
+        """As long as pictures wait; whoever comes afterwards begins another run."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             self._current = self._take()
@@ -117,12 +118,14 @@ class Computing:
                 else:
                     item.found.set_result(found)
             self._current = []
+        self._running = None  # with nothing awaited since it was seen that nobody waits
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
-        """Nothing waits any more; or the loop ends, and nobody may wait for what never comes."""
-        self._running = None
-        for item in (*self._current, *self._waiting):
-            item.found.cancel()
+        """Where the loop ends all tasks, nobody may wait for what never comes."""
+        if task.cancelled():
+            self._running = None
+            for item in (*self._current, *self._waiting):
+                item.found.cancel()
 
     def _take(self) -> list[_Item]:
         """The one that waits longest, and those that go with it."""
