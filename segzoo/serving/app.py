@@ -9,9 +9,9 @@ import torch
 
 from .. import checks
 from ..errors import ArgumentError, InputError
+from ..folders.task import Reading
 from ..packages import load_package
 from ..pages.site import PAGE_JSON, assets, legend, page_json
-from ..folders.task import Reading
 from ..prediction.pixel_model import Predictor, pixel_model
 from .body import form_parser
 from .limits import Limits
