@@ -6,6 +6,7 @@
     │   ├── UnknownKeywordError (TypeError) a misspelt keyword argument
     │   └── DuplicateNameError             the name is taken
     ├── InputError (ValueError)            the tensor or picture given to a model cannot be used
+    │   ├── PixelLimitError                a picture of more pixels than may be decoded at once
     │   └── DataError                      pictures and masks that cannot be learned from
     ├── EncoderError (RuntimeError)        the backbone cannot do what was asked of it
     ├── OptimizationError (RuntimeError)   the optimised model would not give the same outputs
@@ -56,6 +57,20 @@ class DuplicateNameError(ArgumentError):
 
 class InputError(SegzooError, ValueError):
     """A tensor or a picture that a model cannot take."""
+
+
+class PixelLimitError(InputError):
+    """A picture of more pixels than may be decoded at once.
+
+    Args:
+        message: What is too large, and what to do.
+        size: Width and height of the picture, or of a tile of it.
+        limit: The largest number of pixels.
+    """
+
+    def __init__(self, message: str, *, size: tuple[int, int] = (0, 0), limit: int = 0) -> None:
+        super().__init__(message)
+        self.size, self.limit = size, limit
 
 
 class DataError(InputError):

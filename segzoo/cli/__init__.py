@@ -26,6 +26,7 @@ from .output import PartialFailureError, give_up_stdout, one_line, streams_that_
 from .page import page_command, space_command
 from .predict import predict_command
 from .report import report_command
+from .serve import serve_command
 from .train import train_command
 from .transfer import pull_command, push_command
 
@@ -38,6 +39,7 @@ COMMANDS: tuple[click.Command, ...] = (
     evaluate_command,
     report_command,
     predict_command,
+    serve_command,
     bench_command,
     convert_command,
     export_command,

@@ -103,12 +103,16 @@ def write_mask(path: str | os.PathLike[str], mask: Tensor, *, classes: int) -> P
     Raises:
         StorageError: The file cannot be written.
     """
-    values = mask.cpu().numpy()
+    return _write(path, mask_image(mask.cpu().numpy(), classes=classes))
+
+
+def mask_image(mask: NDArray[np.integer], *, classes: int) -> Image.Image:
+    """The picture of :func:`write_mask`."""
     if classes > 256:
-        return _write(path, Image.fromarray(values.astype(np.uint16)))
-    image = Image.fromarray(values.astype(np.uint8))
+        return Image.fromarray(mask.astype(np.uint16))
+    image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette(class_colors(classes).tobytes())
-    return _write(path, image)
+    return image
 
 
 def write_overlay(

@@ -6,6 +6,7 @@ The file's own tags decide which library is asked, and what it gives is held aga
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,8 @@ from .readers.with_tifffile import open_tiff
 
 #: Pixels that are decoded at once unless more are allowed: 16384 x 16384.
 MAX_PIXELS = 1 << 28
+#: What messages call a picture that came as bytes.
+UNNAMED = Path("The file")
 #: A TIFF file above this is read by windows where its kind and what is installed allow it.
 _LARGE = 1 << 24
 #: SampleFormat -> whether Pillow gives such values as they are.
@@ -30,9 +33,9 @@ _UNSIGNED = {1}
 
 
 def open_raster(
-    path: str | os.PathLike[str], *, raw: bool = False, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str] | bytes, *, raw: bool = False, max_pixels: int = MAX_PIXELS
 ) -> Raster:
-    """Open a picture file; only its header is read.
+    """Open a picture file, or the bytes of one; only its header is read.
 
     ::
 
@@ -46,6 +49,7 @@ def open_raster(
 
     Args:
         path: A file: PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, AVIF, TGA, PCX, QOI or SGI.
+            Bytes are such a file's content, and nothing of it is written to the disk.
         raw: Give the values as they are stored, as a mask needs them: palette indices, 1 bit as 0
             and 1, no inversion. Otherwise palettes, CMYK and the like become RGB.
         max_pixels: The largest picture that is decoded as a whole. TIFF files that are read
@@ -55,14 +59,19 @@ def open_raster(
         Its facts (:attr:`Raster.info`) and :meth:`Raster.read`.
 
     Raises:
-        InputError: It is missing, damaged, too large, holds several pictures, or values that cannot
-            be read truly with what is installed.
+        InputError: It is missing, damaged, holds several pictures, or values that cannot be read
+            truly with what is installed.
+        PixelLimitError: It is too large; also an InputError.
     """
-    path = Path(path)
-    try:
-        file = open_ordinary(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    file: BinaryIO
+    if isinstance(path, bytes):
+        file, path = BytesIO(path), UNNAMED
+    else:
+        path = Path(path)
+        try:
+            file = open_ordinary(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
     try:
         if file.read(4) in SIGNATURES:
             return _open_tiff(file, path, raw=raw, limit=max_pixels)
@@ -86,18 +95,18 @@ def is_georeferenced(path: str | os.PathLike[str]) -> bool:
 
 def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
     page = _only_picture(file, path)
+    # A tile is decoded as a whole, and may be larger than the picture that it is a part of.
+    check_pixels(path, page.tile, limit)
     plain = _pillow_is_true(page, raw=raw)
     simple = page.photometric in (0, 1, 2) or (raw and page.photometric == 3)
     by_windows = min(page.bits) >= 8 and simple and page.compression not in (6, 7)
     if page.geographic and page.index == 0 and has_package("rasterio"):
-        file.close()
-        raster = open_georeferenced(path, page, raw=raw)
+        raster = open_georeferenced(file, path, page, raw=raw)
         _check_block(raster, limit)
         return raster
     large = page.width * page.height > _LARGE
     if by_windows and (not plain or large or page.index) and has_package("tifffile"):
-        file.close()
-        raster = open_tiff(path, page, raw=raw)
+        raster = open_tiff(file, path, page, raw=raw)
         _check_block(raster, limit)
         return raster
     if not plain or page.index != 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.drawing import write_mask, write_overlay
 from ..data.pictures import to_bands
 from ..data.pixel_values import choose_bands, read_pixels
-from ..data.raster import open_raster
+from ..data.raster import Raster, open_raster
 from ..errors import InputError, SegzooError
 from ..files.atomic import make_folder
 from ..prediction.masks import Segmenter
@@ -54,19 +54,23 @@ def read(job: Job, task: Task, in_channels: int) -> Read:
     check_paths(outputs.paths, [job.image], overwrite=task.tiles.overwrite)
     if ending is not None:
         return Read(job, outputs)
-    picture, pixels = _bands(job, in_channels, task.reading)
+    with open_raster(job.image, max_pixels=task.reading.max_pixels) as raster:
+        picture, pixels = read_for_model(raster, in_channels, task.reading)
     return Read(job, outputs, picture, pixels)
 
 
-def _bands(job: Job, wanted: int, reading: Reading) -> tuple[Tensor, Tensor]:
-    """The pixels of a picture for a person, and for a model of ``wanted`` bands."""
-    with open_raster(job.image, max_pixels=reading.max_pixels) as raster:
-        info = raster.info
-        if reading.bands is None and wanted == 1 and info.bands - info.alpha == 3:
-            colours = read_pixels(raster, (1, 2, 3), reading.value_range)
-            return colours, to_bands(colours, 1)
-        numbers = choose_bands(info, reading.bands, wanted)
-        pixels = read_pixels(raster, numbers, reading.value_range)
+def read_for_model(raster: Raster, wanted: int, reading: Reading) -> tuple[Tensor, Tensor]:
+    """The pixels of a picture for a person, and for a model of ``wanted`` bands.
+
+    Raises:
+        InputError: They cannot be read, or nothing tells which bands the model gets.
+    """
+    info = raster.info
+    if reading.bands is None and wanted == 1 and info.bands - info.alpha == 3:
+        colours = read_pixels(raster, (1, 2, 3), reading.value_range)
+        return colours, to_bands(colours, 1)
+    numbers = choose_bands(info, reading.bands, wanted)
+    pixels = read_pixels(raster, numbers, reading.value_range)
     return pixels, pixels
 
 

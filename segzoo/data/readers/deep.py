@@ -86,11 +86,14 @@ def _raw_depth(image: Image.Image) -> int:
     return bits
 
 
-def open_deep(path: Path, depth: Depth, size: tuple[int, int], orientation: int) -> Raster:
+def open_deep(
+    file: BinaryIO, path: Path, depth: Depth, size: tuple[int, int], orientation: int
+) -> Raster:
     """Open a picture whose values Pillow would cut.
 
     Args:
-        path: The file.
+        file: The open file; closed with the raster.
+        path: Its path, for messages.
         depth: What its header says.
         size: Width and height, as stored.
         orientation: EXIF's.
@@ -120,8 +123,9 @@ def open_deep(path: Path, depth: Depth, size: tuple[int, int], orientation: int)
     codec = depth.codec
 
     def load() -> Any:
-        values = getattr(load_package("imagecodecs", extra="tiff"), codec)(path.read_bytes())
+        file.seek(0)
+        values = getattr(load_package("imagecodecs", extra="tiff"), codec)(file.read())
         planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         return turned(planes, orientation)
 
-    return WholeRaster(info, load)
+    return WholeRaster(info, load, file)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,11 +151,14 @@ class WholeRaster(Raster):
     Args:
         info: What its header says.
         load: Gives all values, ``(bands, height, width)``.
+        file: Closed with the raster.
     """
 
-    def __init__(self, info: RasterInfo, load: Callable[[], Values]) -> None:
+    def __init__(
+        self, info: RasterInfo, load: Callable[[], Values], file: BinaryIO | None = None
+    ) -> None:
         self.info = info
-        self._load = load
+        self._load, self._file = load, file
         self._values: Values | None = None
 
     def _read(self, top: int, bottom: int, left: int, right: int) -> Values:
@@ -166,8 +169,10 @@ class WholeRaster(Raster):
         return self._values[:, top:bottom, left:right]
 
     def close(self) -> None:
-        """Forget the values."""
+        """Forget the values, and close the file."""
         self._values = None
+        if self._file is not None:
+            self._file.close()
 
 
 def native(values: Values) -> Values:

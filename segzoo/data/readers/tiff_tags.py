@@ -24,10 +24,11 @@ _MOST_VALUES = 1024
 _STRUCT = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA = 274, 277, 338, 339, 42113
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _WANTED = frozenset(
     {
         *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC),
-        *(_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA),
+        *(_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA, _TILE_WIDTH, _TILE_HEIGHT),
     }
 )
 #: ModelPixelScale, ModelTiepoint, ModelTransformation: GeoTIFF's ways to say where a file lies.
@@ -60,6 +61,7 @@ class TiffPage:
     reduced: bool
     geographic: bool
     nodata: str | None
+    tile: tuple[int, int] = (0, 0)
 
     @property
     def type_name(self) -> str:
@@ -188,4 +190,5 @@ def _page(index: int, entries: Mapping[int, Entry]) -> TiffPage:
         nodata=text.split(b"\0")[0].decode("ascii", "replace").strip()
         if isinstance(text, bytes)
         else None,
+        tile=(numbers(_TILE_WIDTH, (0,))[0], numbers(_TILE_HEIGHT, (0,))[0]),
     )

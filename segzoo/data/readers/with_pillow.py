@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ...errors import InputError
+from ...errors import InputError, PixelLimitError
 from .deep import depth_of, open_deep
 from .face import Raster, RasterInfo, Values, WholeRaster, native, turned, unreadable
 
@@ -64,8 +64,7 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
     depth = depth_of(file, image)
     orientation = stated_orientation(image, file)
     if depth.signed or _cuts(image.mode, depth.bits, depth.codec):
-        file.close()
-        return open_deep(path, depth, image.size, orientation)
+        return open_deep(file, path, depth, image.size, orientation)
     if raw and image.format == "PPM":
         _check_largest(image, path)
     mode = _mode(image, raw=raw)
@@ -99,18 +98,7 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
         planes: Values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         return turned(planes // divisor if divisor > 1 else planes, turn)
 
-    return _PillowRaster(info, load, file)
-
-
-class _PillowRaster(WholeRaster):
-    def __init__(self, info: RasterInfo, load: Any, file: BinaryIO) -> None:
-        super().__init__(info, load)
-        self._file = file
-
-    def close(self) -> None:
-        """Forget the values and close the file."""
-        super().close()
-        self._file.close()
+    return WholeRaster(info, load, file)
 
 
 def check_pixels(path: Path, size: tuple[int, int], limit: int, bands: int = 1) -> None:
@@ -125,9 +113,11 @@ def check_pixels(path: Path, size: tuple[int, int], limit: int, bands: int = 1) 
     width, height = size
     if width * height * max(bands, 16) > limit * 16:
         many = f" of {bands} bands" if bands > 16 else ""
-        raise InputError(
+        raise PixelLimitError(
             f"{path} has {width}x{height} pixels{many}, more than the limit of {limit:,}. If the "
-            "file is to be trusted, raise the limit (max_pixels=, --max-pixels)."
+            "file is to be trusted, raise the limit (max_pixels=, --max-pixels).",
+            size=size,
+            limit=limit,
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,11 +27,12 @@ def gdal() -> Iterator[Any]:
         yield rasterio
 
 
-def open_georeferenced(path: Path, page: TiffPage, *, raw: bool) -> Raster:
+def open_georeferenced(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raster:
     """Open a GeoTIFF.
 
     Args:
-        path: The file.
+        file: The open file. GDAL opens files itself, so it is closed.
+        path: Its path, or a name for messages of bytes.
         page: Its picture, as the file's tags describe it.
         raw: Leave palettes and inverted values as they are stored.
 
@@ -40,16 +42,23 @@ def open_georeferenced(path: Path, page: TiffPage, *, raw: bool) -> Raster:
     """
     if page.photometric not in (0, 1, 2, 3, 6) and not raw:
         raise InputError(f"{path} holds {page}; expected grey, RGB, a palette or plain bands.")
-    with gdal() as rasterio:
+    opened = ExitStack()
+    with gdal() as rasterio, opened:
         try:
-            dataset = rasterio.open(path, driver="GTiff")
+            if isinstance(file, BytesIO):
+                memory = opened.enter_context(rasterio.MemoryFile(file.getvalue()))
+                dataset = opened.enter_context(memory.open(driver="GTiff"))
+            else:
+                dataset = opened.enter_context(rasterio.open(path, driver="GTiff"))
         except rasterio.errors.RasterioError as error:
             raise unreadable(path, error) from error
-    if dataset.count != page.samples or dataset.dtypes[0] != _expected_type(page):
-        found = f"{dataset.count} bands of {dataset.dtypes[0]}"
-        dataset.close()
-        raise InputError(f"{path} holds {page}, and GDAL reads {found}.")
-    return DatasetRaster(dataset, page=None if raw else page)
+        if dataset.count != page.samples or dataset.dtypes[0] != _expected_type(page):
+            found = f"{dataset.count} bands of {dataset.dtypes[0]}"
+            raise InputError(f"{path} holds {page}, and GDAL reads {found}.")
+        file.close()
+        raster = DatasetRaster(dataset, page=None if raw else page, path=path)
+        raster.owned = opened.pop_all()
+        return raster
 
 
 def _expected_type(page: TiffPage) -> str:
@@ -65,11 +74,20 @@ class DatasetRaster(Raster):
     Args:
         dataset: In mode ``r``.
         page: The tags of its file, where colours are to be made of what is stored.
-        owned: Whether closing the raster closes the dataset.
+        path: Its file, or a name for messages; None for the dataset's own name.
+
+    Attributes:
+        owned: What is closed with the raster. A dataset that came open stays open.
     """
 
-    def __init__(self, dataset: Any, *, page: TiffPage | None = None, owned: bool = True) -> None:
-        self._dataset, self._owned = dataset, owned
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        page: TiffPage | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self._dataset, self.owned = dataset, ExitStack()
         self._palette: Values | None = None
         self._inverted = page is not None and page.photometric == 0
         kinds = set(dataset.dtypes)
@@ -93,7 +111,7 @@ class DatasetRaster(Raster):
             dataset.crs.to_wkt() if dataset.crs else None, tuple(dataset.transform)[:6]
         )
         self.info = RasterInfo(
-            path=Path(dataset.name),
+            path=path or Path(dataset.name),
             height=dataset.height,
             width=dataset.width,
             bands=bands,
@@ -134,5 +152,4 @@ class DatasetRaster(Raster):
 
     def close(self) -> None:
         """Close the dataset, if it is the raster's own."""
-        if self._owned:
-            self._dataset.close()
+        self.owned.close()

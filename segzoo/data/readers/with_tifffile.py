@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,11 +20,12 @@ from .tiff_tags import TiffPage
 _KEPT = 64 << 20
 
 
-def open_tiff(path: Path, page: TiffPage, *, raw: bool) -> Raster:
+def open_tiff(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raster:
     """Open one page of a TIFF file.
 
     Args:
-        path: The file.
+        file: The open file; closed with the raster.
+        path: Its path, for messages.
         page: The page, as its tags describe it.
         raw: Leave values as they are stored: white may be zero, and nothing is turned upright.
 
@@ -30,7 +33,7 @@ def open_tiff(path: Path, page: TiffPage, *, raw: bool) -> Raster:
         InputError: The values are of a kind that is no picture, or the file is cut.
         MissingPackageError: tifffile is not installed.
     """
-    stored = _StoredTiff(path, page)
+    stored = _StoredTiff(file, path, page)
     upright = raw or page.orientation in (0, 1)
     if upright and (raw or page.photometric != 0):
         return stored
@@ -56,9 +59,10 @@ def _swapped(info: RasterInfo) -> RasterInfo:
 class _StoredTiff(Raster):
     """The values as the file has them, by its segments (strips or tiles)."""
 
-    def __init__(self, path: Path, page: TiffPage) -> None:
+    def __init__(self, file: BinaryIO, path: Path, page: TiffPage) -> None:
         tifffile: Any = load_package("tifffile", extra="tiff")
-        self._file = tifffile.TiffFile(path)
+        file.seek(0)
+        self._source, self._file = file, tifffile.TiffFile(file)
         try:
             self._page = self._file.pages[page.index]
             self._planes = page.samples if self._page.planarconfig == 2 else 1
@@ -67,7 +71,7 @@ class _StoredTiff(Raster):
         except BaseException:
             self._file.close()
             raise
-        self._map = self._mapped(path) if self._page.is_memmappable else None
+        self._map = self._mapped() if self._page.is_memmappable else None
         self._segments: OrderedDict[int, tuple[Any, tuple[int, ...]]] = OrderedDict()
 
     def _described(self, path: Path, page: TiffPage) -> RasterInfo:
@@ -88,17 +92,23 @@ class _StoredTiff(Raster):
             block=(rows, found.tilewidth if found.is_tiled else page.width),
         )
 
-    def _mapped(self, path: Path) -> Values:
+    def _mapped(self) -> Values:
         """Values that lie in the file as they are: no strip, however large, has to be decoded."""
         shape = (self.info.height, self.info.width, self.info.bands // self._planes)
         kind = self._page.dtype.newbyteorder(self._file.byteorder)
         offset = self._page.dataoffsets[0]
-        values = np.memmap(path, kind, "r", offset, (self._planes, *shape))
+        layout = (self._planes, *shape)
+        values: Values
+        if isinstance(self._source, BytesIO):
+            count = math.prod(layout)
+            values = np.frombuffer(self._source.getvalue(), kind, count, offset).reshape(layout)
+        else:
+            values = np.memmap(self._source, kind, "r", offset, layout)
         joined: Values = values.transpose(0, 3, 1, 2).reshape(self.info.bands, *shape[:2])
         return joined
 
     def _check_length(self, path: Path) -> None:
-        length = path.stat().st_size
+        length = self._source.seek(0, os.SEEK_END)
         ends = zip(self._page.dataoffsets, self._page.databytecounts, strict=False)
         if any(offset + count > length for offset, count in ends):
             raise InputError(f"{path} cannot be read as a picture: the end of the file is missing.")
@@ -163,6 +173,7 @@ class _StoredTiff(Raster):
         self._segments.clear()
         self._map = None
         self._file.close()
+        self._source.close()
 
 
 def _overlap(

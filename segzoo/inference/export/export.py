@@ -267,7 +267,7 @@ def _compare(
         odd = tuple(max(side // 2, least) | 1 for side in example.shape[-2:])
         images.append(_images(model, 1, odd))
     with _explained("open the file"):
-        run = kind.open(path)
+        run = kind.open(path, None)
     for image in images:
         with _explained(f"run the file on images {tuple(image.shape)}"), torch.no_grad():
             expected, found = model(image), run(image)

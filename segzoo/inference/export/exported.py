@@ -91,7 +91,7 @@ class ExportedModel:
         return classes_of(self, image, torch.empty(0))
 
 
-def open_exported(path: str | os.PathLike[str]) -> ExportedModel:
+def open_exported(path: str | os.PathLike[str], *, threads: int | None = None) -> ExportedModel:
     """Open a file that :func:`segzoo.export` wrote, with the runtime of its format.
 
     It can be predicted with as with the model itself: ``predict``, :func:`segzoo.predict_tiled` and
@@ -99,18 +99,22 @@ def open_exported(path: str | os.PathLike[str]) -> ExportedModel:
 
     Args:
         path: A ``.onnx`` file, or the ``.xml`` file of OpenVINO with its ``.bin`` beside it.
+        threads: Threads that the runtime computes in; None for what it takes by itself.
 
     Raises:
+        ArgumentError: ``threads`` is no number of threads.
         StorageError: It is missing, damaged, or none of ours.
         MissingPackageError: Its runtime is not installed.
     """
     path = Path(path)
+    if threads is not None:
+        checks.integer("threads", threads, minimum=1, maximum=4096)
     kind = next((item for item in FORMATS.values() if item.suffix == path.suffix.lower()), None)
     if kind is None or not path.is_file():
         endings = " or ".join(item.suffix for item in FORMATS.values())
         raise StorageError(f"There is no exported file {path}; it ends in {endings}.")
     try:
-        run, stored = kind.open(path), kind.facts(path)
+        run, stored = kind.open(path, threads), kind.facts(path)
         facts = {name: json.loads(value) for name, value in stored.items()}
         return ExportedModel(path, facts, run)
     except (KeyError, ValueError, TypeError) as error:

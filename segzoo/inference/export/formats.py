@@ -31,7 +31,8 @@ class Format:
         needs: Packages that write it.
         runtime: The package that runs it.
         write: Writes a program, and facts about it, to a path.
-        open: Gives a function that runs the file in float32.
+        open: Gives a function that runs the file in float32, in so many threads; None leaves
+            that to the runtime.
         facts: Gives what a file says of itself, each value as JSON.
     """
 
@@ -39,7 +40,7 @@ class Format:
     needs: tuple[str, ...]
     runtime: str
     write: Callable[[ExportedProgram, Path, Mapping[str, str]], None]
-    open: Callable[[Path], Run]
+    open: Callable[[Path, int | None], Run]
     facts: Callable[[Path], dict[str, str]] = lambda path: {}
 
 
@@ -66,10 +67,11 @@ def _name_axes(path: Path) -> None:
     onnx.save(proto, path)
 
 
-def _open_onnx(path: Path) -> Run:
-    session = load_package("onnxruntime", extra="export").InferenceSession(
-        path, providers=["CPUExecutionProvider"]
-    )
+def _open_onnx(path: Path, threads: int | None = None) -> Run:
+    runtime = load_package("onnxruntime", extra="export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda image: torch.from_numpy(session.run(None, {INPUT: image.numpy()})[0])
 
 
@@ -92,11 +94,12 @@ def _write_openvino(program: ExportedProgram, path: Path, facts: Mapping[str, st
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def _open_openvino(path: Path) -> Run:
+def _open_openvino(path: Path, threads: int | None = None) -> Run:
     # Without the hint a processor that has bfloat16 computes in it.
-    compiled = load_package("openvino", extra="export").compile_model(
-        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    compiled = load_package("openvino", extra="export").compile_model(path, "CPU", options)
     return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
 
 

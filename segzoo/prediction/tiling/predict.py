@@ -176,7 +176,7 @@ def opened(source: Source, nodata: float | None) -> Iterator[Raster]:
     elif isinstance(source, Raster):
         yield source
     elif hasattr(source, "block_shapes"):  # a dataset of rasterio: its windows are read otherwise
-        yield DatasetRaster(source, owned=False)
+        yield DatasetRaster(source)
     elif isinstance(source, WindowSource):
         yield ArrayRaster(source, nodata=nodata, name=f"the {type(source).__name__}")
     else:

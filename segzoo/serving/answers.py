@@ -1,0 +1,72 @@
+"""What a picture's request gets: a map of classes, or the segments of the Hub's schema."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.drawing import mask_image
+from .computing import Segmented
+
+#: By the name in the address.
+FORMATS = ("json", "mask")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of an answer, and its media type."""
+
+    content: bytes
+    media_type: str
+
+
+def answer(found: Segmented, form: str, *, names: Sequence[str], threshold: float) -> Answer:
+    """A mask as it is sent.
+
+    Args:
+        found: With scores for ``json``.
+        form: ``mask``: a PNG whose values are the numbers of the classes, as ``segzoo predict``
+            writes it. ``json``: the segments, ``[{"label", "score", "mask"}, ...]``.
+        names: Of all classes.
+        threshold: Segments of a lower score are left out.
+    """
+    if form == "mask":
+        return Answer(_png(mask_image(found.mask, classes=len(names))), "image/png")
+    segments = segments_of(found, names=names, threshold=threshold)
+    return Answer(json.dumps(segments, allow_nan=False).encode(), "application/json")
+
+
+def segments_of(
+    found: Segmented, *, names: Sequence[str], threshold: float = 0.0
+) -> list[dict[str, Any]]:
+    """A segment for each class that the mask has, in the order of the classes.
+
+    Its score is the mean of the class's probability over the pixels of the segment. Its mask is a
+    PNG of the picture's size in base64, white where the class is and black elsewhere.
+    """
+    scores = found.scores
+    assert scores is not None  # asked for
+    return [
+        {
+            "label": names[index],
+            "score": scores[index],
+            "mask": base64.b64encode(
+                _png(Image.fromarray(np.where(found.mask == index, 255, 0).astype(np.uint8)))
+            ).decode(),
+        }
+        for index in np.flatnonzero(np.bincount(found.mask.ravel())).tolist()
+        if scores[index] >= threshold
+    ]
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

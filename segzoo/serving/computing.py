@@ -1,0 +1,179 @@
+"""The model and the one thread that computes with it; pictures of equal size go together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..prediction.pixel_model import PixelModel, Predictor, pixel_model
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What the model finds in a picture.
+
+    Args:
+        mask: ``(H, W)``, the class of each pixel; uint8, or uint16 above 256 classes.
+        scores: Of each class that the mask has the mean probability over its pixels; of others 0.
+            None where they were not asked for.
+    """
+
+    mask: NDArray[Any]
+    scores: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    pixels: Tensor
+    scored: bool
+    found: asyncio.Future[Segmented]
+
+    def goes_with(self, other: _Item) -> bool:
+        """Whether one forward pass can take both."""
+        return self.pixels.shape == other.pixels.shape and self.pixels.dtype == other.pixels.dtype
+
+
+async def settled(future: asyncio.Future[T]) -> T:
+    """What a future of a thread gives; whoever is cancelled meanwhile waits for its end first.
+
+    A thread cannot be stopped, and what it works with is in use until it is done.
+    """
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await _end_of(future)
+        raise
+
+
+async def _end_of(future: asyncio.Future[Any]) -> None:
+    """Wait for a future, whoever cancels that."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # nobody asks for it any more
+
+
+class Computing:
+    """A model and its thread.
+
+    Args:
+        model: What is predicted with.
+        batch: Pictures of equal size that it computes together at most.
+        observe: Called with the number of pictures of each forward pass.
+    """
+
+    def __init__(self, model: Predictor, batch: int, observe: Callable[[int], object]) -> None:
+        self._model, self._batch, self._observe = model, batch, observe
+        self._waiting: deque[_Item] = deque()
+        self._thread = ThreadPoolExecutor(1, "segzoo-model")
+        self._current: list[_Item] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def segment(self, pixels: Tensor, *, scored: bool) -> Segmented:
+        """Segment a picture, in its turn.
+
+        Args:
+            pixels: ``(C, H, W)`` as ``predict`` takes them.
+            scored: Whether scores are wanted.
+        """
+        loop = asyncio.get_running_loop()
+        item = _Item(pixels, scored, loop.create_future())
+        self._waiting.append(item)
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+            self._running.add_done_callback(self._stopped)
+        try:
+            return await asyncio.shield(item.found)
+        except asyncio.CancelledError:
+            if item in self._waiting:  # its turn has not come
+                self._waiting.remove(item)
+            else:
+                await _end_of(item.found)
+            raise
+
+    async def _run(self) -> None:
+        """As long as pictures wait; whoever comes afterwards begins another run."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            self._current = self._take()
+            call = loop.run_in_executor(self._thread, self._compute_each, self._current)
+            results = await settled(call)
+            for item, found in zip(self._current, results, strict=True):
+                if isinstance(found, Exception):
+                    item.found.set_exception(found)
+                else:
+                    item.found.set_result(found)
+            self._current = []
+        self._running = None  # with nothing awaited since it was seen that nobody waits
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """Where the loop ends all tasks, nobody may wait for what never comes."""
+        if task.cancelled():
+            self._running = None
+            for item in (*self._current, *self._waiting):
+                item.found.cancel()
+
+    def _take(self) -> list[_Item]:
+        """The one that waits longest, and those that go with it."""
+        items = [self._waiting.popleft()]
+        for other in list(self._waiting):
+            if len(items) < self._batch and other.goes_with(items[0]):
+                self._waiting.remove(other)
+                items.append(other)
+        return items
+
+    def _compute_each(self, items: Sequence[_Item]) -> list[Segmented | Exception]:
+        """A picture that fails, by its own or for want of memory, does not fail the others."""
+        try:
+            return [*self._compute(items)]
+        except Exception as error:
+            if len(items) == 1:
+                return [error]
+        return [found for item in items for found in self._compute_each([item])]
+
+    def _compute(self, items: Sequence[_Item]) -> list[Segmented]:
+        self._observe(len(items))
+        with pixel_model(self._model) as model:
+            logits = model.logits(model.normalized(torch.stack([item.pixels for item in items])))
+            masks = model.mask(logits, "classes")
+            return [
+                Segmented(
+                    mask.cpu().numpy().astype(np.uint8 if model.classes <= 256 else np.uint16),
+                    mean_probabilities(model, one, mask) if item.scored else None,
+                )
+                for item, one, mask in zip(items, logits, masks, strict=True)
+            ]
+
+
+def mean_probabilities(model: PixelModel, logits: Tensor, mask: Tensor) -> tuple[float, ...]:
+    """Of each class the mean of its probability over the pixels that have it; 0 where none has.
+
+    Args:
+        model: How logits become probabilities.
+        logits: ``(classes, H, W)``.
+        mask: ``(H, W)``, the class of each pixel.
+    """
+    logits = logits.float()
+    if model.channels == 1:
+        of_one = model.as_probabilities(logits[None])[0, 0]
+        winning = torch.where(mask > 0, of_one, 1 - of_one)
+    else:  # a softmax, of the winning class only
+        winning = (logits.max(dim=0).values - logits.logsumexp(dim=0)).exp()
+    flat = mask.flatten()
+    counts = flat.bincount(minlength=model.classes)
+    sums = flat.bincount(winning.flatten().double(), minlength=model.classes)
+    return tuple((sums / counts.clamp(min=1)).tolist())

@@ -1,0 +1,124 @@
+"""The way of a picture: its upload, a seat, decoded, computed, encoded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..folders.task import Reading
+from ..prediction.pixel_model import Predictor
+from .answers import Answer, answer
+from .body import BodyKind, Receive, body_kind, receive_body, throw_away
+from .computing import Computing, Segmented, settled
+from .desk import Desk
+from .limits import Limits
+from .metrics import Metrics
+from .pictures import decode
+from .refused import Refused
+from .upload import Upload, unpacked
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """What stands between a request and its answer.
+
+    Args:
+        model: What is predicted with.
+        names: Of its classes.
+        limits: What is taken at most.
+        reading: How pictures are read.
+        metrics: What is told to Prometheus.
+
+    Attributes:
+        limits: As given.
+        metrics: As given.
+        desk: Places and seats.
+    """
+
+    def __init__(
+        self,
+        model: Predictor,
+        names: Sequence[str],
+        *,
+        limits: Limits,
+        reading: Reading,
+        metrics: Metrics,
+    ) -> None:
+        self.limits, self.metrics = limits, metrics
+        self.desk = Desk(limits, metrics)
+        self._names, self._reading, self._bands = tuple(names), reading, model.in_channels
+        self._computing = Computing(model, limits.batch, metrics.computed)
+        self._workers = ThreadPoolExecutor(limits.seats, "segzoo-pictures")
+
+    async def answer(self, receive: Receive, headers: Mapping[str, str], form: str) -> Answer:
+        """The answer to a request, whose body has not come yet.
+
+        Args:
+            receive: ASGI's.
+            headers: Of the request.
+            form: One of :data:`~segzoo.serving.answers.FORMATS`.
+
+        Raises:
+            Refused: With the status and the sentence of the answer.
+            ClientGone: The client hung up.
+        """
+        end = asyncio.get_running_loop().time() + self.limits.upload_timeout
+        most = self.limits.max_bytes
+        try:
+            kind = body_kind(headers)
+            most = kind.most(self.limits.max_bytes)
+            self.desk.enter()
+        except Refused:
+            await throw_away(receive, headers, most=most, end=end)
+            raise
+        try:
+            with self.metrics.stage("upload"):
+                body = await receive_body(
+                    receive, headers, most=most, seconds=self.limits.upload_timeout
+                )
+        except BaseException:
+            self.desk.leave()
+            raise
+        return await self.desk.answered(self._work(kind, body, form), receive)
+
+    async def _work(self, kind: BodyKind, body: bytes, form: str) -> Answer:
+        async with self.desk.seat():
+            with self.metrics.stage("decode"):
+                upload, pixels = await self._in_thread(partial(self._decode, kind, body))
+            with self.metrics.stage("compute"):
+                found = await self._compute(pixels, scored=form == "json")
+            with self.metrics.stage("encode"):
+                given = await self._in_thread(
+                    partial(answer, found, form, names=self._names, threshold=upload.threshold)
+                )
+        self.metrics.segmented(found.mask.size)
+        return given
+
+    def _decode(self, kind: BodyKind, body: bytes) -> tuple[Upload, Tensor]:
+        upload = unpacked(kind, body, max_bytes=self.limits.max_bytes)
+        return upload, decode(upload.picture, self._bands, self._reading)
+
+    async def _compute(self, pixels: Tensor, *, scored: bool) -> Segmented:
+        try:
+            return await self._computing.segment(pixels, scored=scored)
+        except InputError as error:
+            raise Refused(422, str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise Refused(
+                413,
+                f"There is not enough memory for a picture of {pixels.shape[2]}x{pixels.shape[1]} "
+                "pixels. Send a smaller one.",
+            ) from error
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await settled(loop.run_in_executor(self._workers, call))

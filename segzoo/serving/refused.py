@@ -1,0 +1,26 @@
+"""Requests that get no mask, with the status and the sentence that they get instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class Refused(Exception):  # noqa: N818  (no error of the server's)
+    """An answer without a mask.
+
+    Args:
+        status: Of HTTP.
+        sentence: What came, what was expected and what to do.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self, status: int, sentence: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.headers = status, sentence, dict(headers)
+
+
+class ClientGone(Exception):  # noqa: N818  (no error of the server's)
+    """The client has closed the connection: nobody waits for the answer."""
