@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from .architectures.fcn import FCN as FCN
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
+    from .architectures.linear_head import LinearHead as LinearHead
     from .architectures.linknet import Linknet as Linknet
     from .architectures.lraspp import LRASPP as LRASPP
     from .architectures.manet import MAnet as MAnet
+    from .architectures.multi_head import Head as Head
+    from .architectures.multi_head import MultiHead as MultiHead
     from .architectures.pan import PAN as PAN
     from .architectures.pspnet import PSPNet as PSPNet
     from .architectures.query_heads import Queries as Queries
@@ -91,6 +94,7 @@ _HOMES = {
     "EncoderInfo": "encoders",
     "ExportedModel": "inference.export.exported",
     "FeatureSpec": "features",
+    "Head": "architectures.multi_head",
     "Intervals": "training.score_values",
     "Metric": "storage.card",
     "ModelCard": "storage.card",
