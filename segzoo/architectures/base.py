@@ -159,7 +159,7 @@ class SegmentationModel(StoredModel, ABC):
             logits = self.decode_fully(self.encoder(fitted), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
 
-    def forward_heads(self, image: Tensor) -> Outputs:
+    def forward_heads(self, image: Tensor, *, maps: list[Tensor] | None = None) -> Outputs:
         """Segment a batch of images, with everything else that the model was built to answer.
 
         For training with ``classification``, ``deep_supervision`` or ``auxiliary_stride``:
@@ -171,6 +171,8 @@ class SegmentationModel(StoredModel, ABC):
 
         Args:
             image: As for :meth:`forward`.
+            maps: What the encoder gave for it before, ``encoder(size_rule.fit(image))``; None to
+                run the encoder.
 
         Returns:
             Logits, more logits of that shape by name, and image-level logits.
@@ -184,7 +186,7 @@ class SegmentationModel(StoredModel, ABC):
         fitted = rule.fit(image)
         steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
         with explained(self, image, fitted), outputs_of(steps) as found:
-            maps = self.encoder(fitted)
+            maps = self.encoder(fitted) if maps is None else maps
             logits = self.decode_fully(maps, fitted)
         if self.config.auxiliary_stride is not None:
             index = encoder_map(self.encoder.made_for, self.config.auxiliary_stride)

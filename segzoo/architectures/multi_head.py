@@ -216,11 +216,12 @@ class MultiHead(SegmentationModel):
         """The encoder's maps -> logits of the first head, of the image's size."""
         return self.first.decode_fully(maps, image)
 
-    def answers(self, image: Tensor) -> dict[str, Tensor]:
+    def answers(self, image: Tensor, *, maps: list[Tensor] | None = None) -> dict[str, Tensor]:
         """The logits of every head, after one pass of the image through the encoder.
 
         Args:
             image: As for :meth:`forward`.
+            maps: What the encoder gave for it before; None to run the encoder.
 
         Returns:
             ``(N, classes, H, W)`` by the head's name, each with its own number of classes.
@@ -233,11 +234,11 @@ class MultiHead(SegmentationModel):
         rule, size = self.encoder.size_rule, (image.shape[-2], image.shape[-1])
         fitted = rule.fit(image)
         with explained(self, image, fitted):
-            maps = self.encoder(fitted)
+            maps = self.encoder(fitted) if maps is None else maps
             found = {name: head.decode_fully(maps, fitted) for name, head in self._heads().items()}
         return {name: rule.restore(logits, size) for name, logits in found.items()}
 
-    def forward_heads(self, image: Tensor) -> Outputs:
+    def forward_heads(self, image: Tensor, *, maps: list[Tensor] | None = None) -> Outputs:
         """The first head's logits, and as ``auxiliary`` those of all heads by name.
 
         They are answers to other questions: :func:`segzoo.losses.outputs_loss`, which learns one
@@ -245,11 +246,12 @@ class MultiHead(SegmentationModel):
 
         Args:
             image: As for :meth:`forward`.
+            maps: What the encoder gave for it before; None to run the encoder.
 
         Raises:
             InputError: As :meth:`forward`.
         """
-        found = self.answers(image)
+        found = self.answers(image, maps=maps)
         return Outputs(next(iter(found.values())), found, None)
 
     def single(self, head: str) -> SegmentationModel:

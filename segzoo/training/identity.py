@@ -24,11 +24,22 @@ def description(
     splits: DataSplits,
     processes: Processes,
     precision: str,
+    *,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
-    """What makes a training the one that it is, in plain values."""
+    """What makes a training the one that it is, in plain values.
+
+    Args:
+        model: What is trained.
+        recipe: How.
+        splits: On what.
+        processes: By how many.
+        precision: In which.
+        teacher: The key of the weights of who teaches, if somebody does.
+    """
     config = model.config
     saved = config.saved()
-    value = {
+    value: dict[str, Any] = {
         "recipe": asdict(recipe),
         "model": {
             "architecture": model.architecture,
@@ -49,6 +60,10 @@ def description(
         "device": processes.device.type,
         "precision": precision,
     }
+    if model.encoder.frozen_stages:
+        value["frozen_stages"] = model.encoder.frozen_stages
+    if teacher is not None:
+        value["teacher"] = teacher
     plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
     return plain
 

@@ -138,7 +138,8 @@ class Loop:
             here = self.done.position
             count = min(accumulate, self.order.batches - here.batch)
             batches = list(itertools.islice(stream, count))
-            loss = self.learner.update(batches, *self._rate(here))
+            progress = here.step / (self.epochs * self.updates)
+            loss = self.learner.update(batches, *self._rate(here), progress=progress)
             self._watched.append((here, loss))
             step = here.step + 1
             self.learner.averaged(step)
