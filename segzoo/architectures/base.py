@@ -276,7 +276,7 @@ class SegmentationModel(StoredModel, ABC):
         """Make the decoder compute as the options of ``config`` that are not saved say."""
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """The class of each pixel of a picture, in eval mode whatever mode the model is in.
 
         The model itself stays in its mode, so that other threads may train or use it meanwhile. In
@@ -286,13 +286,18 @@ class SegmentationModel(StoredModel, ABC):
         Args:
             image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
                 the model's own normalisation is applied here.
+            min_confidence: Pixels whose class is less probable become 255, void: for labels that
+                the next model learns from. None for none.
 
         Returns:
             ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
             class 1 where its probability is above one half.
+
+        Raises:
+            ArgumentError: ``min_confidence`` is no probability, or 255 is a class.
         """
         with in_eval_mode(self) as model:
-            return classes_of(model, image, next(model.parameters()))
+            return classes_of(model, image, next(model.parameters()), min_confidence)
 
     def print_tree(self) -> None:
         """Print the encoder's maps, the decoder's steps and the skip connections between them.
