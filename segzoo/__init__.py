@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from .storage.card import ModelCard as ModelCard
     from .training.evaluate import evaluate as evaluate
     from .training.fastai import fastai_splitter as fastai_splitter
+    from .training.lora import add_lora as add_lora
+    from .training.lora import merge_lora as merge_lora
     from .training.recipe import Recipe as Recipe
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
@@ -111,6 +113,7 @@ _HOMES = {
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
     "TrainingResult": "training.train",
+    "add_lora": "training.lora",
     "check_data": "data.check",
     "collate": "data.collate",
     "TiledPrediction": "prediction.tiling.predict",
@@ -123,6 +126,7 @@ _HOMES = {
     "from_pretrained": "architectures.base",
     "list_encoders": "encoders",
     "losses": "losses",
+    "merge_lora": "training.lora",
     "open_data": "data.open_data",
     "open_exported": "inference.export.exported",
     "optimize": "inference.optimize.optimize",

@@ -14,6 +14,7 @@ from .._version import __version__
 from ..architectures.base import SegmentationModel
 from ..data.splits import DataSplits
 from ..errors import warn
+from .lora import lora_key
 from .processes import Processes
 from .recipe import Recipe
 
@@ -62,6 +63,9 @@ def description(
     }
     if model.encoder.frozen_stages:
         value["frozen_stages"] = model.encoder.frozen_stages
+    lora = lora_key(model)
+    if lora is not None:
+        value["lora"] = lora
     if teacher is not None:
         value["teacher"] = teacher
     plain: dict[str, Any] = json.loads(json.dumps(value, default=str))

@@ -19,6 +19,7 @@ from .folder import TrainingFolder
 from .identity import versions
 from .learner import Batch, Learner, Settled
 from .loop import Loop
+from .lora import plain
 from .order import Order
 from .processes import Processes
 from .rate_figure import draw_rates
@@ -129,7 +130,7 @@ class Run:
         Returns:
             The last state: what was found, and that nothing is left to do.
         """
-        best_weights(self.model, self.folder, self.processes)
+        self.model = best_weights(self.model, self.folder, self.processes)
         meter = loop.validate.measure(self.model, fully=True)
         scores = meter.compute(self.splits.class_names)
         state: dict[str, Any] = {
@@ -211,9 +212,16 @@ class Run:
         )
 
 
-def best_weights(model: SegmentationModel, folder: TrainingFolder, processes: Processes) -> None:
-    """Give a model the weights that a folder has; all processes get those of the first."""
+def best_weights(
+    model: SegmentationModel, folder: TrainingFolder, processes: Processes
+) -> SegmentationModel:
+    """Give a model the weights that a folder has; all processes get those of the first.
+
+    Returns:
+        The model; of one with LoRA a plain one, as the folder has.
+    """
+    model = plain(model)
     weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
     model.load_state_dict(weights)
     # As a loaded model lies: in another layout the last bits of logits differ.
-    model.to(memory_format=torch.contiguous_format).eval()
+    return model.to(memory_format=torch.contiguous_format).eval()

@@ -20,6 +20,7 @@ from .figures import require_matplotlib
 from .folder import TrainingFolder
 from .identity import description, warn_of_versions
 from .learner import Settled
+from .lora import plain
 from .objective import check_losses
 from .precision import chosen
 from .processes import Processes
@@ -39,7 +40,8 @@ class TrainingResult:
     """What :func:`segzoo.train` gives.
 
     Attributes:
-        model: The model that was given, with the weights of the best epoch, in eval mode.
+        model: The model that was given, with the weights of the best epoch, in eval mode; of one
+            with LoRA a plain one.
         scores: Of that model on the validation data.
         test: Of that model on the test data, where there are any.
         out: Its folder.
@@ -121,7 +123,7 @@ def train(
     splits = as_splits(data, model, ignore_index)
     check_losses(model, recipe)
     check_kept(model, recipe)
-    check_rebuilds(model)
+    check_rebuilds(plain(model))
     teacher = Teacher.of(recipe, model)
     require_matplotlib()
     processes = Processes(device)
@@ -134,7 +136,7 @@ def train(
         check_same(saved["begun"], begun, folder.out)
         warn_of_versions(saved["versions"])
         if saved["finished"]:
-            best_weights(model, folder, processes)
+            model = best_weights(model, folder, processes)
             return result(model, saved, folder, was_finished=True)
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -153,7 +155,7 @@ def train(
             loop.resume(saved)
         loop.run()
         state = run.finish(loop, begun, settled)
-    return result(model, state, folder, was_finished=False)
+    return result(run.model, state, folder, was_finished=False)
 
 
 def result(
