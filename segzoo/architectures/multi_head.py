@@ -58,22 +58,27 @@ class Head:
         checks.integer("classes", self.classes, minimum=1, maximum=MAX_CLASSES)
         kind = ARCHITECTURES[self.architecture]
         if not _decodes(kind):
-            raise ArgumentError(
-                f"{kind.__name__} cannot be a head: it does more than to decode the maps that an "
-                "encoder gives. Take an architecture that is a decoder, such as unet, fpn or "
-                "linear_head."
-            )
+            raise _no_head(kind)
         shared = {item.name for item in fields(ModelConfig)}
         own = [name for name in kind.config_class.saved() if name not in shared]
         if not isinstance(self.options, Mapping):
             raise ArgumentError(f"options must be a mapping, got {checks.shown(self.options)}.")
         checks.keywords(f"A head {self.architecture!r}", self.options, own)
         options = checks.plain_value("options", self.options)
-        made = kind.config_class(
-            "head", self.classes, class_names=self.class_names, **options
-        )  # checks the values
+        names = self.class_names
+        made = kind.config_class("head", self.classes, class_names=names, **options)  # checks them
+        wants: Any = getattr(kind, "wants", None)
+        if wants(made).queries is not None:
+            raise _no_head(kind)
         object.__setattr__(self, "class_names", made.class_names)
         object.__setattr__(self, "options", options)
+
+
+def _no_head(kind: type[Any]) -> ArgumentError:
+    return ArgumentError(
+        f"{kind.__name__} cannot be a head: it does more than to decode the maps that an encoder "
+        "gives. Take an architecture that is a decoder, such as unet, fpn or linear_head."
+    )
 
 
 def _decodes(kind: type[Any]) -> bool:

@@ -20,7 +20,7 @@ from ..helpers import TinyBackbone
 HEADS = {
     "road": segzoo.Head("unet", 2, options={"decoder_channels": [8, 4]}),
     "depth-bins": segzoo.Head("linear_head", 5),
-    "sky": segzoo.Head("fpn", 1, options={"decoder_channels": 8}),
+    "sky": segzoo.Head("fpn", 1, options={"decoder_channels": 8, "dropout": 0.0}),
 }
 ENCODER = "multi_head_toy"
 if ENCODER not in segzoo.list_encoders():
@@ -151,6 +151,7 @@ def test_heads_that_cannot_be(heads, message):
     [
         ({"architecture": "unett"}, "architecture must be one of .* Did you mean unet"),
         ({"architecture": "multi_head"}, "MultiHead cannot be a head"),
+        ({"architecture": "eomt"}, "EoMT cannot be a head"),
         ({"architecture": "fcn", "classes": 0}, "classes must be between 1 and"),
         ({"architecture": "fcn", "class_names": ("a", "b")}, "2 names for classes=1"),
         ({"architecture": "fcn", "options": {"encoder": "resnet18"}}, "no argument 'encoder'"),

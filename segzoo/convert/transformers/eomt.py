@@ -160,9 +160,7 @@ def _planned(
     )
 
 
-def _side(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], patch: int, where: str
-) -> int:
+def _side(tensors: Mapping[str, Tensor], config: Mapping[str, Any], patch: int, where: str) -> int:
     """The side of the images that the positions are for."""
     places = tensor_of(tensors, _POSITIONS, where).shape[0]
     side = math.isqrt(places)
