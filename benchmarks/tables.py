@@ -24,6 +24,7 @@ from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
 from .training_tables import camvid_training, kill_training, training_overhead
+from .vit_tables import vit, vit_camvid, vit_licences
 
 
 def importing() -> str:
@@ -145,6 +146,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,
+    "vit": vit,
+    "vit_camvid": vit_camvid,
+    "vit_licences": vit_licences,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 

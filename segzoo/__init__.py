@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from .architectures.fcn import FCN as FCN
     from .architectures.fpn import FPN as FPN
     from .architectures.heads import Outputs as Outputs
+    from .architectures.linear_head import LinearHead as LinearHead
     from .architectures.linknet import Linknet as Linknet
     from .architectures.lraspp import LRASPP as LRASPP
     from .architectures.manet import MAnet as MAnet
+    from .architectures.multi_head import Head as Head
+    from .architectures.multi_head import MultiHead as MultiHead
     from .architectures.pan import PAN as PAN
     from .architectures.pspnet import PSPNet as PSPNet
     from .architectures.query_heads import Queries as Queries
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
     from .storage.card import ModelCard as ModelCard
     from .training.evaluate import evaluate as evaluate
     from .training.fastai import fastai_splitter as fastai_splitter
+    from .training.lora import add_lora as add_lora
+    from .training.lora import merge_lora as merge_lora
     from .training.recipe import Recipe as Recipe
     from .training.score_values import Intervals as Intervals
     from .training.score_values import Scores as Scores
@@ -93,6 +98,7 @@ _HOMES = {
     "EncoderInfo": "encoders",
     "ExportedModel": "inference.export.exported",
     "FeatureSpec": "features",
+    "Head": "architectures.multi_head",
     "Intervals": "training.score_values",
     "Metric": "storage.card",
     "ModelCard": "storage.card",
@@ -109,6 +115,7 @@ _HOMES = {
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
     "TrainingResult": "training.train",
+    "add_lora": "training.lora",
     "check_data": "data.check",
     "collate": "data.collate",
     "TiledPrediction": "prediction.tiling.predict",
@@ -121,6 +128,7 @@ _HOMES = {
     "from_pretrained": "architectures.base",
     "list_encoders": "encoders",
     "losses": "losses",
+    "merge_lora": "training.lora",
     "open_data": "data.open_data",
     "open_exported": "inference.export.exported",
     "optimize": "inference.optimize.optimize",

@@ -39,6 +39,8 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "EoMT": "eomt",
         "FCN": "fcn",
         "LRASPP": "lraspp",
+        "LinearHead": "linear_head",
+        "MultiHead": "multi_head",
     }
 )
 

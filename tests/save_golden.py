@@ -85,6 +85,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "fcn": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
     "lraspp": {"encoder": "test_convnext", "depth": 2, "decoder_channels": 8},
+    "linear_head": {"encoder": "test_convnext", "depth": 2},
+    "multi_head": {
+        "encoder": "test_convnext",
+        "depth": 2,
+        "heads": {
+            "first": segzoo.Head("linear_head", 3, class_names=("road", "sky", "other")),
+            "second": segzoo.Head("fcn", 2, options={"decoder_channels": 8}),
+        },
+    },
 }
 
 

@@ -159,7 +159,7 @@ class SegmentationModel(StoredModel, ABC):
             logits = self.decode_fully(self.encoder(fitted), fitted)
         return self.encoder.size_rule.restore(logits, (image.shape[-2], image.shape[-1]))
 
-    def forward_heads(self, image: Tensor) -> Outputs:
+    def forward_heads(self, image: Tensor, *, maps: list[Tensor] | None = None) -> Outputs:
         """Segment a batch of images, with everything else that the model was built to answer.
 
         For training with ``classification``, ``deep_supervision`` or ``auxiliary_stride``:
@@ -171,6 +171,8 @@ class SegmentationModel(StoredModel, ABC):
 
         Args:
             image: As for :meth:`forward`.
+            maps: What the encoder gave for it before, ``encoder(size_rule.fit(image))``; None to
+                run the encoder.
 
         Returns:
             Logits, more logits of that shape by name, and image-level logits.
@@ -184,7 +186,7 @@ class SegmentationModel(StoredModel, ABC):
         fitted = rule.fit(image)
         steps = {name: self.decoder_step(name) for name in self.config.deep_supervision}
         with explained(self, image, fitted), outputs_of(steps) as found:
-            maps = self.encoder(fitted)
+            maps = self.encoder(fitted) if maps is None else maps
             logits = self.decode_fully(maps, fitted)
         if self.config.auxiliary_stride is not None:
             index = encoder_map(self.encoder.made_for, self.config.auxiliary_stride)
@@ -274,7 +276,7 @@ class SegmentationModel(StoredModel, ABC):
         """Make the decoder compute as the options of ``config`` that are not saved say."""
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """The class of each pixel of a picture, in eval mode whatever mode the model is in.
 
         The model itself stays in its mode, so that other threads may train or use it meanwhile. In
@@ -284,13 +286,18 @@ class SegmentationModel(StoredModel, ABC):
         Args:
             image: ``(C, H, W)`` or ``(N, C, H, W)``; uint8, uint16, or floating point in 0..1:
                 the model's own normalisation is applied here.
+            min_confidence: Pixels whose class is less probable become 255, void: for labels that
+                the next model learns from. None for none.
 
         Returns:
             ``(H, W)`` or ``(N, H, W)``, int64: the class with the largest logit, or with one
             class 1 where its probability is above one half.
+
+        Raises:
+            ArgumentError: ``min_confidence`` is no probability, or 255 is a class.
         """
         with in_eval_mode(self) as model:
-            return classes_of(model, image, next(model.parameters()))
+            return classes_of(model, image, next(model.parameters()), min_confidence)
 
     def print_tree(self) -> None:
         """Print the encoder's maps, the decoder's steps and the skip connections between them.

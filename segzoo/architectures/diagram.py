@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -94,17 +94,35 @@ def _map_names(model: StoredModel) -> list[str]:
     return model.pyramid.named(names)
 
 
-def _parts(model: StoredModel) -> Iterator[tuple[str, nn.Module]]:
-    """What comes after the encoder, a decoder part by part."""
+def _parts(
+    model: StoredModel, before: tuple[str, ...] = ("encoder", "pyramid")
+) -> Iterator[tuple[str, nn.Module]]:
+    """What comes after the encoder, a decoder part by part.
+
+    Args:
+        model: Any; a head among several too, which has a pyramid and no encoder.
+        before: What gives the maps, and is no step.
+    """
     for name, child in model.named_children():
-        if name in ("encoder", "pyramid"):
+        if name in before:
             continue
-        inner = list(child.named_children()) if name == "decoder" else []
+        inner = list(child.named_children()) if name in ("decoder", "pyramid") else []
+        if not inner and name == "pyramid":
+            continue  # it gives the encoder's maps as they are
         for inner_name, part in inner or [(name, child)]:
             if isinstance(part, (nn.ModuleList, nn.ModuleDict)):
-                yield from ((f"{inner_name}.{key}", item) for key, item in part.named_children())
+                for key, item in part.named_children():
+                    step = f"{inner_name}.{key}"
+                    if _is_model(item):
+                        yield from ((f"{step}.{inside}", one) for inside, one in _parts(item, ()))
+                    else:
+                        yield step, item
             elif not isinstance(part, nn.Identity):
                 yield inner_name, part
+
+
+def _is_model(module: nn.Module) -> TypeGuard[StoredModel]:
+    return hasattr(module, "config")
 
 
 def steps_of(model: StoredModel) -> tuple[Step, ...]:

@@ -112,6 +112,12 @@ class EoMT(SegmentationModel):
         """The transformer and its queries: a ``WithQueries`` of ``encoders/query_blocks.py``."""
         return self.encoder.backbone
 
+    @property
+    def query_blocks(self) -> int:
+        """How many blocks the queries pass."""
+        blocks: int = self.backbone.blocks
+        return blocks
+
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """The last map and the queries -> scores of the image's size."""
         states = States(maps[-2], maps[-1])

@@ -104,7 +104,8 @@ def _task(options: dict[str, Any], *, progress: bool) -> Task:
     from ..folders.task import Reading, Task
     from ..folders.tiled_jobs import TiledOptions
 
-    names = ("tile", "overlap", "tolerance", "rows", "write", "nodata", "tta", "scales")
+    names = ("tile", "overlap", "tolerance", "rows", "write", "nodata", "min_confidence")
+    names += ("tta", "scales")
     return Task(
         options["model"],
         revision=options["revision"],
@@ -164,10 +165,12 @@ def _run(
     from ..folders.manifest import Manifest
     from ..folders.manifest_table import write_table
     from ..folders.worker import fingerprint_of, load
+    from ..prediction.masks import check_confidence
 
     elsewhere, path = _elsewhere(options), options["manifest"]
     # Here it is only looked at where others compute.
     model = load(replace(task, device="cpu") if elsewhere else task)
+    check_confidence(task.tiles.min_confidence, model.classes)
     expected = fingerprint_of(model) if elsewhere or path is not None else ""
     make_folder(out)
     leftovers.sweep(out, below=True)  # of runs that were killed

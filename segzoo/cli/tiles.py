@@ -75,6 +75,12 @@ _OPTIONS = (
         "--nodata", type=float, help="Value of unknown pixels, instead of what the file says."
     ),
     click.option(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="Void (255) where no class is that probable: masks to train the next model on.",
+    ),
+    click.option(
         "--tta",
         default="none",
         show_default=True,

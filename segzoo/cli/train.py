@@ -32,6 +32,8 @@ _FIELDS = {
     "size": "size",
     "crop": "crop",
     "seed": "seed",
+    "teacher": "teacher",
+    "temperature": "temperature",
 }
 
 
@@ -82,6 +84,20 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
 @click.option("--crop", nargs=2, type=int, metavar="H W", help="Learn from random pieces.")
 @click.option("--seed", type=int, help="Of order, augmentation and first weights; 0 if left.")
 @click.option(
+    "--teacher",
+    metavar="MODEL",
+    help="A trained model, whose answers are learned beside the masks: a folder, or user/name.",
+)
+@click.option("--temperature", type=float, help="At which the teacher is learned from; 2 if left.")
+@click.option(
+    "--freeze-encoder", is_flag=True, help="Leave the encoder as it is; what follows it learns."
+)
+@click.option(
+    "--feature-folder",
+    type=click.Path(path_type=Path),
+    help="Where --set keep_features=true keeps the features of a frozen encoder; else in memory.",
+)
+@click.option(
     "--recipe",
     "recipe_file",
     type=click.Path(path_type=Path),
@@ -107,6 +123,8 @@ def train_command(
     encoder: str,
     pretrained: bool,
     out: Path,
+    freeze_encoder: bool,
+    feature_folder: Path | None,
     recipe_file: Path | None,
     settings: Mapping[str, Any],
     device: str,
@@ -138,13 +156,15 @@ def train_command(
     data = open_given_data(seed=recipe.seed, progress=progress, **given)
     if is_first() and not begun:
         _check(data, progress=progress)
+    model = _model(arch, encoder, pretrained, data, recipe.seed)
     result = train(
-        _model(arch, encoder, pretrained, data, recipe.seed),
+        model.freeze_encoder() if freeze_encoder else model,
         data,
         out=out,
         recipe=recipe,
         device=device,
         workers=default_workers() if workers is None else workers,
+        feature_folder=feature_folder,
         restart=restart,
         progress=progress,
         on_epoch=None if as_json else _print_epoch,

@@ -13,7 +13,7 @@ from ..data.pixel_values import choose_bands, read_pixels
 from ..data.raster import Raster, open_raster
 from ..errors import InputError, SegzooError
 from ..files.atomic import make_folder
-from ..prediction.masks import Segmenter
+from ..prediction.masks import VOID, Segmenter
 from .jobs import Job, Outputs, Prediction, check_paths
 from .task import Reading, Task
 from .tiled_jobs import predict_job
@@ -74,33 +74,48 @@ def read_for_model(raster: Raster, wanted: int, reading: Reading) -> tuple[Tenso
     return pixels, pixels
 
 
-def computed(batch: list[Read], model: Segmenter) -> list[Tensor]:
-    """The masks of pictures of one kind, ``(H, W)`` each, on the CPU."""
+def computed(batch: list[Read], model: Segmenter, least: float | None = None) -> list[Tensor]:
+    """The masks of pictures of one kind, ``(H, W)`` each, on the CPU.
+
+    Args:
+        batch: The pictures.
+        model: What gives the masks.
+        least: Pixels of a smaller probability become void; None for none.
+    """
     images = [item.pixels for item in batch if item.pixels is not None]
     # One alone goes as one alone: that is what a mask is compared with.
-    found = (
-        model.predict(images[0])[None] if len(images) == 1 else model.predict(torch.stack(images))
-    )
+    given = images[0] if len(images) == 1 else torch.stack(images)
+    found = model.predict(given) if least is None else model.predict(given, min_confidence=least)
+    found = found[None] if len(images) == 1 else found
     # An eighth of the memory, while masks wait to be written.
     small = torch.uint8 if model.classes <= 256 else torch.int32
     return list(found.to(small).cpu())
 
 
-def written(item: Read, mask: Tensor, model: Segmenter) -> Prediction:
+def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -> Prediction:
     """Write the files of a picture.
+
+    Args:
+        item: The picture.
+        mask: Its mask.
+        model: What gave it.
+        void: Whether pixels may be void.
 
     Raises:
         StorageError: One cannot be written.
     """
     classes = max(model.classes, 2)  # one logit tells two classes apart
-    write_mask(item.outputs.mask, mask, classes=classes)
+    # The palette needs a place for void too.
+    write_mask(item.outputs.mask, mask, classes=VOID + 1 if void else classes)
+    unknown = mask == VOID if void else torch.zeros_like(mask, dtype=torch.bool)
     if item.outputs.overlay is not None and item.picture is not None:
-        write_overlay(item.outputs.overlay, item.picture, mask)
-    counts = mask.flatten().bincount(minlength=classes).tolist()
+        write_overlay(item.outputs.overlay, item.picture, mask.masked_fill(unknown, 0))
+    counts = mask[~unknown].bincount(minlength=classes).tolist()
     shares = {index: pixels / mask.numel() for index, pixels in enumerate(counts) if pixels}
-    return Prediction(
-        item.job.image, item.outputs.mask, item.outputs.overlay, shares=named(shares, model)
-    )
+    told_shares = named(shares, model)
+    if unknown.any():
+        told_shares["void"] = int(unknown.sum()) / mask.numel()
+    return Prediction(item.job.image, item.outputs.mask, item.outputs.overlay, shares=told_shares)
 
 
 def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:

@@ -38,6 +38,7 @@ class Pipeline:
 
     def __init__(self, model: Segmenter, task: Task, *, alone: bool = False) -> None:
         self._model, self._task, self._alone = model, task, alone
+        self._least = task.tiles.min_confidence
         self._reading: deque[tuple[Job, Future[Read]]] = deque()
         self._grouped: dict[tuple[object, ...], list[Read]] = {}
         self._writing: deque[tuple[Job, Future[Prediction]]] = deque()
@@ -112,7 +113,7 @@ class Pipeline:
         batch = self._grouped.pop(kind)
         if len(batch) > 1:
             try:
-                masks = computed(batch, self._model)
+                masks = computed(batch, self._model, self._least)
             except Exception:  # of one of them perhaps: each by itself
                 for item in batch:
                     self._compute_one(item)
@@ -123,12 +124,14 @@ class Pipeline:
         self._compute_one(batch[0])
 
     def _compute_one(self, item: Read) -> None:
-        masks = self._tried(item.job, lambda: computed([item], self._model))
+        masks = self._tried(item.job, lambda: computed([item], self._model, self._least))
         if masks is not None:
             self._write(item, masks[0])
 
     def _write(self, item: Read, mask: Tensor) -> None:
-        self._writing.append((item.job, self._writers.submit(written, item, mask, self._model)))
+        void = self._least is not None
+        future = self._writers.submit(written, item, mask, self._model, void=void)
+        self._writing.append((item.job, future))
 
     def _tell_oldest(self) -> None:
         job, future = self._writing.popleft()

@@ -10,6 +10,7 @@ from typing import Any
 from .. import checks
 from ..data.raster import MAX_PIXELS, is_georeferenced, open_raster
 from ..errors import SegzooError
+from ..prediction.masks import check_confidence
 from ..prediction.tiling.answers import KINDS
 from ..prediction.tiling.plan import Wishes
 from ..prediction.tiling.predict import TiledPrediction, predict_tiled
@@ -33,12 +34,14 @@ class TiledOptions:
     tta: str = "none"
     scales: Sequence[float] = (1.0,)
     nodata: float | None = None
+    min_confidence: float | None = None
     overwrite: bool = False
     progress: bool = False
 
     def __post_init__(self) -> None:
         Wishes(self.tiling, self.tile, self.overlap, self.tolerance)
         checks.choice("write", self.write, KINDS)
+        check_confidence(self.min_confidence, 2)
         Views(self.tta, tuple(self.scales))
 
 

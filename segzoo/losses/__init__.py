@@ -18,18 +18,24 @@ wherever void, or the size of the batches, is uneven.
 
 from .boundary import boundary_loss
 from .combined import SegmentationLoss, outputs_loss
+from .distillation import distillation_loss
 from .overlap import dice_loss, lovasz_softmax
 from .per_pixel import balanced_weights, cross_entropy, focal_loss
+from .queries import MaskTargets, QueryLoss, mask_targets
 from .sums import sum_over_ranks
 
 __all__ = [
+    "MaskTargets",
+    "QueryLoss",
     "SegmentationLoss",
     "balanced_weights",
     "boundary_loss",
     "cross_entropy",
     "dice_loss",
+    "distillation_loss",
     "focal_loss",
     "lovasz_softmax",
+    "mask_targets",
     "outputs_loss",
     "sum_over_ranks",
 ]

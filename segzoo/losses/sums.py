@@ -65,7 +65,7 @@ def total_loss(
         InputError: Shapes or types that do not go together, or a target that is no class.
     """
     check(logits, target, ignore_index)
-    with _in_full_precision(logits):
+    with full_precision(logits):
         pixels = _pixels(logits, target, ignore_index)
         sums = reduced([term.sums(pixels) for _, term in terms], reduce)
         losses = [
@@ -162,11 +162,8 @@ def _check_values(target: Tensor, classes: int, ignore_index: int | None) -> Non
 
 
 def _pixels(logits: Tensor, target: Tensor, ignore_index: int | None) -> Pixels:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
     first = 1 if logits.shape[1] == 1 else 0
-    if first:
-        wide = torch.cat([torch.zeros_like(wide), wide], dim=1)
-    log = wide.log_softmax(dim=1)
+    log = two_classes(logits).log_softmax(dim=1)
     classes = target.long()
     if ignore_index is None:
         valid = torch.ones_like(classes, dtype=log.dtype)
@@ -177,7 +174,14 @@ def _pixels(logits: Tensor, target: Tensor, ignore_index: int | None) -> Pixels:
     return Pixels(log, first, classes, valid, true)
 
 
-def _in_full_precision(logits: Tensor) -> contextlib.AbstractContextManager[Any]:
+def two_classes(logits: Tensor) -> Tensor:
+    """Logits in float32 or float64, of two classes where there is one: ``(0, x)``."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.cat([torch.zeros_like(wide), wide], dim=1) if logits.shape[1] == 1 else wide
+
+
+def full_precision(logits: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A block in which autocast rounds nothing."""
     kind = logits.device.type
     if not torch.amp.is_autocast_available(kind):
         return contextlib.nullcontext()

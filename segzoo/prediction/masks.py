@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from ..errors import InputError
+from .. import checks
+from ..errors import ArgumentError, InputError
 from ..nn.finite import is_finite
 from ..preprocessing import Normalization
 from .inputs import describe
+
+#: What a pixel of a mask gets that the model is not sure of: no class, in most data sets.
+VOID = 255
 
 
 class Segments(Protocol):
@@ -46,18 +51,49 @@ class Segmenter(Protocol):
     def class_names(self) -> tuple[str, ...] | None:
         """One name for each class, or None where they have none."""
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel."""
 
 
-def classes_of(model: Segments, image: Tensor, weight: Tensor) -> Tensor:
+def check_confidence(value: float | None, classes: int) -> float | None:
+    """How sure a model has to be of a pixel, checked; None for no matter.
+
+    Raises:
+        ArgumentError: It is no probability, or void would be one of the classes.
+    """
+    if value is None:
+        return None
+    if classes > VOID:
+        raise ArgumentError(
+            f"min_confidence writes {VOID} where the model is not sure, but of its {classes} "
+            f"classes {VOID} is one. Take the probabilities, and mark what is unsure yourself."
+        )
+    return checks.number("min_confidence", value, minimum=0, maximum=1)
+
+
+def unsure(probabilities: Tensor, least: float) -> Tensor:
+    """Where no class is as probable as ``least``: ``(N, C, H, W)`` -> ``(N, H, W)``, of bool.
+
+    Of one class the probability of its absence counts too.
+    """
+    best = probabilities.amax(dim=1)
+    if probabilities.shape[1] == 1:
+        best = torch.maximum(best, 1 - best)
+    return best < least
+
+
+def classes_of(
+    model: Segments, image: Tensor, weight: Tensor, min_confidence: float | None = None
+) -> Tensor:
     """The class of each pixel of pictures; see :meth:`segzoo.SegmentationModel.predict`.
 
     Args:
         model: In eval mode.
         image: ``(C, H, W)`` or ``(N, C, H, W)``, before normalisation.
         weight: On the model's device, of its precision.
+        min_confidence: Pixels of a smaller probability become :data:`VOID`; None for none.
     """
+    least = check_confidence(min_confidence, max(model.classes, 2))
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
@@ -68,6 +104,10 @@ def classes_of(model: Segments, image: Tensor, weight: Tensor) -> Tensor:
     if bool(largest.isnan().any()):
         raise InputError(_not_a_number(batch))
     mask: Tensor = (largest > model.threshold).long() if one else winner
+    if least is not None:
+        wide = logits.float()
+        found = torch.sigmoid(wide - model.threshold) if one else wide.softmax(dim=1)
+        mask = mask.masked_fill(unsure(found, least), VOID)
     return mask if image.ndim == 4 else mask[0]
 
 

@@ -16,6 +16,7 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..nn.sharing import in_eval_mode
 from ..preprocessing import Normalization
+from .masks import VOID, unsure
 from .views import AS_IT_IS, Views
 
 
@@ -139,13 +140,21 @@ class PixelModel:
             return self.probabilities(image)
         return self.logits(image)
 
-    def mask(self, answer: Tensor, kind: str) -> Tensor:
-        """The class of each pixel ``(N, H, W)``, of what :meth:`answer` gave."""
+    def mask(self, answer: Tensor, kind: str, min_confidence: float | None = None) -> Tensor:
+        """The class of each pixel ``(N, H, W)``, of what :meth:`answer` gave.
+
+        With ``min_confidence`` :data:`~segzoo.prediction.masks.VOID` where no class is so probable.
+        """
+        averaged = kind == "probabilities" or self.views.count > 1
         if self.channels > 1:
             # As argmax gives, which takes four times as long on a CPU.
-            return answer.max(dim=1).indices
-        averaged = kind == "probabilities" or self.views.count > 1
-        return (answer[:, 0] > (0.5 if averaged else self.source.threshold)).long()
+            found = answer.max(dim=1).indices
+        else:
+            found = (answer[:, 0] > (0.5 if averaged else self.source.threshold)).long()
+        if min_confidence is None:
+            return found
+        sure = answer.float() if averaged else self.as_probabilities(answer.float())
+        return found.masked_fill(unsure(sure, min_confidence), VOID)
 
 
 def _scaled(image: Tensor, scale: float) -> Tensor:

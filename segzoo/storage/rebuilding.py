@@ -29,6 +29,11 @@ def check_rebuilds(description: Description, tensors: Mapping[str, Tensor]) -> N
     }
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     different = sorted(dict(expected.items() ^ found.items()))
+    if any(".lora_" in name for name in different):
+        raise StorageError(
+            "The model has LoRA beside its layers, so a saved model could not be loaded again. "
+            "Save a plain one: segzoo.merge_lora(model)."
+        )
     if different:
         raise StorageError(
             f"The model's layers are not those that its config describes ({different[0]}, "

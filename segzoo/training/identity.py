@@ -14,6 +14,7 @@ from .._version import __version__
 from ..architectures.base import SegmentationModel
 from ..data.splits import DataSplits
 from ..errors import warn
+from .lora import lora_key
 from .processes import Processes
 from .recipe import Recipe
 
@@ -24,11 +25,22 @@ def description(
     splits: DataSplits,
     processes: Processes,
     precision: str,
+    *,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
-    """What makes a training the one that it is, in plain values."""
+    """What makes a training the one that it is, in plain values.
+
+    Args:
+        model: What is trained.
+        recipe: How.
+        splits: On what.
+        processes: By how many.
+        precision: In which.
+        teacher: The key of the weights of who teaches, if somebody does.
+    """
     config = model.config
     saved = config.saved()
-    value = {
+    value: dict[str, Any] = {
         "recipe": asdict(recipe),
         "model": {
             "architecture": model.architecture,
@@ -49,6 +61,13 @@ def description(
         "device": processes.device.type,
         "precision": precision,
     }
+    if model.encoder.frozen_stages:
+        value["frozen_stages"] = model.encoder.frozen_stages
+    lora = lora_key(model)
+    if lora is not None:
+        value["lora"] = lora
+    if teacher is not None:
+        value["teacher"] = teacher
     plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
     return plain
 

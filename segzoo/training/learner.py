@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,18 +14,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..architectures.base import SegmentationModel
-from ..architectures.heads import Outputs
-from ..losses import SegmentationLoss, outputs_loss, sum_over_ranks
-from ..nn.sharing import in_eval_mode
+from ..losses import sum_over_ranks
+from .features import FeatureCache, stands_still
+from .objective import (
+    AnswersQueries,
+    called,
+    has_unused,
+    loss_of_outputs,
+    make_loss,
+    mask_chances,
+)
 from .optimizer import make_optimizer
 from .precision import autocast
 from .processes import Processes
 from .recipe import Recipe
+from .teacher import Teacher
 
 #: Images and masks of one batch, as the loader gives them.
 Batch = tuple[Tensor, Tensor]
-#: Side of the images that unused parameters are looked for with.
-_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Learner:
         settled: What the recipe left open.
         processes: Who trains along.
         ignore_index: Void in masks.
+        teacher: Whose answers are learned too; on the same device.
+        features: Makes the store of an encoder's maps, for as long as the encoder stands still.
     """
 
     def __init__(
@@ -70,15 +78,21 @@ class Learner:
         processes: Processes,
         *,
         ignore_index: int | None,
+        teacher: Teacher | None = None,
+        features: Callable[[], FeatureCache] | None = None,
     ) -> None:
         self.model, self.recipe, self.settled = model, recipe, settled
         self.processes, self.device = processes, processes.device
-        self.loss = make_loss(recipe, settled, ignore_index).to(self.device)
+        self.teacher, self._make_features = teacher, features
+        self.features: FeatureCache | None = None
+        self.ignore_index = ignore_index
+        loss = make_loss(model, recipe, settled.class_weights, ignore_index)
+        self.loss = loss.to(self.device)
         self.optimizer = make_optimizer(model, recipe, settled.learning_rate)
         self.ema = None if recipe.ema is None else ModelEmaV3(model, recipe.ema, use_warmup=True)
         self._reduce = sum_over_ranks if processes.count > 1 else None
         self._frozen_before = model.encoder.frozen_stages
-        self._called: nn.Module = AllHeads(model)
+        self._called: nn.Module = called(model)
 
     @property
     def scored(self) -> SegmentationModel:
@@ -92,7 +106,10 @@ class Learner:
         else:
             self.release()
         self.model.train()
-        heads = AllHeads(self.model)
+        self.features = None
+        if self._make_features is not None and stands_still(self.model.encoder):
+            self.features = self._make_features()
+        heads = called(self.model)
         several = self.processes.count > 1
         self._called = self.processes.wrap(heads, unused=several and has_unused(heads))
 
@@ -103,13 +120,16 @@ class Learner:
         else:
             self.model.unfreeze_encoder()
 
-    def update(self, batches: Sequence[Batch], share: float, momentum: float) -> Tensor:
+    def update(
+        self, batches: Sequence[Batch], share: float, momentum: float, *, progress: float = 0.0
+    ) -> Tensor:
         """One step of the optimiser, on one batch or on the gradients of several.
 
         Args:
             batches: As the loader gives them.
             share: Of its peak that the learning rate of each group has.
             momentum: AdamW's first beta.
+            progress: The share of the training that is behind.
 
         Returns:
             The loss, a scalar on the device; NaN where loss or gradients are not finite.
@@ -122,7 +142,7 @@ class Learner:
             # Gradients go round once, with those of the last batch.
             last = number == len(batches)
             with nullcontext() if last else _kept_here(self._called):
-                loss = self.loss_of(batch) / len(batches)
+                loss = self.loss_of(batch, progress) / len(batches)
                 loss.backward()
             total += loss.detach()
         if self.recipe.clip_norm is not None:
@@ -141,14 +161,35 @@ class Learner:
         if self.ema is not None:
             self.ema.update(self.model, step=step)
 
-    def loss_of(self, batch: Batch) -> Tensor:
+    def loss_of(self, batch: Batch, progress: float = 0.0) -> Tensor:
         """The loss of a batch, over all processes."""
         image, target = self.moved(batch)
+        answers: Tensor | None = None
         with autocast(self._precision_for(image), self.device):
-            outputs = self._called(image)
-        return outputs_loss(
+            outputs = self._called(image, **self._arguments(batch[0], image, progress))
+            if self.teacher is not None:
+                answers = self.teacher.answers(batch[0], channels_last=self.recipe.channels_last)
+        loss = loss_of_outputs(
             self.loss, outputs, target, auxiliary=self.recipe.auxiliary, reduce=self._reduce
         )
+        if self.teacher is None or answers is None:
+            return loss
+        return loss + self.teacher.loss(
+            outputs.logits,
+            answers,
+            target,
+            ignore_index=self.ignore_index,
+            reduce=self._reduce,
+        )
+
+    def _arguments(self, raw: Tensor, image: Tensor, progress: float) -> dict[str, Any]:
+        """What is called with, beside the image."""
+        if isinstance(self.model, AnswersQueries):
+            return {"chances": mask_chances(self.model.query_blocks, progress)}
+        if self.features is not None:
+            last = self.recipe.channels_last
+            return {"maps": self.features.maps(raw, image, channels_last=last)}
+        return {}
 
     def _precision_for(self, image: Tensor) -> str:
         """That of the training; float32 for images of hardly a cell of the deepest map on a CPU.
@@ -184,63 +225,9 @@ class Learner:
             self.ema.module.load_state_dict(state["ema"])
 
 
-class AllHeads(nn.Module):
-    """A model that gives whatever it was built to answer: what is called in training.
-
-    Args:
-        model: Of segzoo.
-    """
-
-    def __init__(self, model: SegmentationModel) -> None:
-        super().__init__()
-        self.model = model
-        config = model.config
-        self.more = bool(
-            config.deep_supervision or config.auxiliary_stride or config.classification
-        )
-
-    def forward(self, image: Tensor) -> Outputs:
-        """Logits, and what other heads say."""
-        return (
-            self.model.forward_heads(image) if self.more else Outputs(self.model(image), {}, None)
-        )
-
-
 def _kept_here(called: nn.Module) -> AbstractContextManager[None]:
     """Meanwhile gradients are not exchanged between processes, where there are several."""
     if not isinstance(called, DistributedDataParallel):
         return nullcontext()
     kept: AbstractContextManager[None] = called.no_sync()
     return kept
-
-
-def make_loss(recipe: Recipe, settled: Settled, ignore_index: int | None) -> SegmentationLoss:
-    """The loss of a recipe."""
-    return SegmentationLoss(
-        ignore_index=ignore_index,
-        cross_entropy=recipe.cross_entropy,
-        dice=recipe.dice,
-        focal=recipe.focal,
-        focal_gamma=recipe.focal_gamma,
-        boundary=recipe.boundary,
-        lovasz=recipe.lovasz,
-        class_weights=settled.class_weights,
-        label_smoothing=recipe.label_smoothing,
-    )
-
-
-def has_unused(heads: AllHeads) -> bool:
-    """Whether there are trainable parameters that no output depends on: asked of the gradients.
-
-    ``DistributedDataParallel`` waits for ever for the gradients of such, unless it is told.
-    """
-    left = [item for item in heads.parameters() if item.requires_grad]
-    with in_eval_mode(heads) as still, torch.enable_grad():
-        size = (2, heads.model.in_channels, _SIDE, _SIDE)
-        outputs = still(torch.zeros(size, device=left[0].device, dtype=left[0].dtype))
-        given = [outputs.logits, *outputs.auxiliary.values()]
-        if outputs.image_logits is not None:
-            given.append(outputs.image_logits)
-        total = torch.stack([item.sum() for item in given]).sum()
-        reached = torch.autograd.grad(total, left, allow_unused=True)
-    return any(item is None for item in reached)

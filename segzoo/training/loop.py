@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..errors import TrainingError
 from .folder import TrainingFolder
 from .learner import Batch, Learner
+from .lora import plain
 from .order import Order
 from .schedule import OneCycle
 from .state import Position, random_state, set_random_state
@@ -138,7 +139,8 @@ class Loop:
             here = self.done.position
             count = min(accumulate, self.order.batches - here.batch)
             batches = list(itertools.islice(stream, count))
-            loss = self.learner.update(batches, *self._rate(here))
+            progress = here.step / (self.epochs * self.updates)
+            loss = self.learner.update(batches, *self._rate(here), progress=progress)
             self._watched.append((here, loss))
             step = here.step + 1
             self.learner.averaged(step)
@@ -222,7 +224,7 @@ class Loop:
         if self.done.best is None or better(scores.miou, self.done.best["miou"]):
             self.done.best = {"epoch": epoch + 1, "miou": scores.miou}
             if self.processes.first:
-                self.learner.scored.save_pretrained(self.folder.out)
+                plain(self.learner.scored).save_pretrained(self.folder.out)
         if self.processes.first:
             self.folder.write_lines("metrics.jsonl", self.done.history)
         self.done.position = Position(epoch + 1, 0, self.done.position.step)

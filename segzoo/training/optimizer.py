@@ -62,13 +62,15 @@ def _by_rate(model: SegmentationModel, recipe: Recipe, rate: float) -> list[dict
 
 
 def encoder_layers(model: SegmentationModel) -> list[list[nn.Parameter]]:
-    """The encoder's parameters, layer by layer from the image on.
+    """The encoder's parameters, layer by layer from the image on; those that no stage has are left.
 
     Blocks, where the backbone says by itself which layers it has (timm's ``group_matcher``: the
     transformers do), else the stages.
     """
     backbone = model.encoder.backbone
-    named = dict(backbone.named_parameters())
+    stages = model.encoder.stages()
+    inside = {name for stage in stages for name in stage}
+    named = {name: item for name, item in backbone.named_parameters() if name in inside}
     for prefix, module in backbone.named_modules():
         matcher: Any = getattr(module, "group_matcher", None)
         if matcher is None:
@@ -81,7 +83,7 @@ def encoder_layers(model: SegmentationModel) -> list[list[nn.Parameter]]:
             # What is not of that module comes after it.
             layers[places.get(name.removeprefix(start), last)].append(parameter)
         return [layer for layer in layers if layer]
-    return [[named[name] for name in stage] for stage in model.encoder.stages() if stage]
+    return [[named[name] for name in stage] for stage in stages if stage]
 
 
 def _undecayed(model: nn.Module) -> set[int]:

@@ -31,6 +31,8 @@ _NUMBERS: dict[str, tuple[float, float]] = {
     ),
     "focal_gamma": (0, 100),
     "label_smoothing": (0, 1),
+    "temperature": (1e-3, 1e3),
+    "distillation": (0, 1e6),
 }
 #: Fields that are None or a number.
 _OPTIONAL: dict[str, tuple[float, float]] = {
@@ -39,7 +41,7 @@ _OPTIONAL: dict[str, tuple[float, float]] = {
     "encoder_scale": (1e-12, 1e12),
     "layer_decay": (1e-12, 1),
 }
-_FLAGS = ("channels_last", "hflip", "vflip")
+_FLAGS = ("channels_last", "hflip", "keep_features", "vflip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,9 @@ class Recipe:
             for transformers (Clark et al., 2020; ``0.75``); instead of ``encoder_scale``.
         freeze_epochs: Epochs before the others in which the encoder stands still, with a cycle of
             their own (``fine_tune`` in fastai: Howard and Gugger, 2020).
+        keep_features: Whether the maps of an encoder that stands still are computed once for each
+            image and kept. Each image then passes the encoder by itself, so that what is kept, and
+            where, changes no bit.
         patience: Stop when the best epoch on the validation data is that many epochs ago; None for
             never.
         seed: Of the order of the images, their augmentation, dropout and drop path.
@@ -92,6 +97,11 @@ class Recipe:
         class_weights: One weight for each class; ``"balanced"`` for those of ENet (Paszke et al.,
             2016) from the pixels of the training masks; None for equal ones.
         label_smoothing: Share of the truth that is spread over all classes.
+        teacher: A trained model, a folder or ``user/name`` on the Hub, whose answers are learned
+            beside the labels (Hinton et al., 2015), with the same classes; None for none.
+        temperature: At which its answers are learned; the higher, the more counts what it thinks of
+            the classes that it does not choose.
+        distillation: Weight of that loss.
 
     Raises:
         ArgumentError: A value out of its range.
@@ -110,6 +120,7 @@ class Recipe:
     encoder_scale: float | None = None
     layer_decay: float | None = None
     freeze_epochs: int = 0
+    keep_features: bool = False
     patience: int | None = None
     seed: int = 0
     size: tuple[int, int] | None = None
@@ -128,6 +139,9 @@ class Recipe:
     auxiliary: float = 0.4
     class_weights: str | tuple[float, ...] | None = None
     label_smoothing: float = 0.0
+    teacher: str | None = None
+    temperature: float = 2.0
+    distillation: float = 1.0
 
     def __post_init__(self) -> None:
         values: dict[str, Any] = {}
@@ -140,6 +154,8 @@ class Recipe:
         for name in _FLAGS:
             checks.flag(name, getattr(self, name))
         checks.choice("precision", self.precision, PRECISIONS)
+        if self.teacher is not None:
+            values["teacher"] = checks.text("teacher", self.teacher, longest=4096)
         if self.patience is not None:
             checks.integer("patience", self.patience, minimum=1, maximum=10**6)
         if isinstance(self.batch_size, str):

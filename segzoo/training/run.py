@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,22 +13,32 @@ from ..architectures.base import SegmentationModel, from_pretrained
 from ..data.dataset import SegmentationData
 from ..data.splits import DataSplits, names_of
 from . import loaders
+from .features import DEFAULT_BYTES, FeatureCache
 from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
 from .folder import TrainingFolder
 from .identity import versions
 from .learner import Batch, Learner, Settled
 from .loop import Loop
+from .lora import plain
 from .order import Order
 from .processes import Processes
 from .rate_figure import draw_rates
 from .recipe import Recipe
 from .results import write_results
 from .splits import balanced
+from .teacher import Teacher
 from .validate import Validator
 
 
 class Run:
-    """One training, put together."""
+    """One training, put together.
+
+    Attributes:
+        feature_bytes: How much of an encoder's maps is kept at most.
+        feature_folder: Where, or None for the memory.
+    """
+
+    feature_folder: Path | None
 
     def __init__(
         self,
@@ -37,9 +48,17 @@ class Run:
         processes: Processes,
         folder: TrainingFolder,
         workers: int,
+        *,
+        teacher: Teacher | None = None,
     ) -> None:
         self.model, self.recipe, self.splits = model, recipe, splits
         self.processes, self.folder, self.workers = processes, folder, workers
+        self.teacher = teacher
+        self.feature_bytes, self.feature_folder = DEFAULT_BYTES, None
+        if teacher is not None:
+            teacher.model.to(processes.device)
+            if recipe.channels_last:
+                teacher.model.to(memory_format=torch.channels_last)
 
     def settle(self, precision: str) -> Settled:
         """Find what the recipe leaves open, and write down recipe and data."""
@@ -86,7 +105,15 @@ class Run:
         order = self._order(settled)
         ignore_index = self.splits.ignore_index
         return Loop(
-            Learner(self.model, self.recipe, settled, self.processes, ignore_index=ignore_index),
+            Learner(
+                self.model,
+                self.recipe,
+                settled,
+                self.processes,
+                ignore_index=ignore_index,
+                teacher=self.teacher,
+                features=self._features(settled) if self.recipe.keep_features else None,
+            ),
             order,
             batches=lambda start: self._batches(order, start),
             validate=self._validator(settled, self.splits.val),
@@ -103,7 +130,7 @@ class Run:
         Returns:
             The last state: what was found, and that nothing is left to do.
         """
-        best_weights(self.model, self.folder, self.processes)
+        self.model = best_weights(self.model, self.folder, self.processes)
         meter = loop.validate.measure(self.model, fully=True)
         scores = meter.compute(self.splits.class_names)
         state: dict[str, Any] = {
@@ -133,6 +160,17 @@ class Run:
             )
             self.folder.write_state(state)
         return state
+
+    def _features(self, settled: Settled) -> Callable[[], FeatureCache]:
+        def make() -> FeatureCache:
+            return FeatureCache(
+                self.model,
+                limit=self.feature_bytes,
+                folder=self.feature_folder,
+                setting=f"{settled.precision} {self.recipe.channels_last}",
+            )
+
+        return make
 
     def _order(self, settled: Settled) -> Order:
         images, count = len(self.splits.train), self.processes.count
@@ -174,9 +212,16 @@ class Run:
         )
 
 
-def best_weights(model: SegmentationModel, folder: TrainingFolder, processes: Processes) -> None:
-    """Give a model the weights that a folder has; all processes get those of the first."""
+def best_weights(
+    model: SegmentationModel, folder: TrainingFolder, processes: Processes
+) -> SegmentationModel:
+    """Give a model the weights that a folder has; all processes get those of the first.
+
+    Returns:
+        The model; of one with LoRA a plain one, as the folder has.
+    """
+    model = plain(model)
     weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
     model.load_state_dict(weights)
     # As a loaded model lies: in another layout the last bits of logits differ.
-    model.to(memory_format=torch.contiguous_format).eval()
+    return model.to(memory_format=torch.contiguous_format).eval()

@@ -15,10 +15,13 @@ from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.splits import DataSplits
 from ..storage.pretrained import check_rebuilds
+from .features import DEFAULT_BYTES, check_kept
 from .figures import require_matplotlib
 from .folder import TrainingFolder
 from .identity import description, warn_of_versions
 from .learner import Settled
+from .lora import plain
+from .objective import check_losses
 from .precision import chosen
 from .processes import Processes
 from .recipe import Recipe
@@ -26,6 +29,7 @@ from .run import Run, best_weights
 from .score_values import Scores
 from .splits import as_splits
 from .state import check_same
+from .teacher import Teacher
 
 #: Seconds after which the state is saved within an epoch.
 SAVE_SECONDS = 300.0
@@ -36,7 +40,8 @@ class TrainingResult:
     """What :func:`segzoo.train` gives.
 
     Attributes:
-        model: The model that was given, with the weights of the best epoch, in eval mode.
+        model: The model that was given, with the weights of the best epoch, in eval mode; of one
+            with LoRA a plain one.
         scores: Of that model on the validation data.
         test: Of that model on the test data, where there are any.
         out: Its folder.
@@ -66,6 +71,8 @@ def train(
     device: str = "auto",
     workers: int = 0,
     save_seconds: float = SAVE_SECONDS,
+    feature_bytes: int = DEFAULT_BYTES,
+    feature_folder: str | os.PathLike[str] | None = None,
     restart: bool = False,
     progress: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
@@ -89,6 +96,8 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         workers: Processes that read images for each process that trains; 0 for none.
         save_seconds: How old a state may become within an epoch; it is saved after each anyway.
+        feature_bytes: How much the features may take that ``keep_features`` of the recipe keeps.
+        feature_folder: Where they are kept, for longer than this call; None for the memory.
         restart: Begin anew where the folder holds a training.
         progress: Show a bar on stderr.
         on_epoch: Called with the row of each epoch, as in ``training/metrics.jsonl``, by the first
@@ -110,19 +119,24 @@ def train(
     recipe = Recipe() if recipe is None else recipe
     checks.integer("workers", workers, minimum=0, maximum=1024)
     checks.number("save_seconds", save_seconds, minimum=0, maximum=1e9)
+    checks.integer("feature_bytes", feature_bytes, minimum=0, maximum=2**60)
     splits = as_splits(data, model, ignore_index)
-    check_rebuilds(model)
+    check_losses(model, recipe)
+    check_kept(model, recipe)
+    check_rebuilds(plain(model))
+    teacher = Teacher.of(recipe, model)
     require_matplotlib()
     processes = Processes(device)
     folder = TrainingFolder(out)
     saved = processes.from_first(lambda: folder.look(restart=restart))
     precision = chosen(recipe.precision, processes.device)
-    begun = description(model, recipe, splits, processes, precision)
+    key = None if teacher is None else teacher.key
+    begun = description(model, recipe, splits, processes, precision, teacher=key)
     if saved is not None:
         check_same(saved["begun"], begun, folder.out)
         warn_of_versions(saved["versions"])
         if saved["finished"]:
-            best_weights(model, folder, processes)
+            model = best_weights(model, folder, processes)
             return result(model, saved, folder, was_finished=True)
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -130,7 +144,9 @@ def train(
         model.to(processes.device)
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
-        run = Run(model, recipe, splits, processes, folder, workers)
+        run = Run(model, recipe, splits, processes, folder, workers, teacher=teacher)
+        run.feature_bytes = feature_bytes
+        run.feature_folder = None if feature_folder is None else Path(feature_folder)
         settled = run.settle(precision) if saved is None else Settled.from_state(saved["settled"])
         loop = run.loop(settled, begun, save_seconds=save_seconds, progress=progress)
         if on_epoch is not None and processes.first:
@@ -139,7 +155,7 @@ def train(
             loop.resume(saved)
         loop.run()
         state = run.finish(loop, begun, settled)
-    return result(model, state, folder, was_finished=False)
+    return result(run.model, state, folder, was_finished=False)
 
 
 def result(

@@ -10,7 +10,8 @@ import torch
 import segzoo
 from segzoo.errors import TrainingError
 from segzoo.training.finding import PLAIN_BATCH, chosen_rate, find_batch_size, find_learning_rate
-from segzoo.training.learner import AllHeads, Learner, Settled, has_unused
+from segzoo.training.learner import Learner, Settled
+from segzoo.training.objective import AllHeads, has_unused
 from segzoo.training.optimizer import encoder_layers, make_optimizer
 from segzoo.training.precision import chosen, has_bfloat16
 from segzoo.training.processes import Processes

@@ -25,6 +25,7 @@ OTHERS = {
     "encoder_scale": 0.5,
     "layer_decay": 0.75,
     "freeze_epochs": 1,
+    "keep_features": True,
     "patience": 4,
     "seed": 9,
     "size": (90, 120),
@@ -43,6 +44,9 @@ OTHERS = {
     "auxiliary": 0.1,
     "class_weights": (1.0, 2.0),
     "label_smoothing": 0.1,
+    "teacher": "large-model",
+    "temperature": 4.0,
+    "distillation": 0.5,
 }
 
 

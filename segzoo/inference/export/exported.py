@@ -86,9 +86,9 @@ class ExportedModel:
                         digest.update(block)
         return digest.hexdigest()[:32]
 
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
-        return classes_of(self, image, torch.empty(0))
+        return classes_of(self, image, torch.empty(0), min_confidence)
 
 
 def open_exported(path: str | os.PathLike[str], *, threads: int | None = None) -> ExportedModel:

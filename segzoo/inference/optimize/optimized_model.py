@@ -85,9 +85,10 @@ class OptimizedModel(Configured, nn.Module):
         return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
-        return classes_of(self, image, torch.empty(0, device=self.device, dtype=self.dtype))
+        weight = torch.empty(0, device=self.device, dtype=self.dtype)
+        return classes_of(self, image, weight, min_confidence)
 
     def report(self) -> str:
         """What each pass did, or why it was left out, one line each."""

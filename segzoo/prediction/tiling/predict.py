@@ -74,6 +74,7 @@ def predict_tiled(
     bands: Sequence[int] | None = None,
     value_range: tuple[float, float] | None = None,
     nodata: float | None = None,
+    min_confidence: float | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> TiledPrediction:
@@ -114,6 +115,8 @@ def predict_tiled(
         bands: Bands of the source to use, counted from 1; None where it has as many as the model.
         value_range: The values of the source that become 0 and 1, for types that do not tell.
         nodata: The value of pixels that are not known, instead of what the file says.
+        min_confidence: Of masks: pixels whose class is less probable become 255, as unknown ones
+            are; None for none.
         overwrite: Whether a file that exists already is replaced.
         progress: Whether to show a bar on stderr.
 
@@ -135,7 +138,7 @@ def predict_tiled(
         if bounds is None and isinstance(raster, ArrayRaster) and raster.info.dtype.kind == "f":
             bounds = (0.0, 1.0)
         canvas = Canvas(raster, ready, bands=numbers, value_range=bounds, nodata=nodata)
-        answers = answers_for(ready, write)
+        answers = answers_for(ready, write, min_confidence)
         names = getattr(model, "class_names", None) if ready.channels > 1 else None
         place = raster.info.georeference
         result = Result(answers, canvas.height, canvas.width, ready.classes, names, place)
@@ -144,6 +147,8 @@ def predict_tiled(
             path = Path(sink)
             check_target(path, result, overwrite=overwrite)
             request = _request(canvas, ready, wishes, write, bounds)
+            if answers.min_confidence is not None:
+                request["min_confidence"] = answers.min_confidence
             return run.to_file(path, request)
         return run.to_memory(sink)
 

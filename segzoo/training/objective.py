@@ -1,0 +1,203 @@
+"""What is called in training, and the loss of what it gives: asked of the model.
+
+A model answers with logits of pixels, or with queries, each of which is a mask with its class. Who
+has ``forward_queries`` is trained by its queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..architectures.base import SegmentationModel
+from ..architectures.heads import Outputs
+from ..architectures.query_heads import Queries
+from ..errors import ArgumentError
+from ..losses import QueryLoss, SegmentationLoss, outputs_loss
+from ..losses.sums import Reduce
+from ..nn.sharing import in_eval_mode
+from .recipe import Recipe
+
+#: Side of the images that unused parameters are looked for with.
+_SIDE = 64
+#: Losses of pixels that queries have not; see ``recipe``.
+_OF_PIXELS = ("focal", "boundary", "lovasz", "class_weights", "label_smoothing")
+#: How fast masks of attention are given up within a block's time (appendix of the EoMT paper).
+_POWER = 0.9
+
+
+@runtime_checkable
+class AnswersQueries(Protocol):
+    """A model that is trained by its queries, such as :class:`segzoo.EoMT`."""
+
+    @property
+    def query_blocks(self) -> int:
+        """How many blocks the queries pass."""
+
+    def forward_queries(
+        self, image: Tensor, *, attention_mask_probability: float | Sequence[float] = 0.0
+    ) -> Queries:
+        """Normalised images -> masks and classes, in training mode those of each block too."""
+
+
+class Objective(nn.Module):
+    """A model as it is called in training.
+
+    Args:
+        model: Of segzoo.
+        loss: Of what it gives.
+    """
+
+    model: SegmentationModel
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def tensors(self, outputs: Any) -> list[Tensor]:
+        """What it gives, without structure."""
+        found = [outputs] if isinstance(outputs, Tensor) else []
+        if isinstance(outputs, dict):
+            outputs = tuple(outputs.values())
+        if isinstance(outputs, (list, tuple)):
+            found += [tensor for item in outputs for tensor in self.tensors(item)]
+        return found
+
+
+class AllHeads(Objective):
+    """A model that gives whatever it was built to answer of pixels.
+
+    Args:
+        model: Of segzoo.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__(model)
+        config = model.config
+        self.more = bool(
+            config.deep_supervision or config.auxiliary_stride or config.classification
+        )
+
+    def forward(self, image: Tensor, maps: list[Tensor] | None = None) -> Outputs:
+        """Logits, and what other heads say; from the encoder's maps where they are there."""
+        if maps is not None:
+            outputs = self.model.forward_heads(image, maps=maps)
+            return outputs if self.more else Outputs(outputs.logits, {}, None)
+        return (
+            self.model.forward_heads(image) if self.more else Outputs(self.model(image), {}, None)
+        )
+
+
+class AllQueries(Objective):
+    """A model that gives its queries.
+
+    Args:
+        model: Of segzoo, an :class:`AnswersQueries`.
+    """
+
+    def forward(self, image: Tensor, chances: Sequence[float] = ()) -> Queries:
+        """Masks and classes, those in front of each block too."""
+        model: Any = self.model
+        chances = chances or [0.0] * model.query_blocks
+        found: Queries = model.forward_queries(image, attention_mask_probability=chances)
+        return found
+
+
+def called(model: SegmentationModel) -> Objective:
+    """A model as it is called in training."""
+    return AllQueries(model) if isinstance(model, AnswersQueries) else AllHeads(model)
+
+
+def mask_chances(blocks: int, progress: float) -> list[float]:
+    """How probable masks of attention are in each query block: first in all, at the end in none.
+
+    Kerssies et al., 2025, section 3.3 ("mask annealing"): one block after the other gives them up,
+    each within an equal share of the training, with a polynomial of 0.9; one such share comes
+    before and one after.
+
+    >>> [round(chance, 2) for chance in mask_chances(2, 0.375)]
+    [0.54, 1.0]
+
+    Args:
+        blocks: How many there are.
+        progress: The share of the training that is behind, 0 to 1.
+    """
+    place = progress * (blocks + 2)
+    shares = [min(max(place - (block + 1), 0.0), 1.0) for block in range(blocks)]
+    return [float((1.0 - share) ** _POWER) for share in shares]
+
+
+def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
+    """Raise where the recipe asks for what a model of queries cannot learn by.
+
+    Raises:
+        ArgumentError: A loss of pixels, a teacher, or features that are to be kept.
+    """
+    if not isinstance(model, AnswersQueries):
+        return
+    asked = [name for name in _OF_PIXELS if getattr(recipe, name)]
+    asked += ["teacher"] if recipe.teacher else []
+    asked += ["keep_features"] if recipe.keep_features else []
+    if asked:
+        raise ArgumentError(
+            f"{type(model).__name__} is trained by its queries: {', '.join(asked)} cannot be had "
+            "there. What counts are cross_entropy (of classes and masks) and dice (of masks)."
+        )
+
+
+def make_loss(
+    model: nn.Module, recipe: Recipe, class_weights: Sequence[float] | None, void: int | None
+) -> SegmentationLoss | QueryLoss:
+    """The loss of a recipe."""
+    if isinstance(model, AnswersQueries):
+        plain = QueryLoss()
+        return QueryLoss(
+            ignore_index=void,
+            class_weight=recipe.cross_entropy * plain.class_weight,
+            mask_weight=recipe.cross_entropy * plain.mask_weight,
+            dice_weight=recipe.dice * plain.dice_weight,
+        )
+    return SegmentationLoss(
+        ignore_index=void,
+        cross_entropy=recipe.cross_entropy,
+        dice=recipe.dice,
+        focal=recipe.focal,
+        focal_gamma=recipe.focal_gamma,
+        boundary=recipe.boundary,
+        lovasz=recipe.lovasz,
+        class_weights=class_weights,
+        label_smoothing=recipe.label_smoothing,
+    )
+
+
+def loss_of_outputs(
+    loss: SegmentationLoss | QueryLoss,
+    outputs: Outputs | Queries,
+    target: Tensor,
+    *,
+    auxiliary: float,
+    reduce: Reduce | None,
+) -> Tensor:
+    """The loss of what an :class:`Objective` gave."""
+    if isinstance(outputs, Queries):
+        assert isinstance(loss, QueryLoss)
+        found: Tensor = loss(outputs, target, reduce=reduce)
+        return found
+    return outputs_loss(loss, outputs, target, auxiliary=auxiliary, reduce=reduce)
+
+
+def has_unused(heads: Objective) -> bool:
+    """Whether there are trainable parameters that no output depends on: asked of the gradients.
+
+    ``DistributedDataParallel`` waits for ever for the gradients of such, unless it is told.
+    """
+    left = [item for item in heads.parameters() if item.requires_grad]
+    with in_eval_mode(heads) as still, torch.enable_grad():
+        size = (2, heads.model.in_channels, _SIDE, _SIDE)
+        outputs = still(torch.zeros(size, device=left[0].device, dtype=left[0].dtype))
+        total = torch.stack([item.sum() for item in heads.tensors(outputs)]).sum()
+        reached = torch.autograd.grad(total, left, allow_unused=True)
+    return any(item is None for item in reached)
