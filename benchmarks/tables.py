@@ -10,7 +10,10 @@ from typing import Any
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .parity.tables import (
+    architecture_chooser,
+    architecture_coverage,
     architecture_parity,
+    architecture_speed,
     architectures,
     camvid_fastai,
     dynamic_parity,
@@ -114,6 +117,9 @@ def data_check() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
     "architecture_parity": architecture_parity,
+    "architecture_chooser": architecture_chooser,
+    "architecture_coverage": architecture_coverage,
+    "architecture_speed": architecture_speed,
     "parity": parity,
     "importing": importing,
     "coverage": lambda: coverage("coverage"),

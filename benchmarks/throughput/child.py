@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,15 @@ class Budget:
 
 
 def measure(
-    setting: Setting, budget: Budget, *, device: str, rounds: int, limit: float, only: str
+    setting: Setting,
+    budget: Budget,
+    *,
+    device: str,
+    rounds: int,
+    limit: float,
+    only: str | Sequence[str],
 ) -> dict[str, Any]:
-    """A setting: its record."""
+    """A setting: its record. ``only`` are patterns of the implementations' names."""
     tf32 = PRECISIONS[setting.precision][1]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True  # the fastest of its algorithms, for everyone
@@ -78,7 +84,12 @@ def measure(
         for side, load in loads.items()
         for candidate in candidates(setting, side, device)
     }
-    chosen = {name: entry for name, entry in chosen.items() if fnmatch(name, only)}
+    patterns = [only] if isinstance(only, str) else only
+    chosen = {
+        name: entry
+        for name, entry in chosen.items()
+        if any(fnmatch(name, pattern) for pattern in patterns)
+    }
     results = side_by_side(
         {name: _builder(candidate, load, budget) for name, (candidate, load) in chosen.items()},
         difference=difference,
