@@ -11,7 +11,10 @@ from .attack_tables import attacks, kills
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .parity.tables import (
+    architecture_chooser,
+    architecture_coverage,
     architecture_parity,
+    architecture_speed,
     architectures,
     camvid_fastai,
     dynamic_parity,
@@ -116,6 +119,9 @@ def data_check() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "architectures": architectures,
     "architecture_parity": architecture_parity,
+    "architecture_chooser": architecture_chooser,
+    "architecture_coverage": architecture_coverage,
+    "architecture_speed": architecture_speed,
     "parity": parity,
     "importing": importing,
     "coverage": lambda: coverage("coverage"),

@@ -1,4 +1,4 @@
-"""Sphinx configuration; also writes the tables that pages include, from committed results."""
+"""Sphinx configuration; also writes tables and pages, from committed results."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ napoleon_google_docstring = True
 nitpicky = False
 
 importlib.import_module("benchmarks.tables").write_all(HERE / "generated")
+importlib.import_module("benchmarks.architecture_pages").write_pages(HERE / "architectures")
 
 
 def setup(app):

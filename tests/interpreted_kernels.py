@@ -6,6 +6,7 @@ The interpreter is chosen when a kernel is made, by TRITON_INTERPRET=1, for the 
 import pytest
 import torch
 
+import segzoo
 from segzoo.errors import InputError
 from segzoo.inference.kernels import (
     ConvRelu,
@@ -16,6 +17,11 @@ from segzoo.inference.kernels import (
     self_check,
     usable,
 )
+from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.doubled_conv import DoubledConv
+from segzoo.inference.optimize.fuse_head import HeadedConv
+
+from .helpers import randomise, tiny_unet
 
 CPU = torch.device("cpu")
 #: Widths that are and are not multiples of what a product takes; maps of several tiles and of one
@@ -58,6 +64,30 @@ def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtyp
     out = kernel.to(dtype)(*(None if x is None else x.to(dtype) for x in maps))
     assert out.dtype == dtype
     assert checking.compared(out, kind, weights, maps) is None
+
+
+def test_an_optimised_model_can_take_them(monkeypatch):
+    torch.manual_seed(0)
+    compare = autotune._Chooser._compare
+
+    def prefer(self, step, inputs, setters):
+        kept = ("plain", "torch", "triton")
+        return compare(self, step, inputs, {n: s for n, s in setters.items() if n in kept})
+
+    monkeypatch.setattr(optimize, "_ODD", (5, 7))  # the interpreter is slow
+    monkeypatch.setattr(autotune._Chooser, "_compare", prefer)
+    model = tiny_unet()
+    randomise(model)
+    image = torch.randn(1, 3, 8, 4)
+    fast = segzoo.optimize(model.eval(), backend="eager", example=image)
+    steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
+    assert sum(isinstance(step, HeadedConv) for step in steps) == 1
+    assert [step.implementation for step in steps] == ["triton"] * 3, fast.report()
+    for size in ((8, 4), (5, 4)):
+        image = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
+        assert gap < 1e-5, gap
 
 
 def test_any_memory_format_and_no_bias():

@@ -47,7 +47,7 @@ def test_training_reduces_the_loss_and_repeats_itself(coins, tmp_path):
     strip = Scene(coins.photo[:, 100:148], coins.truth[100:148], coins.class_names)
 
     def run(seed, out):
-        return run_demo(strip, out=tmp_path / out, encoder="resnet10t", steps=4, seed=seed)
+        return run_demo(strip, out=tmp_path / out, encoder="test_resnet", steps=4, seed=seed)
 
     first, again, other = run(0, "a"), run(0, "a"), run(1, "b")
     assert first.losses == again.losses
@@ -59,7 +59,7 @@ def test_training_reduces_the_loss_and_repeats_itself(coins, tmp_path):
 
 def test_a_run_leaves_model_mask_and_picture(coins, tmp_path):
     state = torch.get_rng_state()
-    result = run_demo(coins, out=tmp_path / "out", encoder="resnet18", steps=2, seed=3)
+    result = run_demo(coins, out=tmp_path / "out", encoder="test_resnet", steps=2, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     unseen = coins.right()
     mask = read_mask(result.mask)
@@ -86,7 +86,7 @@ def test_the_command_takes_your_own_photograph(capsys, tmp_path):
     photo = np.stack([mask] * 3, axis=-1) // 2 + rng.integers(0, 60, (50, 150, 3), dtype=np.uint8)
     image, truth = files(tmp_path, photo, mask)
     arguments = ["demo", "--image", image, "--mask", truth, "-o", tmp_path / "out", "--steps", 2]
-    code = main([*map(str, arguments), "--encoder", "resnet18", "--no-page", "--json"])
+    code = main([*map(str, arguments), "--encoder", "test_resnet", "--no-page", "--json"])
     captured = capsys.readouterr()
     facts = json.loads(captured.out)
     assert (code, captured.err) == (0, "")

@@ -4,7 +4,73 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.records import markdown, record
+from benchmarks.records import exists, markdown, record
+
+
+def costs_of(name: str) -> dict[str, dict[str, Any]]:
+    """Encoder -> millions of weights and GFLOPs of an architecture; empty without a record."""
+    rows = record("architectures")["rows"]
+    return {row["encoder"]: row["segzoo"] for row in rows if row["architecture"] == name}
+
+
+def speeds_of(name: str) -> dict[str, dict[str, float]]:
+    """Encoder -> images a second, plain and optimised; empty where there is no record."""
+    rows = record("architecture_chooser")["rows"] if exists("architecture_chooser") else []
+    return {
+        row["encoder"]: {way: row[way]["images_per_second"] for way in ("eager", "optimized")}
+        for row in rows
+        if row["architecture"] == name
+    }
+
+
+def architecture_chooser() -> str:
+    """Images a second on a CPU of every architecture, plain and optimised."""
+    if not exists("architecture_chooser"):
+        return "There is no record yet, so no speeds are shown.\n"
+    rows = record("architecture_chooser")["rows"]
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    table = []
+    for name in dict.fromkeys(row["architecture"] for row in rows):
+        speeds = speeds_of(name)
+        ways = [speeds.get(encoder) for encoder in encoders]
+        cells = [f"{way['eager']}, {way['optimized']}" if way else "" for way in ways]
+        table.append([f"`{name}`", *cells])
+    return markdown(["", *encoders], table)
+
+
+def architecture_speed() -> str:
+    """Every architecture of smp beside smp's own, as they are and at their fastest."""
+    if not exists("architecture_speed"):
+        return "There is no record yet.\n"
+    rows = record("architecture_speed")["rows"]
+    table = []
+    for row in rows:
+        cells = [f"`{row['architecture']}`", row["encoder"], row["threads"]]
+        for title in ("eager", "optimized"):
+            found = row.get(title, {})
+            if "ratio" in found:
+                both = [f"{found[who]['median']:.0f} ms" for who in ("smp_ms", "segzoo_ms")]
+                cells.append(f"{found['ratio']:.2f} ({', '.join(both)})")
+            else:
+                cells.append(found.get("failed") or found.get("no_rival") or "not measured")
+        table.append(cells)
+    head = ["", "encoder", "threads", "as they are", "`optimize`, smp's compiled and frozen"]
+    return markdown(head, table)
+
+
+def architecture_coverage() -> str:
+    """How many pairs of an architecture and an encoder work, and what is said of the others."""
+    if not exists("architecture_coverage"):
+        return "There is no record yet.\n"
+    result = record("architecture_coverage")
+    total = result["encoders"]
+    rows = [[f"`{name}`", f"{n} of {total}"] for name, n in result["works_by_architecture"].items()]
+    table = markdown(["architecture", f"works at {', '.join(result['sizes'])}"], rows)
+    exceptions = [
+        f"- `{row['architecture']}` on `{row['encoder']}`: {row['result']}\n"
+        for row in result["exceptions"]
+    ]
+    return f"{table}\n{''.join(exceptions)}"
 
 
 def architectures() -> str:

@@ -74,9 +74,15 @@ class Budget:
 
 
 def measure(
-    setting: Setting, budget: Budget, *, device: str, rounds: int, limit: float, only: str
+    setting: Setting,
+    budget: Budget,
+    *,
+    device: str,
+    rounds: int,
+    limit: float,
+    only: str | Sequence[str],
 ) -> dict[str, Any]:
-    """A setting: its record."""
+    """A setting: its record. ``only`` are patterns of the implementations' names."""
     budget = budget.part(setting.seconds)
     before = state()
     tf32 = PRECISIONS[setting.precision][1]
@@ -89,10 +95,11 @@ def measure(
     sides = {"ours": pair.ours, "theirs": pair.theirs}
     loads = {side: Load(model, image, setting) for side, model in sides.items() if model}
     difference, allowed = reference(loads.get("theirs", loads["ours"]))
+    patterns = [only] if isinstance(only, str) else only
     chosen = {
         name: (candidate, loads[side])
         for name, side, candidate in in_order(setting, list(loads), library, device)
-        if fnmatch(name, only)
+        if any(fnmatch(name, pattern) for pattern in patterns)
     }
     calls: dict[str, Call] = {}
     results = side_by_side(

@@ -104,8 +104,8 @@ def _task(options: dict[str, Any], *, progress: bool) -> Task:
     from ..folders.task import Reading, Task
     from ..folders.tiled_jobs import TiledOptions
 
-    names = ("tile", "overlap", "tolerance", "rows", "write", "nodata", "min_confidence")
-    names += ("tta", "scales")
+    given = ("tile", "overlap", "tolerance", "rows", "write", "nodata", "min_confidence")
+    names = (*given, "tta", "scales")
     return Task(
         options["model"],
         revision=options["revision"],

@@ -1,13 +1,9 @@
 """An optimised model gives what its source gives, and leaves it alone."""
 
 import copy
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +23,6 @@ from tests.helpers import (
     assert_near,
     ready,
     reference,
-    skip_without_interpreter,
     tiny_unet,
 )
 
@@ -250,47 +245,6 @@ def test_epilogues_are_fused_where_they_are_additions_and_known_activations():
     with torch.inference_mode():
         autotune.choose(graph, x, timed=False)
         assert largest_difference(graph(x), wanted) < 1e-6
-
-
-def test_triton_kernels_take_part():
-    skip_without_interpreter()
-    # In a process of its own: Triton looks for its interpreter when it is imported.
-    script = """
-import torch, segzoo
-from segzoo.inference.optimize import autotune, optimize
-from segzoo.inference.optimize.fuse_head import HeadedConv
-from segzoo.inference.optimize.doubled_conv import DoubledConv
-from tests.helpers import randomise, tiny_unet
-torch.manual_seed(0)
-optimize._ODD = (5, 7)  # the interpreter is slow
-model = tiny_unet()
-randomise(model)
-compare = autotune._Chooser._compare
-def prefer(self, step, inputs, setters):
-    found = compare(self, step, inputs, {n: s for n, s in setters.items() if n in ("plain", "torch", "triton")})
-    return found
-autotune._Chooser._compare = prefer
-image = torch.randn(1, 3, 8, 4)
-fast = segzoo.optimize(model.eval(), backend="eager", example=image)
-print(fast.report())
-steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
-assert sum(isinstance(step, HeadedConv) for step in steps) == 1
-assert [step.implementation for step in steps] == ["triton"] * 3, steps
-for size in ((8, 4), (5, 4)):
-    image = torch.randn(1, 3, *size)
-    with torch.no_grad():
-        gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
-    assert gap < 1e-5, gap
-"""
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=Path(__file__).parents[2],
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_a_pass_that_is_wrong_is_left_out(tiny, monkeypatch):
