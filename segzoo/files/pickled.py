@@ -20,7 +20,7 @@ from .. import checks
 from .inert import Inert, Name
 
 #: Far above what a checkpoint of thousands of layers with its optimiser needs.
-MAX_BYTES, MAX_STEPS, MAX_CONTAINERS = 32 * 2**20, 4_000_000, 1_000_000
+MAX_BYTES, MAX_STEPS, MAX_CONTAINERS = 32 * 2**20, 2_000_000, 500_000
 
 
 class NotReadError(ValueError):

@@ -22,6 +22,8 @@ from .weight_tree import Tree, tree_of
 
 _log = logging.getLogger(__name__)
 
+#: How a set of weights is chosen in a converter.
+CHOICE = "weights={}, or on the command line by --weights"
 #: What makes tensors that are not plain: pickles call it by these names.
 _TENSOR_LIKE = ("torch._utils._rebuild", "torch._tensor._rebuild", "torch.sparse")
 #: Averages, teachers and students: a few.
@@ -36,7 +38,12 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 def model_tensors(
-    loaded: Any, where: str, typical: Collection[str], weights: str | None = None
+    loaded: Any,
+    where: str,
+    typical: Collection[str],
+    weights: str | None = None,
+    *,
+    choice: str = CHOICE,
 ) -> dict[str, Stored]:
     """The tensors of the one model in what was loaded, by their names in the model.
 
@@ -47,6 +54,7 @@ def model_tensors(
         where: For messages.
         typical: Names of tensors, one of which every model of the kind that is wanted has.
         weights: Which set of weights to take, where there are several: a part of its path.
+        choice: How a set is chosen, for the message: a format for its name.
 
     Raises:
         ConversionError: There are no tensors, there are several sets, or none of that name.
@@ -67,7 +75,7 @@ def model_tensors(
     if weights is None:
         found = _distinct(found, tree)
     found = found or _guessed(tree, weights)
-    prefix = _chosen(found, where, weights)
+    prefix = _chosen(found, where, weights, choice)
     inside = {
         name.removeprefix(prefix): item
         for name, item in tree.tensors.items()
@@ -80,7 +88,7 @@ def model_tensors(
     return _with_counters(inside)
 
 
-def _chosen(found: list[str], where: str, weights: str | None) -> str:
+def _chosen(found: list[str], where: str, weights: str | None, choice: str) -> str:
     """One of several prefixes: the only one, the one around all others, or the one asked for."""
     labels = [prefix.rstrip(".") for prefix in found]
     shown = ", ".join(checks.shown(label) for label in labels[:8])
@@ -98,7 +106,7 @@ def _chosen(found: list[str], where: str, weights: str | None) -> str:
         return around[0]
     raise ConversionError(
         f"{where} holds {len(found)} sets of weights: {shown}. Say which by "
-        f"weights={checks.shown(labels[-1])}, or on the command line by --weights."
+        f"{choice.format(checks.shown(labels[-1]))}."
     )
 
 

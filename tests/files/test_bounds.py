@@ -65,7 +65,7 @@ def test_the_archive_of_these_tests_is_honest(tmp_path):
         (rebuilt(shape=b"K\x01" * 65, stride=b"K\x01" * 65), "no list of lengths"),
         (
             rebuilt().replace(b"FloatStorage", b"BoxStorage"),
-            "but objects of torch._utils._rebuild_tensor_v2",
+            "but objects of torch",
         ),
         (rebuilt().replace(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001"), "lacks the values '1'"),
         (rebuilt().replace(b"K\x04tQ", b"K\x05tQ"), "less values than its shape needs"),
@@ -125,7 +125,7 @@ def test_archives(tmp_path):
         tmp_path / "a.pth", rebuilt(), bytes(2**20), compression=zipfile.ZIP_DEFLATED
     )
     assert deflated.stat().st_size < 2**13
-    with pytest.raises(StorageError, match="compressed or encrypted, as torch.save never"):
+    with pytest.raises(StorageError, match=r"compressed or encrypted, as torch.save never"):
         open_checkpoint(deflated)
     whole = bytearray(archive(tmp_path / "b.pth", rebuilt()).read_bytes())
     end = whole.rindex(b"PK\x05\x06")
@@ -188,7 +188,7 @@ def test_containers(monkeypatch):
     deep: Any = torch.ones(1)
     for _ in range(65):
         deep = {"a": deep}
-    with pytest.raises(ConversionError, match="more than a checkpoint can: .* 64 levels"):
+    with pytest.raises(ConversionError, match=r"more than a checkpoint can: .* 64 levels"):
         open_checkpoint(deep)
     wide: Any = [torch.ones(1)]
     monkeypatch.setattr(weight_tree, "_MAX_VISITS", 9_999)
