@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,6 +38,19 @@ _WRAPPERS = (
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model in what was loaded.
+
+    Attributes:
+        path: The names that lead to it, joined by dots; empty where it is all there is.
+        tensors: Its tensors by their names in the model.
+    """
+
+    path: str
+    tensors: dict[str, Stored]
+
+
 def model_tensors(
     loaded: Any,
     where: str,
@@ -44,7 +58,7 @@ def model_tensors(
     weights: str | None = None,
     *,
     choice: str = CHOICE,
-) -> dict[str, Stored]:
+) -> Found:
     """The tensors of the one model in what was loaded, by their names in the model.
 
     What lies beside it in the same state dict is left out, and the log names it.
@@ -85,7 +99,7 @@ def model_tensors(
         prefix, inside = _stripped(prefix, inside)
     _check_whole(tree, prefix, where)
     _tell_left_out(tree, prefix, where)
-    return _with_counters(inside)
+    return Found(prefix.rstrip("."), _with_counters(inside))
 
 
 def _chosen(found: list[str], where: str, weights: str | None, choice: str) -> str:
