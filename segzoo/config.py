@@ -73,7 +73,8 @@ class ModelConfig:
         pretrained: True loads timm's weights into the encoder, adapted to ``in_channels`` as timm
             does. A checkpoint of the same timm architecture that was trained elsewhere is loaded
             from a file (``"weights/resnet34.pth"``, or a ``Path``) or from the Hub
-            (``"hf-hub:user/name"``). This is the only argument that touches the network.
+            (``"hf-hub:user/name"``); ``#model_ema`` behind its name says which set of weights to
+            take, where there are several. This is the only argument that touches the network.
         depth: How many of the encoder's maps to use, counted from the image; None for all.
         image_size: ``(height, width)`` to build the encoder for, where it is built for a size.
             The model takes images of any size all the same.

@@ -27,7 +27,8 @@ def build_with_weights(
 
     Args:
         name: timm's name.
-        source: A file that holds a state dict, or ``"hf-hub:user/name"``.
+        source: A file that holds a state dict, or ``"hf-hub:user/name"``; ``"#model_ema"`` behind
+            it says which, where there are several.
         in_channels: Bands of the image.
         options: For ``timm.create_model``.
 
@@ -38,7 +39,10 @@ def build_with_weights(
     import timm
 
     remote = source.startswith(HUB_PREFIX)
-    if not remote and not is_file(source):
+    place, weights = source.removeprefix(HUB_PREFIX), None
+    if "#" in place and not is_file(place):
+        place, _, weights = place.rpartition("#")
+    if not remote and not is_file(place):
         raise StorageError(
             f"pretrained={source!r} is no file. Give True for timm's weights, the path of a "
             f"checkpoint, or '{HUB_PREFIX}user/name'."
@@ -46,8 +50,10 @@ def build_with_weights(
     whole = _names(name, 1)
     classifier = whole - _names(name, 0)
     checkpoint = open_checkpoint(
-        source.removeprefix(HUB_PREFIX) if remote else Path(source),
+        place if remote else Path(place),
         typical=_typical(whole - classifier),
+        weights=weights,
+        choice="its name behind the file's: pretrained='FILE#NAME' with NAME {}",
         with_config=False,
     )
     found = [key for key in checkpoint.tensors if key not in classifier]

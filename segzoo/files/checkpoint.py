@@ -27,7 +27,7 @@ from .local import also_not_here, check_may_be_remote, is_file, is_folder
 from .safetensors_tensors import open_safetensors
 from .stored import Stored
 from .torch_file import open_legacy, open_torch_zip
-from .weight_sets import model_tensors
+from .weight_sets import CHOICE, model_tensors
 
 #: What older versions of smp and transformers save weights in.
 PICKLE = "pytorch_model.bin"
@@ -90,6 +90,7 @@ def open_checkpoint(
     typical: Collection[str] = (),
     weights: str | None = None,
     with_config: bool = True,
+    choice: str = CHOICE,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -102,6 +103,7 @@ def open_checkpoint(
         typical: Names of tensors, one of which every model of the kind that is wanted has: by them
             the model is found below whatever is around it.
         weights: Which set of weights to take, where there are several.
+        choice: How a set of weights is chosen, for the message: a format for its name.
         with_config: Read the ``config.json`` that lies beside a file too.
         revision: Branch, tag or commit of a repository.
         token: Access token for a private repository.
@@ -113,14 +115,13 @@ def open_checkpoint(
         StorageError: It cannot be found or read.
     """
     if isinstance(source, nn.Module):
-        kind = type(source).__name__
-        config = getattr(source, "config", None)
-        said = {"_model_class": kind, **(config if isinstance(config, Mapping) else {})}
-        where = f"the {kind}"
-        return Checkpoint(model_tensors(source, where, typical, weights), said, where)
+        where = f"the {type(source).__name__}"
+        found = model_tensors(source, where, typical, weights, choice=choice)
+        return Checkpoint(found.tensors, _config_of(source, found.path), where)
     if isinstance(source, Mapping):
         where = "the state dict"
-        return Checkpoint(model_tensors(source, where, typical, weights), {}, where)
+        found = model_tensors(source, where, typical, weights, choice=choice)
+        return Checkpoint(found.tensors, {}, where)
     if not isinstance(source, (str, os.PathLike)):
         raise ConversionError(
             "A checkpoint is a file, a folder, a repository, a state dict or a module; got "
@@ -131,10 +132,22 @@ def open_checkpoint(
     )
     files = _find(source, access)
     where = str(files.weights) if is_file(source) else os.fspath(source)
-    stored = model_tensors(_loaded(files.weights), where, typical, weights)
+    found = model_tensors(_loaded(files.weights), where, typical, weights, choice=choice)
+    stored = found.tensors
     _check_size(stored, files.weights, where)
     config = read_json(files.config) if with_config else {}
     return Checkpoint(stored, config, where, files.weights.parent)
+
+
+def _config_of(source: nn.Module, path: str) -> dict[str, Any]:
+    """What a module in memory says of itself: its class, and its config where it has one."""
+    try:
+        inner = source.get_submodule(path)  # the model, whatever holds it
+    except AttributeError:
+        inner = source
+    config = getattr(inner, "config", None)
+    said = config if isinstance(config, Mapping) else {}
+    return {"_model_class": type(inner).__name__, **said}
 
 
 def _find(source: str | os.PathLike[str], access: hub.Access) -> hub.ModelFiles:

@@ -20,7 +20,7 @@ from .. import checks
 from .inert import Inert, Name
 
 #: Far above what a checkpoint of thousands of layers with its optimiser needs.
-MAX_BYTES, MAX_STEPS, MAX_CONTAINERS = 32 * 2**20, 4_000_000, 1_000_000
+MAX_BYTES, MAX_STEPS, MAX_CONTAINERS = 32 * 2**20, 2_000_000, 500_000
 
 
 class NotReadError(ValueError):
@@ -37,6 +37,8 @@ class Stream(Protocol):
         """Bytes up to the end of a line, at most that many."""
 
 
+#: What damaged pickles raise; a warning (of escapes in texts) only where warnings are errors.
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, Warning)
 #: How a name with arguments becomes a value; None where it stays a record.
 Build = Callable[[tuple[Any, ...]], Any]
 
@@ -80,7 +82,7 @@ def read_pickle(
         raise
     except RecursionError as error:
         raise NotReadError("it nests too deep") from error
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+    except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise NotReadError(f"its pickle is damaged ({reason})") from error
 

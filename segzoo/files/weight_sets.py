@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from .weight_tree import Tree, tree_of
 
 _log = logging.getLogger(__name__)
 
+#: How a set of weights is chosen in a converter.
+CHOICE = "weights={}, or on the command line by --weights"
 #: What makes tensors that are not plain: pickles call it by these names.
 _TENSOR_LIKE = ("torch._utils._rebuild", "torch._tensor._rebuild", "torch.sparse")
 #: Averages, teachers and students: a few.
@@ -35,9 +38,27 @@ _WRAPPERS = (
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model in what was loaded.
+
+    Attributes:
+        path: The names that lead to it, joined by dots; empty where it is all there is.
+        tensors: Its tensors by their names in the model.
+    """
+
+    path: str
+    tensors: dict[str, Stored]
+
+
 def model_tensors(
-    loaded: Any, where: str, typical: Collection[str], weights: str | None = None
-) -> dict[str, Stored]:
+    loaded: Any,
+    where: str,
+    typical: Collection[str],
+    weights: str | None = None,
+    *,
+    choice: str = CHOICE,
+) -> Found:
     """The tensors of the one model in what was loaded, by their names in the model.
 
     What lies beside it in the same state dict is left out, and the log names it.
@@ -47,6 +68,7 @@ def model_tensors(
         where: For messages.
         typical: Names of tensors, one of which every model of the kind that is wanted has.
         weights: Which set of weights to take, where there are several: a part of its path.
+        choice: How a set is chosen, for the message: a format for its name.
 
     Raises:
         ConversionError: There are no tensors, there are several sets, or none of that name.
@@ -67,7 +89,7 @@ def model_tensors(
     if weights is None:
         found = _distinct(found, tree)
     found = found or _guessed(tree, weights)
-    prefix = _chosen(found, where, weights)
+    prefix = _chosen(found, where, weights, choice)
     inside = {
         name.removeprefix(prefix): item
         for name, item in tree.tensors.items()
@@ -77,10 +99,10 @@ def model_tensors(
         prefix, inside = _stripped(prefix, inside)
     _check_whole(tree, prefix, where)
     _tell_left_out(tree, prefix, where)
-    return _with_counters(inside)
+    return Found(prefix.rstrip("."), _with_counters(inside))
 
 
-def _chosen(found: list[str], where: str, weights: str | None) -> str:
+def _chosen(found: list[str], where: str, weights: str | None, choice: str) -> str:
     """One of several prefixes: the only one, the one around all others, or the one asked for."""
     labels = [prefix.rstrip(".") for prefix in found]
     shown = ", ".join(checks.shown(label) for label in labels[:8])
@@ -98,7 +120,7 @@ def _chosen(found: list[str], where: str, weights: str | None) -> str:
         return around[0]
     raise ConversionError(
         f"{where} holds {len(found)} sets of weights: {shown}. Say which by "
-        f"weights={checks.shown(labels[-1])}, or on the command line by --weights."
+        f"{choice.format(checks.shown(labels[-1]))}."
     )
 
 

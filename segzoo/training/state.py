@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run what is in it
+            reason = "it is damaged, or holds objects that no state has"
         raise StorageError(
             f"The training's state could not be written to {path}: {reason}. The state before it "
             "still stands. Free some space and start the same training again: it goes on there."
@@ -65,6 +68,8 @@ def read_state(path: Path) -> dict[str, Any] | None:
         return None
     except Exception as error:  # whatever unpickling raises
         reason = str(error).partition("\n")[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run what is in it
+            reason = "it is damaged, or holds objects that no state has"
         raise StorageError(
             f"{path} could not be read as the state of a training: {reason}. Restore it, or begin "
             "anew with restart=True (--restart)."

@@ -70,6 +70,18 @@ def test_a_converted_model_can_be_saved(source, tmp_path):
     assert_same(source, segzoo.from_pretrained(tmp_path))
 
 
+def test_a_model_that_something_holds(source):
+    holder = nn.Module()
+    holder.network = nn.DataParallel(source)
+    holder.loss = nn.CrossEntropyLoss(weight=torch.ones(2))
+    assert_same(source, from_smp(holder))
+
+
+def test_a_model_that_was_saved_whole(source, tmp_path):
+    torch.save(nn.DataParallel(source), tmp_path / "whole.pth")
+    assert_same(source, from_smp(tmp_path / "whole.pth", NAME))
+
+
 class Trap:
     """Opened without weights_only, this pickle would write a file."""
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save, save_file
 
 import segzoo
-from segzoo.errors import EncoderError, HubError, StorageError
+from segzoo.errors import ConversionError, EncoderError, HubError, StorageError
 
 
 def whole(name: str, **arguments: object) -> torch.nn.Module:
@@ -80,6 +80,58 @@ def test_bands_are_adapted_as_timm_does(stem, tmp_path):
         first = next(weight for weight in backbone.parameters() if weight.ndim == 4)
         assert first.shape[1] == bands
         assert unet.config.pretrained is False
+
+
+def test_a_path_and_what_is_around_the_weights(tmp_path):
+    model = whole("test_resnet")
+    state = {f"net.backbone.{key}": item for key, item in model.state_dict().items()}
+    torch.save({"state_dict": {**state, "std": torch.ones(3)}, "args": tmp_path}, tmp_path / "a")
+    for encoder in (
+        segzoo.create_encoder("test_resnet", pretrained=tmp_path / "a"),
+        segzoo.Unet("test_resnet", pretrained=tmp_path / "a").encoder,
+    ):
+        assert torch.equal(encoder.backbone.conv1[0].weight, model.conv1[0].weight)
+
+
+def test_a_set_of_weights_is_said_behind_the_name(tmp_path):
+    state = whole("test_resnet").state_dict()
+    other = {key: item + 1 for key, item in state.items()}
+    path = tmp_path / "a#b.pth"
+    torch.save({"state_dict": state, "state_dict_ema": other}, path)
+    for weights, expected in (("state_dict", state), ("state_dict_ema", other)):
+        encoder = segzoo.create_encoder("test_resnet", pretrained=f"{path}#{weights}")
+        assert torch.equal(encoder.backbone.conv1[0].weight, expected["conv1.0.weight"])
+    with pytest.raises(ConversionError, match="no set of weights 'ema'"):
+        segzoo.create_encoder("test_resnet", pretrained=f"{path}#ema")
+
+
+def changed(name: str, change: object) -> object:
+    return lambda state: {**state, name: change(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (changed("conv1.0.weight", lambda t: t * torch.nan), ConversionError, "not finite: NaN"),
+        (changed("conv1.0.weight", lambda t: t + 0j), EncoderError, "complex64, expected"),
+        (changed("bn1.bias", lambda t: t.long()), EncoderError, "bias is of torch.int64"),
+        (
+            lambda state: {key: item for key, item in state.items() if key.startswith("fc.")},
+            EncoderError,
+            r"weights of a classifier only \(fc.bias, fc.weight\)",
+        ),
+        (
+            lambda state: {"model": state, "model_ema": {k: t + 1 for k, t in state.items()}},
+            ConversionError,
+            r"2 sets of weights: 'model', 'model_ema'\. .* pretrained='FILE#NAME' with NAME 'model_ema'",
+        ),
+    ],
+)
+def test_rules_of_every_checkpoint_hold_here_too(change, error, message, tmp_path, hub):
+    torch.save(change(whole("test_resnet").state_dict()), tmp_path / "a.pth")
+    with pytest.raises(error, match=message):
+        segzoo.Unet("test_resnet", pretrained=tmp_path / "a.pth")
+    assert hub.requests == []
 
 
 def test_the_hub(hub, tmp_path):

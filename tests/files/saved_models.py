@@ -6,7 +6,12 @@ import argparse
 import collections
 import datetime
 import enum
+import io
 import pathlib
+import pickle
+import struct
+import sys
+import warnings
 from typing import Any
 
 import numpy
@@ -89,3 +94,36 @@ def extras() -> dict[str, Any]:
         "dtype": torch.float16,
         "schedule": slice(1, 2),
     }
+
+
+class _Legacy(pickle.Pickler):
+    """Keeps values aside, as torch did before version 1.6."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, 2)
+        self.storages: dict[str, Any] = {}
+
+    def persistent_id(self, value: Any) -> Any:
+        if not isinstance(value, torch.storage.TypedStorage):
+            return None
+        key = str(value.data_ptr())
+        self.storages[key] = value
+        kind = getattr(torch, value.pickle_storage_type())
+        return ("storage", kind, key, "cpu", value.size(), None)
+
+
+def save_legacy(value: Any, path: pathlib.Path) -> pathlib.Path:
+    """Write a file as torch wrote them before version 1.6."""
+    file = io.BytesIO()
+    facts = {"protocol_version": 1001, "little_endian": sys.byteorder == "little"}
+    for part in (0x1950A86A20F9469CFC6C, 1001, facts):
+        pickle.dump(part, file, 2)
+    pickler = _Legacy(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # storages of one type are old
+        pickler.dump(value)
+        pickle.dump(sorted(pickler.storages), file, 2)
+        for _, storage in sorted(pickler.storages.items()):
+            file.write(struct.pack("<q", storage.size()) + bytes(storage.untyped()))
+    path.write_bytes(file.getvalue())
+    return path

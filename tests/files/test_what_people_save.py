@@ -20,7 +20,17 @@ from torch import Tensor
 from segzoo.errors import ConversionError, SegzooError, StorageError
 from segzoo.files.checkpoint import open_checkpoint
 
-from .saved_models import MODEL, OTHER, STATE, TYPICAL, averaged, below, extras, optimiser
+from .saved_models import (
+    MODEL,
+    OTHER,
+    STATE,
+    TYPICAL,
+    averaged,
+    below,
+    extras,
+    optimiser,
+    save_legacy,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "migrating.md"
 
@@ -79,7 +89,7 @@ def saved(value: Any, path: Path, **options: Any) -> Path:
 @pytest.mark.parametrize("what", OPENS)
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_it_opens(what, legacy, tmp_path):
-    path = saved(OPENS[what](), tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    path = (save_legacy if legacy else saved)(OPENS[what](), tmp_path / "a.pth")
     found = open_checkpoint(path, typical=TYPICAL).read()
     if "num_batches" in what:
         assert found.pop("encoder.1.num_batches_tracked") == 0
@@ -325,7 +335,8 @@ def test_tensors_in_every_layout_and_type(tmp_path):
     }
     for legacy in (False, True):
         some = {n: t for n, t in tensors.items() if not legacy or n not in ("float8", "uint16")}
-        path = saved(some, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+        path = (save_legacy if legacy else saved)(some, tmp_path / "a.pth")
+        assert torch.load(path).keys() == some.keys()
         found = open_checkpoint(path).read()
         assert found.keys() == some.keys()
         for name, value in some.items():
