@@ -22,6 +22,7 @@ from segzoo.architectures.base import create_model
 from segzoo.convert.smp.architecture import rival
 from segzoo.encoders import build_on_meta
 from segzoo.encoders.positions import PositionsHaveValues
+from segzoo.errors import EncoderError
 from segzoo.registry import BUILT_IN
 
 #: Strides 2 to 32, 4 to 32, and maps that are all of stride 16.
@@ -59,7 +60,10 @@ def main() -> None:
         for encoder in ENCODERS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what both libraries build on
-                ours = cost(lambda a=arch, e=encoder: create_model(a, e, CLASSES))
+                try:
+                    ours = cost(lambda a=arch, e=encoder: create_model(a, e, CLASSES))
+                except EncoderError:
+                    continue  # an encoder of a kind that the architecture does not take
                 kind = rival(arch)
                 theirs = None if kind is None else smp_cost(kind, encoder)
             rows.append({"architecture": name, "encoder": encoder, "segzoo": ours, "smp": theirs})

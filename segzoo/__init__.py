@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # For type checkers, which cannot look into tables; a test compares it with them.
     from . import convert as convert
     from . import losses as losses
+    from . import postprocess as postprocess
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
@@ -106,8 +107,8 @@ _HOMES = {
     "Normalization": "preprocessing",
     "OptimizedModel": "inference.optimize.optimized_model",
     "Outputs": "architectures.heads",
-    "Queries": "architectures.query_heads",
     "PairDataset": "data.dataset",
+    "Queries": "architectures.query_heads",
     "Recipe": "training.recipe",
     "RowsDataset": "data.rows",
     "ScoreMeter": "training.scores",
@@ -132,6 +133,7 @@ _HOMES = {
     "open_data": "data.open_data",
     "open_exported": "inference.export.exported",
     "optimize": "inference.optimize.optimize",
+    "postprocess": "postprocess",
     "predict_probabilities": "prediction.probabilities",
     "predict_tiled": "prediction.tiling.predict",
     "push_space": "pages.space",

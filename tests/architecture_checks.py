@@ -30,6 +30,16 @@ EVEN = ((128, 128), (192, 256))
 ODD = (97, 64)
 
 
+#: Architectures that join no tokens to their encoder's blocks, so that any encoder will do.
+ON_ANY_ENCODER = tuple(
+    sorted(
+        name
+        for name, kind in segzoo.ARCHITECTURES.items()
+        if kind.wants(kind.config_class()).queries is None
+    )
+)
+
+
 def randomise_all(model: nn.Module) -> nn.Module:
     """Random statistics, and weights and biases of norms that are neither one nor zero."""
     randomise(model)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig, built_from
@@ -36,6 +36,8 @@ class EoMTConfig(ModelConfig):
     """Arguments of :class:`EoMT`, on top of what all architectures share.
 
     Args:
+        encoder: The name of one of timm's plain transformers, with a tag of its weights if you
+            like; see :class:`~segzoo.config.ModelConfig`.
         queries: How many there are: each gives a mask and its class. At least one for each class;
             the paper has 100 for semantic segmentation and 200 for panoptic and instances.
         blocks: How many of the transformer's last blocks they join, fewer than it has; None for two
@@ -44,6 +46,7 @@ class EoMTConfig(ModelConfig):
             often as brings it near stride 4, at least once.
     """
 
+    encoder: str | nn.Module = field(default="vit_small_patch14_dinov2", kw_only=False)
     queries: int = 100
     blocks: int | None = None
     upscale_layers: int | None = None
@@ -74,7 +77,8 @@ class EoMT(SegmentationModel):
     Args:
         encoder: The name of one of timm's plain transformers; see
             :class:`~segzoo.config.ModelConfig` for this and all other arguments that architectures
-            share, and :class:`EoMTConfig` for ``queries``, ``blocks`` and ``upscale_layers``.
+            share (of which ``depth`` and ``output_stride`` have no meaning here), and
+            :class:`EoMTConfig` for ``queries``, ``blocks`` and ``upscale_layers``.
 
     Raises:
         ArgumentError: An argument that cannot work; unknown names get a suggestion.

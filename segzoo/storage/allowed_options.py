@@ -36,6 +36,15 @@ def _side(name: str, value: Any) -> int:
     return checks.integer(name, value, minimum=1, maximum=_MAX_SIDE)
 
 
+def _patch(name: str, value: Any) -> int:
+    # No smaller than timm's own: the positions of a large image would be millions.
+    return checks.integer(name, value, minimum=8, maximum=64)
+
+
+def _registers(name: str, value: Any) -> int:
+    return checks.integer(name, value, minimum=0, maximum=64)
+
+
 def _size(name: str, value: Any) -> None:
     if isinstance(value, int):
         _side(name, value)
@@ -59,12 +68,15 @@ STORED_OPTIONS: Mapping[str, Callable[[str, Any], object]] = {
     "dynamic_img_size": checks.flag,
     "img_size": _size,
     "norm_eps": _rate,
+    "num_reg_tokens": _registers,
     "out_indices": _indices,
     "output_stride": _output_stride,
     "pad_first": checks.flag,
     "patch_drop_rate": _rate,
+    "patch_size": _patch,
     "pos_drop_rate": _rate,
     "proj_drop_rate": _rate,
+    "reg_tokens": _registers,
     "strict_img_size": checks.flag,
     "window_size": _size,
 }

@@ -7,6 +7,7 @@ import torch
 import segzoo
 from segzoo.cli import main
 
+from ..architecture_checks import ON_ANY_ENCODER
 from ..helpers import randomise
 
 
@@ -83,9 +84,11 @@ def test_wrong_use_is_one_line_and_exit_code_2(
 
 @pytest.mark.parametrize("architecture", sorted(segzoo.ARCHITECTURES))
 def test_info_draws_every_architecture(capsys, architecture):
-    code, out, _ = run(capsys, "info", "resnet18", "--arch", architecture)
+    encoder = "resnet18" if architecture in ON_ANY_ENCODER else "test_vit"
+    code, out, _ = run(capsys, "info", encoder, "--arch", architecture)
     assert code == 0
-    assert all(name in out for name in ("image", "layer", "head"))
+    names = ("image", "layer", "head") if encoder == "resnet18" else ("image", "map 1", "upscale")
+    assert all(name in out for name in names)
 
 
 def test_convert_alone_shows_its_help(capsys):

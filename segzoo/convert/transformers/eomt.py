@@ -25,13 +25,13 @@ _DINOV2: Mapping[tuple[int, int, int, bool], str] = {
     (1024, 24, 16, False): "vit_large_patch14_reg4_dinov2",
     (1536, 40, 24, True): "vit_giant_patch14_reg4_dinov2",
 }
+#: Those without a gate: there transformers has one activation in the gate and behind the queries,
+#: where DINOv3 and EoMT have two.
 _DINOV3: Mapping[tuple[int, int, int, bool], str] = {
     (192, 12, 3, False): "vit_tiny_patch16_dinov3_qkvb",
     (384, 12, 6, False): "vit_small_patch16_dinov3_qkvb",
-    (384, 12, 6, True): "vit_small_plus_patch16_dinov3_qkvb",
     (768, 12, 12, False): "vit_base_patch16_dinov3_qkvb",
     (1024, 24, 16, False): "vit_large_patch16_dinov3_qkvb",
-    (1280, 32, 20, True): "vit_huge_plus_patch16_dinov3_qkvb",
 }
 
 
@@ -61,12 +61,11 @@ def _rules_dinov2() -> Iterator[Rule]:
     yield r"\.mlp\.down_proj\.", ".mlp.fc2."
 
 
-def _rules_dinov3(gated: bool) -> Iterator[Rule]:
+def _rules_dinov3() -> Iterator[Rule]:
     yield from _rules()
     yield r"\.layer_scale(\d)\.lambda1$", r".gamma_\1"
     yield r"\.attention\.([qv])_proj\.bias$", r".attn.\1_bias"
-    yield r"\.mlp\.gate_proj\.", ".mlp.fc1_g."
-    yield r"\.mlp\.up_proj\.", ".mlp.fc1_x." if gated else ".mlp.fc1."
+    yield r"\.mlp\.up_proj\.", ".mlp.fc1."
     yield r"\.mlp\.down_proj\.", ".mlp.fc2."
 
 
@@ -98,7 +97,7 @@ def plan_dinov3(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where:
         ConversionError: Something that cannot be brought over.
     """
     only(config, where, hidden_act="gelu", query_bias=True, key_bias=False, value_bias=True)
-    only(config, where, proj_bias=True, mlp_bias=True)
+    only(config, where, proj_bias=True, mlp_bias=True, use_gated_mlp=False)
     rope = config.get("rope_parameters")
     if isinstance(rope, Mapping):
         only(rope, f"{where} (rope_parameters)", rope_type="default", rope_theta=100.0)
@@ -106,8 +105,7 @@ def plan_dinov3(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where:
     whole = joined(tensors, r"\.attention\.(PART)_proj\.weight$", ("q", "k", "v"), "qkv")
     registers = tensor_of(tensors, "embeddings.register_tokens", where).shape[1]
     name = _encoder(_DINOV3, tensors, config, stem, where)
-    gated = "layers.0.mlp.gate_proj.weight" in tensors
-    rules = tuple(_rules_dinov3(gated))
+    rules = tuple(_rules_dinov3())
     return _planned(name, whole, rules, config, stem, {"num_reg_tokens": registers}, where)
 
 
@@ -153,7 +151,7 @@ def _planned(
                 **{name: rate for name, rate in rates.items() if rate},
             },
         },
-        tensors=tensors,
+        tensors={key: item for key, item in tensors.items() if item.numel()},
         rules=rules,
         # Of use in training only, or never.
         unused=rf"^{_MASKS}$|^criterion\.|^embeddings\.(?:mask_token|position_ids)$",
