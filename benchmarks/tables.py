@@ -9,6 +9,7 @@ from typing import Any
 
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
+from .many_tables import listing, predict_throughput
 from .parity.tables import (
     architecture_parity,
     architectures,
@@ -139,6 +140,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
+    "listing": listing,
+    "predict_throughput": predict_throughput,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

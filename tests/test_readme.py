@@ -26,7 +26,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
     "docs/architectures.md",
-    *("docs/pictures.md", "docs/large-images.md", "docs/data.md", "docs/training.md"),
+    *(
+        "docs/pictures.md",
+        "docs/large-images.md",
+        "docs/many-pictures.md",
+        "docs/data.md",
+        "docs/training.md",
+    ),
     "docs/scores.md",
     *("docs/performance.md", "docs/deployment.md"),
 )
