@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from ..errors import InputError
 from ..files.atomic import open_ordinary
+from .readers.face import ControlPoint as ControlPoint
 from .readers.face import Georeference as Georeference
 from .readers.face import Raster as Raster
 from .readers.face import RasterInfo as RasterInfo

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ... import checks
 from ...data.pixel_values import ValueRange, check_band_numbers, check_range
 from ...data.raster import is_georeferenced, open_raster
-from ...data.readers.face import Raster, Values
+from ...data.readers.face import Raster, Values, has_package
 from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
 from ...errors import ArgumentError, InputError, MissingPackageError, StorageError
@@ -168,7 +168,8 @@ def opened(source: Source, nodata: float | None) -> Iterator[Raster]:
     """The raster of whatever a person gave; what they opened stays open."""
     if isinstance(source, (str, os.PathLike)):
         with open_raster(source) as raster:
-            if raster.info.georeference is None and is_georeferenced(source):
+            placed = raster.info.georeference is not None or not is_georeferenced(source)
+            if not placed and not has_package("rasterio"):
                 raise MissingPackageError("rasterio", extra="geo")
             yield raster
     elif isinstance(source, (Tensor, np.ndarray)):
