@@ -44,6 +44,7 @@ bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/resu
 sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and architecture of timm (hours)
 	SEGZOO_SWEEP=1 $(BIN)/python -m pytest -q tests/encoders/test_families.py
 	SEGZOO_FUZZ_SECONDS=900 $(BIN)/python -m pytest -q -k mutated tests
+	SEGZOO_RAY=1 $(BIN)/python -m pytest -q tests/folders/test_on_ray.py
 	$(BIN)/python -m benchmarks.encoders.coverage
 	$(BIN)/python -m benchmarks.encoders.coverage --real
 

@@ -10,6 +10,7 @@ from typing import Any
 from .attack_tables import attacks, kills
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
+from .many_tables import listing, predict_throughput
 from .parity.tables import (
     architecture_chooser,
     architecture_coverage,
@@ -149,6 +150,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
+    "listing": listing,
+    "predict_throughput": predict_throughput,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

@@ -5,8 +5,10 @@
 ``margins``: a Unet on each of several encoders, random weights with the batch statistics of CamVid,
 on a collage of its photographs: how far it looks, and what exact tiles differ from one piece by;
 three of them in float64, on a part of the collage. ``methods``: one model, trained briefly, by
-every way of tiling and by MONAI's sliding window. ``memory``: GeoTIFFs of two heights, known in a
-corner only, each in a process of its own. Times are processor seconds of one thread.
+every way of tiling and by MONAI's sliding window, with tiles of the same sizes: error, time, and by
+how much the call raises the peak of memory, the result (logits of all pixels) included.
+``memory``: GeoTIFFs of two heights, known in a corner only, each in a process of its own. Times are
+processor seconds of one thread.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from segzoo.prediction.pixel_model import pixel_model
 from segzoo.prediction.tiling.margin import probe_margin
 
 from . import camvid
-from .common import RESULTS, write_result
+from .common import RESULTS, peak_rise, write_result
 from .records import exists, record
 
 HEIGHT, WIDTH = 1373, 1600
@@ -48,6 +50,8 @@ DOUBLE, PART = ("vgg11", "resnet18", "mobilenetv2_100"), (401, 901)
 #: Which look at everything, so that exact tiles are refused.
 REFUSED = ("efficientnet_b0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 STEPS, SIDES = 90, ((20_000, 20_000), (40_000, 20_000))
+#: Of tiles by which methods are compared.
+SIDES_OF_TILES = (512, 1024)
 
 
 def collage() -> Tensor:
@@ -174,52 +178,78 @@ def margins() -> None:
         write_result("tiling_margins", {"refused": refused}, rows=rows)
 
 
-def by_monai(model: segzoo.Unet, picture: Tensor, mode: str, overlap: float) -> Tensor:
-    """MONAI's sliding window over the same picture, windows of 512."""
+def by_monai(
+    model: segzoo.Unet, picture: Tensor, *, mode: str, overlap: float, window: int
+) -> Tensor:
+    """MONAI's sliding window over the same picture."""
     from monai.inferers import sliding_window_inference
 
     with torch.no_grad():
         image = model.normalization(picture[None])
         found: Tensor = sliding_window_inference(
-            image, (512, 512), 1, model, overlap=overlap, mode=mode
+            image, (window, window), 1, model, overlap=overlap, mode=mode
         )
     return found[0]
 
 
-def methods() -> None:
-    """One model by every way of tiling."""
+def measured_call(row: dict[str, Any], call: Callable[[], Any]) -> Any:
+    """What a call gives; its processor time and its peak of memory go into the row."""
+    found: list[Any] = []
+    with seconds(row):
+        rise = peak_rise(lambda: found.append(call()))
+    row["peak_mib"] = round(rise)
+    return found[0]
+
+
+def ways() -> dict[str, dict[str, Any]]:
+    """Name -> arguments: of ``predict_tiled``, or of :func:`by_monai`, which have a window."""
     import monai
 
+    found: dict[str, dict[str, Any]] = {
+        "exact, tile 1024": {"tiling": "exact", "tile": 1024},
+        "measured, tolerance 1e-3, tile 1024": {"tiling": "measured", "tile": 1024},
+    }
+    for side in SIDES_OF_TILES:
+        for overlap in (0.25, 0.5):
+            name = f"blend, overlap {overlap:g}, tile {side}"
+            found[name] = {"tiling": "blend", "tile": side, "overlap": overlap}
+    for side in SIDES_OF_TILES:
+        for mode, overlap in (("constant", 0.0), ("gaussian", 0.25), ("gaussian", 0.5)):
+            name = f"MONAI {monai.__version__}, {mode}, overlap {overlap:g}, tile {side}"
+            found[name] = {"mode": mode, "overlap": overlap, "window": side}
+    return found
+
+
+def methods() -> None:
+    """One model by every way of tiling; goes on with what is missing."""
     picture = collage()
     images, masks = camvid.read(camvid.folder(), "train", (192, 256))
     model = trained("resnet18", images, masks)
-    rows: list[dict[str, Any]] = []
-    row: dict[str, Any] = {"method": "one piece"}
-    with seconds(row):
-        whole = in_one_piece(model, picture, None)
-    rows.append(row)
-    ways: dict[str, dict[str, Any]] = {
-        "exact, tile 1024": {"tiling": "exact", "tile": 1024},
-        "measured, tolerance 1e-3, tile 1024": {"tiling": "measured", "tile": 1024},
-        "blend, overlap 0.25, tile 512": {"tiling": "blend", "tile": 512, "overlap": 0.25},
-        "blend, overlap 0.5, tile 512": {"tiling": "blend", "tile": 512, "overlap": 0.5},
-    }
-    for name, options in ways.items():
-        row = {"method": name}
-        with seconds(row):
-            result = segzoo.predict_tiled(model, picture, write="logits", **options)
-        assert result.values is not None
-        margin = result.tiling.margin
-        row |= {"margin": vars(margin) if margin else None, "reason": result.tiling.reason}
-        rows.append(row | compared(torch.from_numpy(result.values), whole))
-        print(rows[-1], flush=True)
-    for mode, overlap in (("constant", 0.0), ("gaussian", 0.25), ("gaussian", 0.5)):
-        row = {"method": f"MONAI {monai.__version__}, {mode}, overlap {overlap:g}, window 512"}
-        with seconds(row):
-            found = by_monai(model, picture, mode, overlap)
+    with torch.no_grad():  # what torch keeps of a first call is none of a method's
+        model(model.normalization(picture[None, :, :512, :512]))
+    first: dict[str, Any] = {"method": "one piece"}
+    whole = measured_call(first, lambda: in_one_piece(model, picture, None))
+    rows = [first]
+    if exists("tiling"):
+        known = [row for row in record("tiling")["rows"] if "peak_mib" in row]
+        rows += [row for row in known if row["method"] != first["method"]]
+    for name, options in ways().items():
+        if any(row["method"] == name for row in rows):
+            continue
+        row: dict[str, Any] = {"method": name}
+        if "window" in options:
+            found = measured_call(row, lambda o=options: by_monai(model, picture, **o))
+        else:
+            result = measured_call(
+                row,
+                lambda o=options: segzoo.predict_tiled(model, picture, write="logits", **o),
+            )
+            margin = result.tiling.margin
+            row |= {"margin": vars(margin) if margin else None, "reason": result.tiling.reason}
+            found = torch.from_numpy(result.values)
         rows.append(row | compared(found, whole))
         print(rows[-1], flush=True)
-    write_result("tiling", {"encoder": "resnet18", "size": [HEIGHT, WIDTH]}, rows=rows)
+        write_result("tiling", {"encoder": "resnet18", "size": [HEIGHT, WIDTH]}, rows=rows)
 
 
 def one_scene(height: int, width: int) -> None:

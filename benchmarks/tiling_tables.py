@@ -48,9 +48,13 @@ def tiling() -> str:
                 f"{row['difference']:.1e} of {row['largest_logit']:.1f}" if known else "",
                 _share(row["flipped"]) if known else "",
                 f"{row['cpu_seconds']:.1f} s",
+                f"{row['peak_mib']:,} MiB" if "peak_mib" in row else "",
             ]
         )
-    head = ["", "margin", "largest difference of logits", "other class", "processor time"]
+    head = [
+        *("", "margin", "largest difference of logits", "other class", "processor time"),
+        "memory for it",
+    ]
     return markdown(head, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from ..errors import DataError
 from .data_options import data_options, open_given_data
+from .in_options import in_options
 from .output import PartialFailureError, json_option, print_json, show_progress
 
 
@@ -46,9 +48,12 @@ def check_command(
         data = open_given_data(seed=seed, progress=progress, **given)
     except DataError as error:
         if as_json:
-            print_json({"findings": [{"level": "error", "message": str(error)}]})
+            message = in_options(str(error))
+            print_json({"findings": [{"level": "error", "message": message}]})
         raise PartialFailureError(str(error)) from error
-    report = check_data(data, workers=workers, progress=progress)
+    found = check_data(data, workers=workers, progress=progress)
+    findings = [replace(item, message=in_options(item.message)) for item in found.findings]
+    report = replace(found, findings=tuple(findings))
     if as_json:
         print_json(report.to_json())
     else:

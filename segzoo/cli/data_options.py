@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .in_options import speaks_options
 from .reading import BandNumbers
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def pair_options(command: Command) -> Command:
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    command = speaks_options(command)
     for option in reversed(options):
         command = option(command)
     command = click.argument("masks", required=False, type=click.Path(path_type=Path))(command)

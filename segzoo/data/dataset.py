@@ -47,6 +47,8 @@ class PairDataset:
         channels: How many bands an item has: grey is repeated for RGB, RGB becomes its luminance,
             alpha is left out; None for what the file has.
         value_range: The values that become 0 and 1; None where the files' type tells it.
+        split: Which of several splits these are, where they lie in some: ``train``, ``val`` or
+            ``test``.
     """
 
     pairs: tuple[Pair, ...]
@@ -54,6 +56,7 @@ class PairDataset:
     bands: tuple[int, ...] | None = None
     channels: int | None = None
     value_range: ValueRange | None = None
+    split: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

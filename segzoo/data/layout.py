@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import DataError, nearest
 from ..files.atomic import read_text
 from .pairs import Pair, Pairing, find_pairs
+from .pictures import is_picture_name
 
 #: Names of subfolders, and of the values in a column ``split``.
 SPLITS = {
@@ -38,21 +39,26 @@ class Layout:
         groups: Name -> group, where a table has them.
         folders: Where a file with the names of the classes may be, nearest first.
         notes: A sentence each on files that were left out.
+        told: Whether folders or a table tell splits apart; else all pairs are ``train``.
     """
 
     splits: Mapping[str, tuple[Pair, ...]]
     groups: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    told: bool = False
 
 
-def find_layout(images: Path, masks: Path | None, *, mask_suffix: str = "") -> Layout:
+def find_layout(
+    images: Path, masks: Path | None, *, mask_suffix: str = "", to_train: bool = True
+) -> Layout:
     """Read a table, or look how two folders or one are arranged.
 
     Args:
         images: A CSV; the folder of the pictures; or, without ``masks``, a folder with both.
         masks: The folder of the masks.
         mask_suffix: See :func:`~segzoo.data.pairs.find_pairs`.
+        to_train: Whether there must be pairs to train on; else any split is enough.
 
     Raises:
         DataError: Nothing there, or no arrangement that is known.
@@ -65,13 +71,13 @@ def find_layout(images: Path, masks: Path | None, *, mask_suffix: str = "") -> L
             )
         if masks is not None:
             raise DataError(f"{images} names the masks, so {masks} cannot be given as well.")
-        return read_table(images)
+        return read_table(images, to_train=to_train)
     for folder in (images, masks):
         if folder is not None and not folder.is_dir():
             raise DataError(f"There is no folder {folder}.{_similar(folder)}")
     if masks is None:
-        return _one_folder(images, mask_suffix)
-    return _two_folders(images, masks, mask_suffix)
+        return _one_folder(images, mask_suffix, to_train)
+    return _two_folders(images, masks, mask_suffix, to_train)
 
 
 def _similar(missing: Path) -> str:
@@ -82,16 +88,17 @@ def _similar(missing: Path) -> str:
         return ""
 
 
-def _one_folder(root: Path, mask_suffix: str) -> Layout:
+def _one_folder(root: Path, mask_suffix: str, to_train: bool) -> Layout:
     """``root/images`` and ``root/masks``, or the two in each of ``root/train``, ``root/val``."""
     images, masks = _child(root, IMAGE_FOLDERS), _child(root, MASK_FOLDERS)
     if images and masks:
-        layout = _two_folders(images, masks, mask_suffix)
+        layout = _two_folders(images, masks, mask_suffix, to_train)
         return replace(layout, folders=(*layout.folders, root))
     parts = _split_folders(root)
-    if "train" not in parts:
+    if "train" not in parts and (to_train or not parts):
+        wanted = "train/" if to_train else "test/, val/ or train/"
         raise DataError(
-            f"{root} has neither images/ and masks/ nor train/ with the two in it. Give both "
+            f"{root} has neither images/ and masks/ nor {wanted} with the two in it. Give both "
             "folders: the pictures' and the masks'."
         )
     splits: dict[str, Pairing] = {}
@@ -106,14 +113,14 @@ def _one_folder(root: Path, mask_suffix: str) -> Layout:
                 f"{folder} has no images/ and masks/. Pass mask_suffix='_mask' where pictures and "
                 "masks lie side by side."
             )
-    return _layout(splits, (root, parts["train"]))
+    return _layout(splits, (root, *list(parts.values())[:1]), told=True)
 
 
-def _two_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
+def _two_folders(images: Path, masks: Path, mask_suffix: str, to_train: bool) -> Layout:
     """``images`` and ``masks``, or ``images/train`` with ``masks/train`` and so on."""
     folders = (masks, images, masks.parent)
     ours, theirs = _split_folders(images), _split_folders(masks)
-    if "train" not in ours:
+    if "train" not in ours and (to_train or not ours or _has_pictures(images)):
         return _layout({"train": find_pairs(images, masks, mask_suffix=mask_suffix)}, folders)
     missing = [folder for split, folder in ours.items() if split not in theirs]
     if missing:
@@ -127,14 +134,22 @@ def _two_folders(images: Path, masks: Path, mask_suffix: str) -> Layout:
             for split, folder in ours.items()
         },
         folders,
+        told=True,
     )
 
 
-def _layout(found: Mapping[str, Pairing], folders: tuple[Path, ...]) -> Layout:
+def _has_pictures(folder: Path) -> bool:
+    return any(path.is_file() and is_picture_name(path.name) for path in folder.iterdir())
+
+
+def _layout(
+    found: Mapping[str, Pairing], folders: tuple[Path, ...], *, told: bool = False
+) -> Layout:
     return Layout(
         {split: pairing.pairs for split, pairing in found.items()},
         folders=folders,
         notes=tuple(note for pairing in found.values() for note in pairing.notes),
+        told=told,
     )
 
 
@@ -156,7 +171,7 @@ def _child(root: Path, names: tuple[str, ...]) -> Path | None:
     return next((below[name] for name in names if name in below), None)
 
 
-def read_table(path: Path) -> Layout:
+def read_table(path: Path, *, to_train: bool = True) -> Layout:
     """Pairs from a CSV with the columns image and mask, and split and group if it likes.
 
     Paths are relative to the table's own folder, or absolute.
@@ -184,12 +199,13 @@ def read_table(path: Path) -> Layout:
         splits.setdefault(SPLITS[split], []).append(Pair(name, files["image"], files["mask"]))
         if "group" in row:
             groups[name] = row["group"].strip() or name
-    if "train" not in splits:
+    if to_train and "train" not in splits:
         raise DataError(f"{path} has no pair to train on.")
     ordered: dict[str, tuple[Pair, ...]] = {
         key: tuple(splits[key]) for key in ("train", "val", "test") if key in splits
     }
-    return Layout(ordered, groups, (path.parent,))
+    told = any(row.get("split", "").strip() for _, row in rows)
+    return Layout(ordered, groups, (path.parent,), told=told)
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -11,7 +11,7 @@ from ..errors import DataError
 from .bands import check_bands
 from .class_coding import LabelMap, class_coding
 from .dataset import PairDataset
-from .layout import find_layout
+from .layout import SPLITS, find_layout
 from .pixel_values import check_range
 
 #: Which split a model is scored on, the first that is there.
@@ -52,12 +52,28 @@ def open_pairs(
         DataError: No pairs, or pictures without a mask.
     """
     layout = find_layout(
-        Path(images), None if masks is None else Path(masks), mask_suffix=mask_suffix
+        Path(images),
+        None if masks is None else Path(masks),
+        mask_suffix=mask_suffix,
+        to_train=False,
     )
     known = class_coding(
         classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
     )
-    pairs = next(layout.splits[name] for name in _SCORED if name in layout.splits)
-    if not pairs:
+    split = next(name for name in _SCORED if name in layout.splits)
+    if not layout.splits[split]:
         raise DataError(f"There are no pictures with masks in {images}.")
-    return PairDataset(pairs, known.coding, check_bands(bands), channels, check_range(value_range))
+    return PairDataset(
+        layout.splits[split],
+        known.coding,
+        check_bands(bands),
+        channels,
+        check_range(value_range),
+        split if layout.told else _named(Path(images)),
+    )
+
+
+def _named(folder: Path) -> str | None:
+    """The split that a folder's name says, or that of the folder around it: ``val/images``."""
+    names = (part.lower() for part in reversed(folder.absolute().parts[-2:]))
+    return next((SPLITS[name] for name in names if name in SPLITS), None)

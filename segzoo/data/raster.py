@@ -13,6 +13,7 @@ from typing import BinaryIO
 from ..errors import InputError, SegzooError
 from ..files.atomic import open_ordinary
 from ..packages import has_package
+from .readers.face import ControlPoint as ControlPoint
 from .readers.face import Georeference as Georeference
 from .readers.face import Raster as Raster
 from .readers.face import RasterInfo as RasterInfo

@@ -24,6 +24,9 @@ from .figures import draw_confusion, draw_curves
 from .samples import Sample, draw_sample, pick
 from .score_values import Scores
 
+#: Splits as the Hub calls them.
+_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
 
 def write_results(
     folder: Path,
@@ -99,7 +102,8 @@ def write_evaluation(
             model,
             scores,
             dataset=dataset or dataset_name({"source": str(source.resolve())}),
-            split="test",
+            # Pictures that lie in no split were kept for this: a test.
+            split=_SPLITS.get(getattr(data, "split", None) or "test", "test"),
             picture=samples.get("median", samples.get("best")),
         )
 

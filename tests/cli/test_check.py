@@ -7,6 +7,7 @@ import json
 import pytest
 
 from segzoo.cli import main
+from segzoo.cli.in_options import in_options
 
 from ..datasets.making import labels, make_pairs, picture, save
 
@@ -35,6 +36,38 @@ def test_errors_make_exit_code_1(folders, tmp_path, capsys):
     assert main(["check", *folders, "--json"]) == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["findings"][0]["message"].startswith("1 of 6 images has no mask")
+
+
+def test_remedies_name_the_options_of_the_command_line(folders, tmp_path, capsys):
+    """Of Python the same messages name its keywords."""
+    for path in (tmp_path / "masks").iterdir():
+        save(path, labels(1, 3) + 9)
+    for more in ((), ("--json",)):
+        assert main(["check", *folders, "--classes", "9", *more]) == 1
+        told = capsys.readouterr()
+        assert "--classes 12" in told.out
+        assert "--label-map old=new" in told.out
+        assert "classes=" not in told.out
+    assert main(["check", *folders]) == 1
+    assert "--label-map 9=0,10=1,11=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("pass ignore_index=11 if that is void", "pass --ignore-index 11 if that is void"),
+        ("label_map={'sky': None, 3: 0}", "--label-map sky=void,3=0"),
+        ("Pass value_range=(0, 4095).", "Pass --range 0 4095."),
+        ("or pass bands=(1, 2, 3), the numbers", "or pass --bands 1,2,3, the numbers"),
+        ("value_range=(LOW, HIGH), --range LOW HIGH.", "--range LOW HIGH."),
+        ("on one side by group=.", "on one side by --group."),
+        ("pass group='^(.*?)[0-9]+$' to", "pass --group '^(.*?)[0-9]+$' to"),
+        ("Another seed=, or val= with names,", "Another --seed, or --val with names,"),
+        ("val must be a share; 5 classes in test.", "val must be a share; 5 classes in test."),
+    ],
+)
+def test_words_of_python_become_options(message, expected):
+    assert in_options(message) == expected
 
 
 def test_every_option_arrives(tmp_path, capsys):

@@ -14,6 +14,9 @@ from PIL import Image
 import segzoo
 from segzoo.cli import main
 from segzoo.cli.output import printable
+from segzoo.folders.choice import Chosen
+from segzoo.folders.jobs import Job, plan_jobs
+from segzoo.folders.task import Task
 from tests.prediction.tiles import random_picture
 
 
@@ -122,6 +125,96 @@ def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tm
         assert f"another run (its {word} differ)" in err[0]
 
 
+def test_shards_make_up_the_whole(capsys, model_folder, scans, tmp_path):
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive")
+    assert run(capsys, *call, "--no-overlays")[0] == 0
+    whole = written(tmp_path / "out")
+    assert whole == ["a.png", "sub/a.png", "sub/deep/B.png", "sub/deep/b_2.png"]
+    counts = []
+    for part in (1, 2, 3):
+        call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "parts", "--recursive")
+        code, text, _ = run(capsys, *call, "--no-overlays", "--shard", f"{part}/3")
+        assert code == 0
+        counts.append(len(text.splitlines()))
+    assert sum(counts) == 4
+    assert written(tmp_path / "parts") == whole
+    for one, name in (("out", "sub/deep/b_2.png"), ("parts", "sub/deep/b_2.png")):
+        assert (tmp_path / one / name).stat().st_size > 0
+    code, _, err = run(capsys, *call, "--shard", "4/3")
+    assert (code, len(err)) == (2, 1)
+    assert "'4/3' is no part" in err[0]
+    # Without subfolders too.
+    parts = [
+        run(capsys, *call[:-1], "--skip-existing", "--shard", f"{part}/2")[1] for part in (1, 2)
+    ]
+    assert sum("1 of the pictures" in part or "->" in part for part in parts) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(
+    capsys, model_folder, scans, tmp_path, monkeypatch
+):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive")
+    code, text, err = run(capsys, *call)
+    assert (code, len(text.splitlines())) == (1, 2)
+    assert "deep cannot be read: Permission denied." in err[-2]
+    assert "Not all of the folders could be read" in err[-1]
+
+
+def test_batches_and_tables(capsys, model_folder, scans, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive")
+    more = ("--batch-size", "4", "--manifest", tmp_path / "run.jsonl")
+    table = tmp_path / "run.parquet"
+    assert run(capsys, *call, *more, "--parquet", table)[0] == 0
+    assert parquet.read_table(table).num_rows == 4
+    code, _, err = run(capsys, *call, "--parquet", table)
+    assert code == 2
+    assert "give --manifest, too" in err[0]
+
+
+@pytest.mark.parametrize(("package", "option"), [("pyarrow", "parquet"), ("ray", "engine")])
+def test_packages_that_are_missing_are_told_at_once(
+    capsys, scans, tmp_path, monkeypatch, package, option
+):
+    for name in (package, "ray.data", "pyarrow.parquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    value = "ray" if option == "engine" else tmp_path / "x.parquet"
+    call = ("predict", scans, "-m", "nosuch", "-o", tmp_path / "out", "--manifest", tmp_path / "m")
+    code, _, err = run(capsys, *call, f"--{option}", value)
+    assert (code, len(err)) == (2, 1)
+    assert f'pip install "segzoo[{ {"engine": "ray"}.get(option, option) }]"' in err[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_for_others_are_looked_at_before(scans, tmp_path):
+    """A worker that takes a killed one's place cannot tell what was there before."""
+    out, refused = tmp_path / "out", []
+    jobs = plan_jobs(sorted(scans.rglob("*.png")), out)
+    out.mkdir()
+    jobs[0].outputs(".tif").mask.touch()
+    jobs[1].outputs().overlay.touch()
+    chosen = Chosen(jobs, Task("m"), refused.append, check=True)
+    assert list(chosen) == jobs[2:]
+    assert ["exists already" in item.error for item in refused] == [True, True]
+    # A picture beside its results is in nobody's way.
+    (out / "x.tif").touch()
+    assert list(Chosen([Job(out / "x.tif", out / "x")], Task("m"), print, check=True))
+    # What is there is known without a look into the picture, where it can be.
+    for path in jobs[2].outputs().paths:
+        path.touch()
+    chosen = Chosen(jobs[2:], Task("m"), print, skip_existing=True)
+    assert list(chosen) == jobs[3:]
+    assert chosen.skipped == 1
+
+
 # ---- streams -------------------------------------------------------------------------------
 
 
@@ -144,6 +237,32 @@ def test_names_that_no_encoding_has(capsys, model_folder, tmp_path):
     code, text, _ = run(capsys, *call, "--overwrite")
     assert code == 0
     assert Path(json.loads(text)["predictions"][0]["mask"]).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_masks_are_done_though_nobody_can_be_told(
+    capsys, monkeypatch, model_folder, scans, tmp_path
+):
+    stream = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive")
+    assert main([str(part) for part in call]) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert written(tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+def test_names_in_any_encoding(monkeypatch, model_folder, tmp_path):
+    (tmp_path / "scans").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "scans" / "\u65e5\u672c.png")
+    stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    call = ("predict", tmp_path / "scans", "-m", model_folder, "-o", tmp_path / "out")
+    assert main([str(part) for part in call]) == 0
+    stream.flush()
+    assert b"\\u65e5\\u672c.png" in stream.buffer.getvalue()
 
 
 def test_output_of_any_encoding(monkeypatch):

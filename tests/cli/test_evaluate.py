@@ -69,10 +69,44 @@ def test_the_card_is_filled_in_and_the_size_of_the_training_is_kept(folders, tmp
     assert output.out.strip() == str(tmp_path / "r.html")
 
 
+@pytest.mark.parametrize("layout", ["test/images", "images/test", "valid/images", "table"])
+def test_data_with_one_split_only(folders, tmp_path, capsys, layout):
+    small(3, class_names=("a", "b", "c")).save_pretrained(tmp_path / "model")
+    night = tmp_path / "night"
+    expected = "validation" if layout.startswith("valid") else "test"
+    if layout == "table":
+        lines = [f"images/p{i}.png,masks/p{i}.png,test" for i in range(3)]
+        (night / "t.csv").write_text("\n".join(["image,mask,split", *lines]))
+        given = [night / "t.csv"]
+    else:
+        for kind in ("images", "masks"):
+            target = night / layout.replace("images", kind)
+            target.parent.mkdir(exist_ok=True)
+            (night / kind).rename(night / "moved")
+            target.parent.mkdir(exist_ok=True)
+            (night / "moved").rename(target)
+        given = [night]
+    call = ("evaluate", tmp_path / "model", *given, "--ignore-index", 255, "--write-card")
+    code, output = run(capsys, *call)
+    assert code == 0, output.err
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert f"Scores on the {expected} images" in text
+    if layout == "valid/images":  # the split's own folders say it, too
+        code, output = run(
+            capsys, *call[:2], night / "valid" / "images", night / "valid" / "masks", *call[3:]
+        )
+        assert code == 0, output.err
+        assert "Scores on the validation images" in (tmp_path / "model" / "README.md").read_text()
+    if layout != "images/test":  # of which pairs in subfolders are found without splits, too
+        code, output = run(capsys, "check", *given)
+        assert code == 1
+        assert "train" in output.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "255 is void"),
+        ([], "--ignore-index 255 if 255 is void"),
         (["--ignore-index", 255, "--size", 0, 3], "size[0] must be between 1"),
         (["--ignore-index", 255, "--mask-suffix", "_m"], "_m"),
     ],

@@ -1,5 +1,7 @@
 """An exported file as a model: the same masks, whole, in tiles and on the command line."""
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +10,7 @@ import segzoo
 from segzoo.cli import main
 from segzoo.data.pictures import read_mask
 from segzoo.errors import InputError, StorageError
+from segzoo.prediction.pixel_model import fingerprint, pixel_model
 from tests.helpers import ready, tiny_unet
 from tests.prediction.tiles import in_one_piece, random_picture
 
@@ -37,6 +40,24 @@ def test_an_exported_file_is_a_model(model, path):
     soft = segzoo.predict_probabilities(exported, picture, tta="flips")
     expected = segzoo.predict_probabilities(model, picture, tta="flips")
     torch.testing.assert_close(soft, expected, rtol=0, atol=1e-4)
+
+
+def test_a_file_is_known_by_what_it_holds(path, tmp_path):
+    exported = segzoo.open_exported(path)
+    with pixel_model(exported) as ready:
+        assert fingerprint(ready) == exported.fingerprint
+    other = copy.copy(exported)
+    vars(other).pop("fingerprint")
+    other.path = _copied(path, tmp_path / f"other{path.suffix}")
+    weights = other.path
+    if path.suffix == ".xml":
+        weights = _copied(path.with_suffix(".bin"), tmp_path / "other.bin")
+    assert other.fingerprint == exported.fingerprint
+    vars(other).pop("fingerprint")
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    assert other.fingerprint != exported.fingerprint
 
 
 def test_the_command_line_takes_it(model, path, tmp_path, capsys):

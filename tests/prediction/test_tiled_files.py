@@ -7,6 +7,8 @@ import pytest
 import rasterio
 import tifffile
 import torch
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
 
 import segzoo
 from segzoo import packages
@@ -64,6 +66,35 @@ def test_what_lies_on_the_ground_stays_there(tiny, picture, scene, tmp_path, mon
         colors = file.colormap(1)
         assert [colors[i][:3] for i in range(3)] == [tuple(c) for c in class_colors(3).tolist()]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.tif", "scene.tif"]
+
+
+def test_places_told_by_points_and_cameras_are_kept(tiny, picture, tmp_path):
+    """Scenes that nobody has resampled to a map yet: what tells their place goes with the mask."""
+    corners = [(0, 0, 5e5, 5e6, 7.0), (0, 350, 5.1e5, 5e6, 0.0), (300, 0, 5e5, 4.9e6, 1.0)]
+    points = [GroundControlPoint(*corner) for corner in corners]
+    camera = RPC(
+        height_off=1.0, height_scale=2.0, lat_off=45.0, lat_scale=0.1, long_off=15.0,
+        long_scale=0.1, line_off=60.0, line_scale=60.0, samp_off=75.0, samp_scale=75.0,
+        line_num_coeff=[0.5] * 20, line_den_coeff=[1.0] + [0.0] * 19,
+        samp_num_coeff=[0.25] * 20, samp_den_coeff=[1.0] + [0.0] * 19,
+        err_bias=None, err_rand=None,
+    )  # fmt: skip
+    ways = {"points": {"gcps": points, "crs": "EPSG:32633"}, "camera": {"rpcs": camera}}
+    for name, way in ways.items():
+        source, target = tmp_path / f"{name}.tif", tmp_path / f"{name} mask.tif"
+        options = {"count": 3, "height": 300, "width": 350, "dtype": "uint8"}
+        with rasterio.open(source, "w", driver="GTiff", **options, **way) as file:
+            file.write(picture.numpy())
+        segzoo.predict_tiled(tiny, source, target, tiling="blend", tile=96)
+        with rasterio.open(source) as before, rasterio.open(target) as after:
+            assert (after.crs, after.transform) == (before.crs, before.transform)
+            assert after.gcps[1] == before.gcps[1]
+            assert [vars(point) for point in after.gcps[0]] == [
+                vars(point) for point in before.gcps[0]
+            ]
+            assert (after.rpcs and after.rpcs.to_gdal()) == (before.rpcs and before.rpcs.to_gdal())
+            assert bool(after.gcps[0]) == (name == "points")
+            assert bool(after.rpcs) == (name == "camera")
 
 
 def test_datasets_of_rasterio_stay_open(tiny, scene):

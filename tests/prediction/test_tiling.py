@@ -211,6 +211,31 @@ def test_a_measured_margin_is_the_smallest_that_is_tolerable():
         )
 
 
+def test_measured_tiles_of_ragged_sizes_that_round_differently_are_padded_and_said():
+    model, picture = right_at_even_sizes(), random_picture(203, 301)
+    result = segzoo.predict_tiled(
+        model, picture, tiling="measured", tile=64, tolerance=1e-6, write="logits"
+    )
+    assert result.tiling.padded == (204, 304)
+    assert "padded with zeros to 204x304" in result.tiling.reason
+    expected = in_one_piece(model, picture, unit=4)
+    torch.testing.assert_close(torch.from_numpy(result.values), expected, rtol=0, atol=1e-6)
+    # Whom ragged sizes do not matter, for that the picture stays as it is.
+    for plain, size in ((blur(3), (203, 301)), (model, (204, 304))):
+        picture = random_picture(*size)
+        result = segzoo.predict_tiled(
+            plain, picture, tiling="measured", tile=64, tolerance=1e-6, write="logits"
+        )
+        assert result.tiling.padded is None
+        expected = in_one_piece(plain, picture)
+        torch.testing.assert_close(torch.from_numpy(result.values), expected, rtol=0, atol=1e-5)
+
+
+def test_blended_tiles_are_multiples_of_the_stride():
+    model, picture = right_at_even_sizes(), random_picture(203, 301)
+    assert segzoo.predict_tiled(model, picture, tiling="blend", tile=71).tiling.tile == 68
+
+
 def test_blended_tiles_of_a_model_without_context_are_exact():
     model, picture = blur(0), random_picture(131, 170)
     for overlap in (0.0, 0.3, 0.5):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -21,6 +21,25 @@ Values: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True)
+class ControlPoint:
+    """A place in a picture, and where it lies on the ground.
+
+    Args:
+        row: In pixels, from the top; the corner of the first pixel is 0.
+        column: Likewise, from the left.
+        x: In the coordinate system of the picture's georeference.
+        y: Likewise.
+        z: Height, in that system's unit.
+    """
+
+    row: float
+    column: float
+    x: float
+    y: float
+    z: float = 0.0
+
+
+@dataclass(frozen=True)
 class Georeference:
     """Where on the ground a raster lies.
 
@@ -28,10 +47,14 @@ class Georeference:
         crs: Coordinate reference system as WKT, or None where the file names none.
         transform: ``(a, b, c, d, e, f)``: the corner of the pixel at a column and a row lies at
             ``x = a * column + b * row + c``, ``y = d * column + e * row + f``.
+        points: Ground control points, of a picture whose place is told by these alone.
+        rpcs: Rational polynomial coefficients of a satellite's camera, by GDAL's names.
     """
 
     crs: str | None
     transform: tuple[float, float, float, float, float, float]
+    points: tuple[ControlPoint, ...] = ()
+    rpcs: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ _WANTED = frozenset(
         *(_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA, _TILE_WIDTH, _TILE_HEIGHT),
     }
 )
-#: ModelPixelScale, ModelTiepoint, ModelTransformation: GeoTIFF's ways to say where a file lies.
-_GEOGRAPHIC = (33550, 33922, 34264)
+#: ModelPixelScale, ModelTiepoint, ModelTransformation: GeoTIFF's ways to say where a file lies; and
+#: RPCCoefficient, the way of satellites.
+_GEOGRAPHIC = (33550, 33922, 34264, 50844)
 
 #: SampleFormat and bits of a type of NumPy's.
 _KINDS = {1: "uint", 2: "int", 3: "float"}

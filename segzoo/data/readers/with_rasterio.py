@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...packages import load_package
-from .face import Georeference, Raster, RasterInfo, Values, unreadable
+from .face import ControlPoint, Georeference, Raster, RasterInfo, Values, unreadable
 from .tiff_tags import TiffPage
 
 #: MiB of decoded blocks that GDAL keeps; its own rule is a share of the machine's memory.
@@ -68,6 +68,20 @@ def _expected_type(page: TiffPage) -> str:
     return f"{name}{next((size for size in (8, 16, 32, 64) if bits <= size), bits)}"
 
 
+def _place(dataset: Any) -> Georeference | None:
+    """Where a dataset lies, as far as it says so."""
+    points, crs = dataset.gcps
+    crs = dataset.crs or crs
+    if crs is None and dataset.transform.is_identity and not points and dataset.rpcs is None:
+        return None
+    return Georeference(
+        crs.to_wkt() if crs else None,
+        tuple(dataset.transform)[:6],
+        tuple(ControlPoint(p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
+        None if dataset.rpcs is None else dataset.rpcs.to_gdal(),
+    )
+
+
 class DatasetRaster(Raster):
     """An open dataset of rasterio.
 
@@ -106,10 +120,6 @@ class DatasetRaster(Raster):
                 [table.get(i, (0, 0, 0, 255))[:3] for i in range(2**bits)], np.uint8
             ).T
             bands, dtype, bits = 3, np.dtype(np.uint8), 8
-        given = dataset.crs is not None or not dataset.transform.is_identity
-        place = Georeference(
-            dataset.crs.to_wkt() if dataset.crs else None, tuple(dataset.transform)[:6]
-        )
         self.info = RasterInfo(
             path=path or Path(dataset.name),
             height=dataset.height,
@@ -119,7 +129,7 @@ class DatasetRaster(Raster):
             bits=bits,
             alpha=self._palette is None and colors[-1] == "alpha",
             nodata=dataset.nodata,
-            georeference=place if given else None,
+            georeference=_place(dataset),
             block=tuple(dataset.block_shapes[0]),
         )
         flags = {flag.name for masks in dataset.mask_flag_enums for flag in masks}

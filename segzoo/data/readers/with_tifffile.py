@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +70,6 @@ class _StoredTiff(Raster):
         except BaseException:
             self._file.close()
             raise
-        self._map = self._mapped() if self._page.is_memmappable else None
         self._segments: OrderedDict[int, tuple[Any, tuple[int, ...]]] = OrderedDict()
 
     def _described(self, path: Path, page: TiffPage) -> RasterInfo:
@@ -92,20 +90,32 @@ class _StoredTiff(Raster):
             block=(rows, found.tilewidth if found.is_tiled else page.width),
         )
 
-    def _mapped(self) -> Values:
-        """Values that lie in the file as they are: no strip, however large, has to be decoded."""
-        shape = (self.info.height, self.info.width, self.info.bands // self._planes)
+    def _plain(self, top: int, bottom: int, left: int, right: int) -> Values:
+        """Of values that lie in the file as they are: no strip, however large, has to be decoded.
+
+        They are read, not mapped: of a file that is cut meanwhile, mapped pages end the program.
+        """
+        _, height, width = self.shape
+        samples = self.info.bands // self._planes
         kind = self._page.dtype.newbyteorder(self._file.byteorder)
-        offset = self._page.dataoffsets[0]
-        layout = (self._planes, *shape)
-        values: Values
-        if isinstance(self._source, BytesIO):
-            count = math.prod(layout)
-            values = np.frombuffer(self._source.getvalue(), kind, count, offset).reshape(layout)
-        else:
-            values = np.memmap(self._source, kind, "r", offset, layout)
-        joined: Values = values.transpose(0, 3, 1, 2).reshape(self.info.bands, *shape[:2])
-        return joined
+        out = np.empty((self._planes, bottom - top, right - left, samples), kind)
+        for plane in range(self._planes):
+            first = (plane * height + top) * width
+            if right - left == width:
+                self._fill(out[plane], first * samples)
+                continue
+            for row in range(bottom - top):
+                self._fill(out[plane, row], (first + row * width + left) * samples)
+        return native(out.transpose(0, 3, 1, 2).reshape(self.info.bands, *out.shape[1:3]))
+
+    def _fill(self, out: Values, place: int) -> None:
+        """Read values that lie one after the other, beginning with the one at a place."""
+        source = self._file.filehandle
+        source.seek(self._page.dataoffsets[0] + place * out.itemsize)
+        data = source.read(out.nbytes)
+        if len(data) != out.nbytes:
+            raise EOFError("the file was cut while it was read")
+        out[...] = np.frombuffer(data, out.dtype).reshape(out.shape)
 
     def _check_length(self, path: Path) -> None:
         length = self._source.seek(0, os.SEEK_END)
@@ -114,8 +124,8 @@ class _StoredTiff(Raster):
             raise InputError(f"{path} cannot be read as a picture: the end of the file is missing.")
 
     def _read(self, top: int, bottom: int, left: int, right: int) -> Values:
-        if self._map is not None:
-            return native(np.array(self._map[:, top:bottom, left:right]))
+        if self._page.is_memmappable:
+            return self._plain(top, bottom, left, right)
         tall, wide = self.info.block
         across = math.ceil(self.info.width / wide)
         down = math.ceil(self.info.height / tall)
@@ -171,7 +181,6 @@ class _StoredTiff(Raster):
     def close(self) -> None:
         """Close the file."""
         self._segments.clear()
-        self._map = None
         self._file.close()
         self._source.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def write_geotiff(
                 dtype=dtype,
                 nodata=nodata,
                 crs=georeference.crs,
-                transform=rasterio.Affine(*georeference.transform),
+                **_place(rasterio, georeference),
                 tiled=True,
                 blockxsize=BLOCK,
                 blockysize=BLOCK,
@@ -113,6 +114,20 @@ def write_geotiff(
                     file.build_overviews(factors, way)
         except rasterio.errors.RasterioError as error:
             raise StorageError(f"{path} could not be written: {error}.") from error
+
+
+def _place(rasterio: Any, georeference: Georeference) -> dict[str, Any]:
+    """Where a file lies, besides its coordinate system, as rasterio's options."""
+    place: dict[str, Any] = {}
+    if georeference.points:
+        point = load_package("rasterio.control", extra="geo").GroundControlPoint
+        place["gcps"] = [point(p.row, p.column, p.x, p.y, p.z) for p in georeference.points]
+    elif georeference.transform != (1, 0, 0, 0, 1, 0):  # which stands for none
+        place["transform"] = rasterio.Affine(*georeference.transform)
+    if georeference.rpcs is not None:
+        rpc = load_package("rasterio.rpc", extra="geo").RPC
+        place["rpcs"] = rpc.from_gdal(dict(georeference.rpcs))
+    return place
 
 
 def write_plain_tiff(

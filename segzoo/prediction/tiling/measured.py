@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
@@ -97,6 +98,45 @@ def measure_margin(
         f"no margin within a tile of {tile} keeps the difference of logits below {tolerance:g} of "
         f"the largest{reached}"
     )
+
+
+@torch.no_grad()
+def rounds_alike(
+    model: PixelModel, canvas: Canvas, evidence: Evidence, *, tile: int, unit: int, tolerance: float
+) -> bool:
+    """Whether a ragged end looks the same to a small window as to a large one.
+
+    Many backbones round the sizes of maps that do not divide, and resize by ratios that depend on
+    the whole size: tiles of a ragged picture then differ from it everywhere, whatever their margin.
+    A crop of the picture is cut to the picture's remainders, and its end is computed again from a
+    window that begins later.
+    """
+    remainders = (canvas.height % unit, canvas.width % unit)
+    crop = next(_crops(canvas, tile, unit), None)
+    if crop is None or not any(remainders):
+        return True
+    image = canvas.window(*crop)
+    cut = tuple(side < whole for side, whole in zip(evidence.side, canvas.padded, strict=True))
+    sides = [
+        side - unit + left if is_cut and left else side
+        for side, left, is_cut in zip(image.shape[-2:], remainders, cut, strict=True)
+    ]
+    ragged = image[..., : sides[0], : sides[1]].contiguous()
+    # Where the window begins; where what is compared begins. An axis that no tile cuts is whole.
+    first = [
+        max((side - evidence.margin) // 2 // unit, 1) * unit if is_cut else 0
+        for side, is_cut in zip(sides, cut, strict=True)
+    ]
+    kept = [begin + evidence.margin if begin else 0 for begin in first]
+    if kept[0] >= sides[0] or kept[1] >= sides[1]:
+        return True  # a tile has no room for such a window either
+    model = replace(model, views=AS_IT_IS)
+    whole = model.logits(ragged)
+    part = model.logits(ragged[..., first[0] :, first[1] :].contiguous())
+    expected = whole[..., kept[0] :, kept[1] :]
+    found = part[..., kept[0] - first[0] :, kept[1] - first[1] :]
+    difference = float((found - expected).abs().max()) / max(float(whole.abs().max()), 1e-30)
+    return difference <= tolerance
 
 
 def as_margin(evidence: Evidence) -> Margin:

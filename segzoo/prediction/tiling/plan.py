@@ -14,7 +14,7 @@ from .answers import Answers
 from .axis import NoCoreError, Span, overwork, plan_axis, plan_overlapping
 from .canvas import Canvas
 from .margin import Margin, UnboundedError, probe_margin
-from .measured import NoMarginError, as_margin, measure_margin
+from .measured import NoMarginError, as_margin, measure_margin, rounds_alike
 from .proof import prove
 from .rows import Bands, BlendedBands, CutBands
 
@@ -104,7 +104,7 @@ def plan_tiling(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
     if wishes.mode == "measured":
         return _measured(model, canvas, wishes)
     if wishes.mode == "blend":
-        return _blended(canvas, wishes, "tiles are blended: their errors are not known")
+        return _blended(model, canvas, wishes, "tiles are blended: their errors are not known")
     reasons: list[str] = []
     for way in (_exact, _measured):
         try:
@@ -116,7 +116,8 @@ def plan_tiling(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
             return replace(found, reason="; ".join([found.reason, *reasons]))
         reasons.append(f"{found.mode} tiles would compute {found.overwork:.1f} times the pixels")
     why = "; ".join(reasons)
-    return _blended(canvas, wishes, f"tiles are blended: their errors are not known, but {why}")
+    said = f"tiles are blended: their errors are not known, but {why}"
+    return _blended(model, canvas, wishes, said)
 
 
 def _exact(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
@@ -178,17 +179,26 @@ def _measured(model: PixelModel, canvas: Canvas, wishes: Wishes) -> Tiling:
             "tiling='blend'."
         ) from error
     margin = as_margin(evidence)
+    said = str(evidence)
+    if not rounds_alike(
+        model, canvas, evidence, tile=wishes.tile, unit=unit, tolerance=wishes.tolerance
+    ):
+        canvas.pad_to(unit)
+        said += f"; the picture is padded with zeros to {canvas.padded[0]}x{canvas.padded[1]}"
+    padded = canvas.padded if canvas.padded != (canvas.height, canvas.width) else None
     rows, columns = _cut(canvas, wishes.tile, margin, unit)
     work = overwork(rows, columns)
-    return Tiling("measured", wishes.tile, margin, unit, 0.0, None, work, str(evidence))
+    return Tiling("measured", wishes.tile, margin, unit, 0.0, padded, work, said)
 
 
-def _blended(canvas: Canvas, wishes: Wishes, reason: str) -> Tiling:
+def _blended(model: PixelModel, canvas: Canvas, wishes: Wishes, reason: str) -> Tiling:
     canvas.padded = (canvas.height, canvas.width)
-    rows = plan_overlapping(canvas.height, wishes.tile, wishes.overlap)
-    columns = plan_overlapping(canvas.width, wishes.tile, wishes.overlap)
+    # Tiles that the stride divides: in others some backbones' maps drift from one end to the other.
+    tile = wishes.tile // model.stride * model.stride or wishes.tile
+    rows = plan_overlapping(canvas.height, tile, wishes.overlap)
+    columns = plan_overlapping(canvas.width, tile, wishes.overlap)
     work = overwork(rows, columns)
-    return Tiling("blend", wishes.tile, None, 1, wishes.overlap, None, work, reason)
+    return Tiling("blend", tile, None, 1, wishes.overlap, None, work, reason)
 
 
 def _cut(

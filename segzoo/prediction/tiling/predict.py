@@ -22,6 +22,7 @@ from ...data.readers.face import Raster, Values
 from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
 from ...errors import ArgumentError, InputError, MissingPackageError, StorageError
+from ...packages import has_package
 from ..pixel_model import PixelModel, Predictor, fingerprint, pixel_model
 from ..views import Views
 from .answers import KINDS, answers_for
@@ -173,7 +174,8 @@ def opened(source: Source, nodata: float | None) -> Iterator[Raster]:
     """The raster of whatever a person gave; what they opened stays open."""
     if isinstance(source, (str, os.PathLike)):
         with open_raster(source) as raster:
-            if raster.info.georeference is None and is_georeferenced(source):
+            placed = raster.info.georeference is not None or not is_georeferenced(source)
+            if not placed and not has_package("rasterio"):
                 raise MissingPackageError("rasterio", extra="geo")
             yield raster
     elif isinstance(source, (Tensor, np.ndarray)):

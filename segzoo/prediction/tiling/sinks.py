@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,10 +62,17 @@ def _npy(path: Path, result: Result, bands: Finished) -> None:
     answers = result.answers
     shape: tuple[int, ...] = (result.height, result.width)
     shape = (answers.channels, *shape) if answers.channels else shape
-    out: Any = np.lib.format.open_memmap(path, "w+", np.dtype(answers.dtype), shape)
-    for top, values in bands:
-        out[..., top : top + values.shape[-2], :] = values
-    out.flush()
+    kind = np.dtype(answers.dtype)
+    head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    # Written, not mapped: where a disk is full, mapped pages end the program.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, head)
+        begin = file.tell()
+        for top, values in bands:
+            planes = values if answers.channels else values[None]
+            for index, plane in enumerate(planes):
+                file.seek(begin + (index * result.height + top) * result.width * kind.itemsize)
+                file.write(np.ascontiguousarray(plane, kind).data)
 
 
 def _png(path: Path, result: Result, bands: Finished) -> None:

@@ -1,0 +1,51 @@
+"""The tables of many pictures, from the committed records."""
+
+from __future__ import annotations
+
+from .records import exists, markdown, record
+
+_WAYS = {
+    "listing": "all jobs",
+    "shard": "one of sixteen shards",
+    "manifest": "all, with a manifest of as many",
+}
+#: For a page whose record is not there yet.
+_MISSING = "*Not measured yet.*\n"
+
+
+def listing() -> str:
+    """A million names."""
+    if not exists("listing"):
+        return _MISSING
+    rows = [
+        [
+            f"{row['files_in_a_folder']:,}",
+            _WAYS[row["way"]],
+            f"{row['jobs']:,}",
+            f"{row['cpu_seconds']:.0f} s",
+            f"{row['rise_mib']} MiB",
+            f"{row['peak_mib']} MiB",
+        ]
+        for row in record("listing")["rows"]
+    ]
+    head = [
+        *("files in a folder", "what is gone through", "jobs", "processor time"),
+        *("memory for it", "peak of the process"),
+    ]
+    return markdown(head, rows)
+
+
+def predict_throughput() -> str:
+    """Pictures a second beside those of the bare model."""
+    if not exists("predict_throughput"):
+        return _MISSING
+    rows = [
+        [
+            row["encoder"],
+            row["way"],
+            f"{row['images_per_second']:.2f}",
+            f"{row['of_the_bare_model']:.2f}",
+        ]
+        for row in record("predict_throughput")["rows"]
+    ]
+    return markdown(["encoder of a Unet", "", "pictures a second", "of the bare model"], rows)
