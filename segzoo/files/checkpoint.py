@@ -91,6 +91,7 @@ def open_checkpoint(
     weights: str | None = None,
     with_config: bool = True,
     choice: str = CHOICE,
+    beside: Collection[str] = (),
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -104,6 +105,7 @@ def open_checkpoint(
             the model is found below whatever is around it.
         weights: Which set of weights to take, where there are several.
         choice: How a set of weights is chosen, for the message: a format for its name.
+        beside: Other small files that are downloaded along, where a repository has them.
         with_config: Read the ``config.json`` that lies beside a file too.
         revision: Branch, tag or commit of a repository.
         token: Access token for a private repository.
@@ -130,7 +132,7 @@ def open_checkpoint(
     access = hub.Access(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
-    files = _find(source, access)
+    files = _find(source, access, beside)
     where = str(files.weights) if is_file(source) else os.fspath(source)
     found = model_tensors(_loaded(files.weights), where, typical, weights, choice=choice)
     stored = found.tensors
@@ -150,7 +152,9 @@ def _config_of(source: nn.Module, path: str) -> dict[str, Any]:
     return {"_model_class": type(inner).__name__, **said}
 
 
-def _find(source: str | os.PathLike[str], access: hub.Access) -> hub.ModelFiles:
+def _find(
+    source: str | os.PathLike[str], access: hub.Access, beside: Collection[str]
+) -> hub.ModelFiles:
     """The file of weights, and the config that belongs to it."""
     path = Path(source)
     if is_file(path):
@@ -177,6 +181,8 @@ def _find(source: str | os.PathLike[str], access: hub.Access) -> hub.ModelFiles:
         most = hub.LARGEST_WEIGHTS
         weights = hub.optional(repo_id, WEIGHTS, at, largest=most)
         weights = weights or hub.fetch(repo_id, PICKLE, at, largest=most)
+        for name in beside:
+            hub.optional(repo_id, name, at, largest=_MAX_CONFIG_BYTES)
         return hub.ModelFiles(config, weights)
 
 

@@ -70,6 +70,12 @@ def test_a_converted_model_can_be_saved(source, tmp_path):
     assert_same(source, segzoo.from_pretrained(tmp_path))
 
 
+def test_a_conversion_draws_no_random_numbers(source):
+    before = torch.get_rng_state()
+    from_smp(source.state_dict(), NAME)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_model_that_something_holds(source):
     holder = nn.Module()
     holder.network = nn.DataParallel(source)

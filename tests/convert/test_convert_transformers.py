@@ -199,7 +199,11 @@ def test_files(saved, tmp_path):
 def test_a_repository(saved, hub, tmp_path):
     theirs, folder = saved
     hub.add("user/segformer", {path.name: path.read_bytes() for path in folder.iterdir()})
-    assert_same(theirs, from_transformers("user/segformer", cache_dir=tmp_path), (64, 96))
+    ours = from_transformers("user/segformer", cache_dir=tmp_path)
+    assert_same(theirs, ours, (64, 96))
+    assert ours.normalization.mean == (0.4, 0.4, 0.4)
+    again = from_transformers("user/segformer", cache_dir=tmp_path, local_files_only=True)
+    assert again.normalization == ours.normalization
 
 
 # Refusals

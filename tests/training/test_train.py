@@ -170,8 +170,10 @@ def test_a_damaged_state_is_refused(tmp_path, content):
         torch.save({"format": 99}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(StorageError, match="restart"):
+    with pytest.raises(StorageError, match="restart") as caught:
         train(tmp_path / "out")
+    assert "weights_only" not in str(caught.value)
+    assert "Weights only" not in str(caught.value)
 
 
 def test_it_trains_in_another_thread(tmp_path):

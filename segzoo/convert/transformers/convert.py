@@ -90,6 +90,7 @@ def from_transformers(
         source,
         typical=[typical for typical, _ in KINDS.values()],
         weights=weights,
+        beside=(_PIXELS,),
         revision=revision,
         token=token,
         cache_dir=cache_dir,
