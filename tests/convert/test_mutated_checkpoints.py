@@ -51,7 +51,7 @@ def mutated(data: st.DataObject, state: dict[str, Tensor]) -> dict[str, Tensor]:
             dtype = data.draw(
                 st.sampled_from([torch.int64, torch.complex64, torch.bool, torch.half])
             )
-            changed[name] = changed[name].to(dtype)
+            changed[name] = torch.zeros((), dtype=dtype).expand(changed[name].shape)
     return changed
 
 
