@@ -244,8 +244,10 @@ def main() -> None:
 
         made = act.context()
         for name, (begin, look) in trials(root, hub):
-            longest = max(kill_once(made, *begin(), None)[1] for _ in range(3)) * _LONGER
-            look()
+            longest = 0.0
+            for _ in range(3):
+                longest = max(longest, _LONGER * kill_once(made, *begin(), None)[1])
+                look()
             while counts[name]["kills"] < wanted:
                 chance = random.Random(f"{name} {counts[name]['kills']}")
                 killed, _ = kill_once(made, *begin(), chance.uniform(0, longest))

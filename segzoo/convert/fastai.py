@@ -19,6 +19,7 @@ from ..errors import ConversionError
 from ..files.checkpoint import open_checkpoint
 from .keymap import Rule, built, rename
 from .origin import hint
+from .refusing import refuses_oddities
 
 #: The encoders that ``unet_learner`` gives the layout of keys below: torchvision's ResNets.
 ENCODERS = (
@@ -36,6 +37,7 @@ _FIRST = "layers.0.0.weight"
 _SAVE = "torch.save(learn.model.state_dict(), 'weights.pth')"
 
 
+@refuses_oddities
 def from_fastai(
     checkpoint: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     encoder: str | None = None,

@@ -18,6 +18,7 @@ from ..preprocessing import Normalization
 from .blocks import blocks_of, parts_of
 from .keymap import Rule, built, rename
 from .origin import hint
+from .refusing import refuses_oddities
 from .smp.aspp import aspp_rules
 
 #: Blocks of the third stage -> the encoder.
@@ -100,6 +101,7 @@ class _Backbone:
     auxiliary_stride: int
 
 
+@refuses_oddities
 def from_torchvision(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     *,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..errors import StorageError
 from .atomic import open_ordinary
 
@@ -38,8 +39,17 @@ class Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def on_meta(self) -> Tensor:
-        """A tensor without values, to plan with."""
-        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+        """A tensor without values, to plan with.
+
+        Raises:
+            StorageError: No memory could hold its shape.
+        """
+        try:
+            return torch.empty(self.shape, dtype=self.dtype, device="meta")
+        except (RuntimeError, OverflowError) as error:
+            raise StorageError(
+                f"A tensor claims the shape {checks.shown(self.shape)}, which no memory could hold."
+            ) from error
 
 
 def in_memory(tensor: Tensor, name: str) -> Stored:

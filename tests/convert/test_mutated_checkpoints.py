@@ -51,8 +51,23 @@ def mutated(data: st.DataObject, state: dict[str, Tensor]) -> dict[str, Tensor]:
             dtype = data.draw(
                 st.sampled_from([torch.int64, torch.complex64, torch.bool, torch.half])
             )
-            changed[name] = changed[name].to(dtype)
+            changed[name] = torch.zeros((), dtype=dtype).expand(changed[name].shape)
     return changed
+
+
+#: What a config may have under the names that are read.
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 10**7), st.text(max_size=6),
+    st.lists(st.integers(-1, 300), max_size=6), st.lists(st.text(max_size=4), max_size=2),
+    st.dictionaries(st.text(max_size=4), st.integers(0, 4), max_size=2),
+)  # fmt: skip
+CONFIGS = st.dictionaries(
+    st.sampled_from(["_model_class", "encoder_name", "encoder_depth", "in_channels", "classes",
+                     "decoder_channels", "decoder_use_norm", "decoder_interpolation", "aux_params",
+                     "activation", "decoder_attention_type"]),
+    VALUES,
+    max_size=3,
+)  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -60,7 +75,21 @@ def test_mutated_state_dicts_raise_nothing_but_our_errors():
     state = theirs().state_dict()
 
     def check(data: st.DataObject) -> None:
+        config = data.draw(st.one_of(st.none(), CONFIGS))
+        given = state if config and data.draw(st.booleans()) else mutated(data, state)
         with contextlib.suppress(SegzooError):
-            assert isinstance(from_smp(mutated(data, state)), segzoo.SegmentationModel)
+            assert isinstance(from_smp(given, config), segzoo.SegmentationModel)
 
     fuzz(check, examples=40)
+
+
+@pytest.mark.parametrize("name", ["encoder_name", "decoder_channels", "_model_class"])
+@pytest.mark.parametrize("value", [["resnet18"], {"a": 1}, [[1]]], ids=str)
+def test_values_of_a_config_that_are_of_another_kind(name, value):
+    with pytest.raises(SegzooError):
+        from_smp(theirs().state_dict(), {"encoder_name": "tu-test_resnet", name: value})
+
+
+def test_what_the_caller_gets_wrong_is_no_fault_of_the_checkpoint():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'encoder'"):
+        from_smp(theirs().state_dict(), encoder="resnet18")

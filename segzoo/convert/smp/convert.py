@@ -23,6 +23,7 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, built, rename
 from ..origin import hint
+from ..refusing import refuses_oddities
 from .architecture import SmpArchitecture, converters, told
 from .encoders import EncoderPlan, dilation_of, recognise_encoder
 
@@ -39,6 +40,7 @@ _KEYS = (
 _POOLING, _DROPOUT = "avg", 0.2
 
 
+@refuses_oddities
 def from_smp(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     config: Mapping[str, Any] | None = None,

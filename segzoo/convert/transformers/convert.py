@@ -23,6 +23,7 @@ from ...files.checkpoint import open_checkpoint, read_json
 from ...preprocessing import Normalization
 from ..keymap import built, rename
 from ..origin import hint
+from ..refusing import refuses_oddities
 from . import dpt, eomt, segformer, upernet
 from .plan import Plan
 
@@ -40,6 +41,7 @@ KINDS: Mapping[str, tuple[str, PlanOf]] = {
 _PIXELS = "preprocessor_config.json"
 
 
+@refuses_oddities
 def from_transformers(
     source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
     config: Mapping[str, Any] | None = None,

@@ -124,6 +124,13 @@ def read_pages(file: BinaryIO) -> TiffPages:
     return TiffPages(tuple(pages), more=bool(offset))
 
 
+def _seek(file: BinaryIO, offset: int) -> None:
+    try:
+        file.seek(offset)
+    except (OSError, ValueError, OverflowError) as error:  # no place that a file could have
+        raise TagError("it points behind the end of any file") from error
+
+
 def _unpack(file: BinaryIO, layout: str) -> tuple[int, ...]:
     size = struct.calcsize(layout)
     data = file.read(size)
@@ -139,7 +146,7 @@ def _directory(
     file: BinaryIO, order: str, big: bool, offset: int
 ) -> tuple[Mapping[int, Entry], int]:
     """The wanted entries of a directory, and where the next one lies (0 after the last)."""
-    file.seek(offset)
+    _seek(file, offset)
     (count,) = _unpack(file, f"{order}{'Q' if big else 'H'}")
     if count > 4096:
         raise TagError(f"a directory claims {count} entries")
@@ -159,7 +166,7 @@ def _directory(
         layout = f"{order}{number}{_STRUCT[kind]}"
         length, data = struct.calcsize(layout), raw[size - inline :]
         if length > inline:
-            file.seek(struct.unpack(f"{order}{'Q' if big else 'I'}", data)[0])
+            _seek(file, struct.unpack(f"{order}{'Q' if big else 'I'}", data)[0])
             data = file.read(length)
         if len(data) >= length:
             values = struct.unpack(layout, data[:length])
@@ -170,7 +177,10 @@ def _directory(
 def _page(index: int, entries: Mapping[int, Entry]) -> TiffPage:
     def numbers(tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
         found = entries.get(tag, default)
-        return tuple(int(value) for value in found) if found else default
+        try:
+            return tuple(int(value) for value in found) if found else default
+        except (ValueError, OverflowError) as error:  # of real numbers that are none
+            raise TagError("a tag has values of another kind") from error
 
     text = entries.get(_NODATA)
     samples = numbers(_SAMPLES, (1,))[0]
