@@ -55,6 +55,9 @@ class Site(ThreadingHTTPServer):
     """A folder on loopback; ``answers`` go before its files: (path, body) -> status, kind, body."""
 
     daemon_threads = True
+    request_queue_size = (
+        64  # a page asks for many files at once; what finds no place waits for seconds
+    )
 
     def __init__(self, folder: Path, headers: dict[str, str] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
@@ -109,6 +112,7 @@ class Tab:
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.context = browser.new_context(accept_downloads=True, **options)
+        self.context.set_default_timeout(120_000)  # of a machine that does much else
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -119,7 +123,7 @@ class Tab:
         self.page.goto(address)
 
     def ready(self) -> Tab:
-        self.page.wait_for_selector("body[data-ready=true], #messages li", timeout=120_000)
+        self.page.wait_for_selector("body[data-ready=true], #messages li")
         return self
 
     def give(self, *files: str | Path | dict[str, Any]) -> None:
@@ -131,7 +135,6 @@ class Tab:
             "  const list = document.querySelectorAll('#pictures button:not(.working)').length;"
             "  return list - before + document.querySelectorAll('#messages li').length >= count; }",
             arg=[before, len(files)],
-            timeout=120_000,
         )
 
     def texts(self, selector: str) -> list[str]:

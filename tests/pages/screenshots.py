@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
         for name, options in SHOTS.items():
             tab = Tab(browser, site.url, **options).ready()
             tab.page.locator("#example-list button").first.click()
-            tab.page.wait_for_selector("#result:not([hidden])", timeout=120_000)
+            tab.page.wait_for_selector("#result:not([hidden])")
             tab.page.mouse.move(0, 0)
             tab.page.evaluate("document.activeElement.blur()")
             tab.page.screenshot(path=IMAGES / name, full_page=True)

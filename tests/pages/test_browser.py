@@ -321,8 +321,7 @@ def test_a_browser_that_computes_something_else_is_told_off(tab, folder, tmp_pat
         change = json.loads((folder / "page.json").read_text())
         (tmp_path / "site" / "page.json").write_text(json.dumps(change))
         (tmp_path / "site" / change["model"]["src"]).unlink()
-        page.page.reload()
-        page.page.wait_for_selector("#messages li")
+        page = tab(site).ready()  # a new one: the other may have kept the file
         assert "the server answered 404" in page.texts("#messages li")[0]
 
 
