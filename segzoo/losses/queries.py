@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
-from ..errors import InputError, MissingPackageError
+from ..errors import InputError
+from ..packages import load_package
 from .points import counted_at, drawn, unsure_points, values_at
 from .sums import Reduce, full_precision, reduced
 
@@ -308,11 +309,8 @@ def _valid(
 
 
 def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingPackageError("scipy", extra="train") from error
-    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    optimize: Any = load_package("scipy.optimize", extra="train")
+    rows, columns = optimize.linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(rows, dtype=torch.long), torch.as_tensor(columns, dtype=torch.long)
 
 

@@ -210,7 +210,7 @@ class Loop:
 
     def _end_of_epoch(self, epoch: int, requests: StopRequests) -> None:
         self.processes.copy_buffers(self.learner.scored)
-        scores = self.validate(self.learner.scored)
+        scores = self.validate(self.learner.scored, features=self.learner.features)
         total, count = self.done.losses
         row = {
             "epoch": epoch + 1,

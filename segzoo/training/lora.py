@@ -16,7 +16,8 @@ from torch import nn
 
 from .. import checks
 from ..architectures.base import SegmentationModel
-from ..errors import ArgumentError, MissingPackageError, UnknownNameError, nearest
+from ..errors import ArgumentError, UnknownNameError, nearest
+from ..packages import load_package
 
 ModelT = TypeVar("ModelT", bound=SegmentationModel)
 
@@ -64,14 +65,11 @@ def add_lora(
             "The model has LoRA already. Make a plain one of it first: segzoo.merge_lora(model)."
         )
     _check_targets(model, names)
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise MissingPackageError("peft", extra="lora") from error
-    config = LoraConfig(
+    peft: Any = load_package("peft", extra="lora")
+    config = peft.LoraConfig(
         r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=list(names), bias="none"
     )
-    inject_adapter_in_model(config, model.encoder)
+    peft.inject_adapter_in_model(config, model.encoder)
     return model
 
 

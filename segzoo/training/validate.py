@@ -15,6 +15,7 @@ from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.resample import resize_image
 from ..data.splits import names_of
+from .features import FeatureCache
 from .precision import autocast
 from .processes import Processes
 from .score_values import Scores
@@ -96,30 +97,47 @@ class Validator:
             generator=torch.Generator(),
         )
 
-    def __call__(self, model: SegmentationModel, *, fully: bool = False) -> Scores:
+    def __call__(
+        self,
+        model: SegmentationModel,
+        *,
+        fully: bool = False,
+        features: FeatureCache | None = None,
+    ) -> Scores:
         """The scores of a model; see :meth:`measure`."""
-        return self.measure(model, fully=fully).compute(self.class_names)
+        return self.measure(model, fully=fully, features=features).compute(self.class_names)
 
     @torch.no_grad()
-    def measure(self, model: SegmentationModel, *, fully: bool = False) -> ScoreMeter:
+    def measure(
+        self,
+        model: SegmentationModel,
+        *,
+        fully: bool = False,
+        features: FeatureCache | None = None,
+    ) -> ScoreMeter:
         """Count a model's masks of all images; it is in eval mode afterwards.
 
         Args:
             model: On the device of the processes.
             fully: With boundaries and calibration, in float32 and with weights as they lie:
                 what :func:`segzoo.evaluate` measures, which takes its time.
+            features: Maps of an encoder that stands still, which are the model's as well.
         """
         model.eval()
         precision = "float32" if fully else self.precision
         device = self.processes.device
         meter = self._meter(fully)
         for items in self.loader:
-            for image, masks, names in batched(items):
-                image = model.normalization(image.to(device))
+            for raw, masks, names in batched(items):
+                image = model.normalization(raw.to(device))
                 if self.channels_last and not fully:
                     image = image.contiguous(memory_format=torch.channels_last)
                 with autocast(precision, device):
-                    logits = model(image)
+                    if features is None:
+                        logits = model(image)
+                    else:
+                        maps = features.maps(raw, image, channels_last=self.channels_last)
+                        logits = model.forward_heads(image, maps=maps).logits
                 logits = logits.float()
                 if logits.shape[-2:] != masks.shape[-2:]:
                     logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear")

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import segzoo
@@ -134,3 +135,26 @@ def test_the_help_has_the_defaults_of_the_recipe():
         "seed": recipe.seed,
     }.items():
         assert f"{value} if left" in said[option]
+
+
+def test_a_frozen_encoder_is_taught_and_its_features_outlive_the_training(folders, tmp_path):
+    teacher, kept = tmp_path / "teacher", tmp_path / "features"
+    assert run(folders, teacher) == 0
+    more = ("--arch", "linear_head", "--freeze-encoder", "--set", "keep_features=true")
+    given = ("--feature-folder", kept, "--teacher", teacher, "--temperature", 3)
+    assert run(folders, tmp_path / "out", *more, *given) == 0
+    recipe = segzoo.Recipe.from_json((tmp_path / "out/training/recipe.json").read_text())
+    assert (recipe.teacher, recipe.temperature) == (str(teacher), 3.0)
+    assert len(list(kept.glob("*/*.safetensors"))) == 8  # of each picture, in one epoch
+    torch.manual_seed(0)
+    first = segzoo.LinearHead("resnet10t", classes=3).encoder.state_dict()
+    trained = segzoo.from_pretrained(tmp_path / "out").encoder.state_dict()
+    assert all(torch.equal(trained[name], value) for name, value in first.items())
+
+
+def test_what_cannot_be_taught_or_kept_is_one_line(folders, tmp_path, capsys):
+    assert run(folders, tmp_path / "out", "--teacher", tmp_path / "nobody") == 2
+    assert "There is no folder" in capsys.readouterr().err
+    assert run(folders, tmp_path / "out", "--set", "keep_features=true") == 2
+    assert "segzoo train --freeze-encoder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
