@@ -49,3 +49,14 @@ def predict_throughput() -> str:
         for row in record("predict_throughput")["rows"]
     ]
     return markdown(["encoder of a Unet", "", "pictures a second", "of the bare model"], rows)
+
+
+def kill_predictions() -> str:
+    """Kills at arbitrary moments, and what the runs ended with."""
+    if not exists("kill_predictions"):
+        return _MISSING
+    rows = [
+        [name, row["kills"], row["runs"], row["same_files"]]
+        for name, row in record("kill_predictions")["ways"].items()
+    ]
+    return markdown(["what was killed", "kills", "runs", "of them with the same files"], rows)

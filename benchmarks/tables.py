@@ -10,7 +10,7 @@ from typing import Any
 from .attack_tables import attacks, kills
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
-from .many_tables import listing, predict_throughput
+from .many_tables import kill_predictions, listing, predict_throughput
 from .parity.tables import (
     architecture_chooser,
     architecture_coverage,
@@ -152,6 +152,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data_check": data_check,
     "listing": listing,
     "predict_throughput": predict_throughput,
+    "kill_predictions": kill_predictions,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

@@ -196,7 +196,8 @@ def _run(
             done,
             skip_existing=options["skip_existing"],
             record=record,
-            check=elsewhere and not _replaces(options),
+            # Of files and plain folders it was looked at before, with a look into each.
+            check=elsewhere and options["recursive"] and not _replaces(options),
         )
         if options["engine"] == "ray":
             workers = options["workers"] or 1

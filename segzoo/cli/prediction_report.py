@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -74,7 +73,6 @@ class Report:
         if self._failures > len(self._failed):
             more = self._failures - len(self._failed)
             say(f"segzoo: ... and {more:,} more; --manifest keeps them all", err=True)
-        sys.stdout.flush()
         raise PartialFailureError(
             f"{self._pictures} of {self._count} pictures could not be segmented."
             if self._pictures

@@ -6,13 +6,17 @@ Nothing here imports torch before a worker has begun: the pool looks after proce
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import SegzooError
 from ..processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -78,18 +82,21 @@ def serve(connection: Connection, work: Work, index: int) -> None:
     # A terminal sends Ctrl-C to all processes of a program; the pool decides, and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
+    inbox = _Inbox(connection)
+    # One process talks to people.
+    warnings.showwarning = lambda message, *_, **__: inbox.tell("warned", str(message))
     try:
         ready = work.prepare(index)
     except Exception as error:
-        connection.send(("failed", f"{type(error).__name__}: {error}"))
+        ours = isinstance(error, SegzooError)
+        inbox.tell("failed", str(error) if ours else f"{type(error).__name__}: {error}")
         return
-    connection.send(("ready", None))
-    inbox = _Inbox(connection)
+    inbox.tell("ready")
     try:
         ready.run(inbox, inbox.done)
-    except (BrokenPipeError, EOFError):
+    except BrokenPipeError:
         return  # nobody is there any more
-    connection.send(("ended", None))
+    inbox.tell("ended")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -97,24 +104,45 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 class _Inbox:
-    """The jobs in a pipe. Where none is there, waiting for one would leave others undone."""
+    """The jobs in a pipe, and the way back.
+
+    A thread takes them out, so that neither side ever waits for the other to read. Where none is
+    there, waiting for one would leave others undone: then None is given.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._begun = connection, 0
+        self._sending = threading.Lock()  # threads that read pictures may warn
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        job: Any = True
+        while job is not None:
+            try:
+                job = self._connection.recv()
+            except (EOFError, OSError):
+                job = None
+            self._jobs.put(job)
 
     def __iter__(self) -> Iterator[Job | None]:
         return self
 
     def __next__(self) -> Job | None:
-        if self._begun and not self._connection.poll():
+        if self._begun and self._jobs.empty():
             return None
-        job: Any = self._connection.recv()
+        job = self._jobs.get()
         if job is None:
             raise StopIteration
         self._begun += 1
-        return job  # type: ignore[no-any-return]
+        return job
 
     def done(self, outcome: Outcome) -> None:
         """Tell what became of one."""
         self._begun -= 1
-        self._connection.send(("done", outcome))
+        self.tell("done", outcome)
+
+    def tell(self, kind: str, content: object = None) -> None:
+        """Send something to the pool."""
+        with self._sending:
+            self._connection.send((kind, content))

@@ -16,7 +16,7 @@ from itertools import chain
 from multiprocessing.connection import wait
 from typing import Any
 
-from ..errors import InputError, SegzooError
+from ..errors import InputError, SegzooError, warn
 from .child import Work, serve
 from .jobs import Done, Failure, Job
 
@@ -47,6 +47,7 @@ class WorkerPool:
         #: Jobs of workers that ended, and how often a worker ended with each.
         self._again: deque[tuple[Job, int]] = deque()
         self._false_starts = 0
+        self._warned: set[str] = set()  # workers find the same
 
     def run(self, jobs: Iterable[Job], done: Done) -> None:
         """Do the jobs; ``done`` is called in this process, in the order in which they are done.
@@ -116,6 +117,9 @@ class WorkerPool:
         for kind, content in worker.messages():
             if kind == "failed":
                 raise SegzooError(content)
+            if kind == "warned" and content not in self._warned:
+                self._warned.add(content)
+                warn(content)
             if kind == "ready":
                 self._false_starts = 0
             if kind == "done":

@@ -14,9 +14,11 @@ from PIL import Image
 import segzoo
 from segzoo.cli import main
 from segzoo.cli.output import printable
+from segzoo.folders import engines
 from segzoo.folders.choice import Chosen
 from segzoo.folders.jobs import Job, plan_jobs
 from segzoo.folders.task import Task
+from segzoo.folders.worker import PictureWorker
 from tests.prediction.tiles import random_picture
 
 
@@ -213,6 +215,39 @@ def test_jobs_for_others_are_looked_at_before(scans, tmp_path):
     chosen = Chosen(jobs[2:], Task("m"), print, skip_existing=True)
     assert list(chosen) == jobs[3:]
     assert chosen.skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [(("--workers", "3"), "do_in_processes"), (("--engine", "ray", "--workers", "3"), "do_on_ray")],
+)
+def test_others_get_all_that_was_asked_for(
+    capsys, model_folder, scans, tmp_path, monkeypatch, options, engine
+):
+    """The processes themselves: tests/folders/test_killed.py, test_on_ray.py."""
+    from segzoo.folders import on_ray
+
+    monkeypatch.setattr(on_ray, "require_ray", lambda: None)
+    calls = []
+
+    def instead(jobs, task, done, *, workers, expected):
+        worker = PictureWorker(task, expected=expected)
+        worker.run(jobs, done)
+        calls.append((workers, task))
+
+    monkeypatch.setattr(engines, engine, instead)
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    (out / "sub" / "a.png").write_text("mine")
+    call = ("predict", scans, "-m", model_folder, "-o", out, "--recursive", *options)
+    code, text, err = run(capsys, *call, "--range", "0", "200", "--no-overlays")
+    assert (code, len(text.splitlines())) == (1, 3)
+    assert "a.png exists already" in err[-2]
+    assert (out / "sub" / "a.png").read_text() == "mine"
+    ((workers, task),) = calls
+    assert workers == 3
+    assert task.tiles.overwrite  # what a killed one wrote is written again
+    assert (task.reading.value_range, task.overlays) == ((0, 200), False)
 
 
 # ---- streams -------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_sigterm_ends_a_run_and_what_is_done_is_told(honest, scans, tmp_path):
 
 def test_parts_of_one_picture(honest, tmp_path):
     picture = tmp_path / "scene.png"
-    Image.fromarray(random_picture(700, 330).permute(1, 2, 0).numpy()).save(picture)
+    Image.fromarray(random_picture(500, 130).permute(1, 2, 0).numpy()).save(picture)
 
     def begin(out, *more):
         call = (picture, "-m", honest, "-o", tmp_path / out, "--tiling", "blend", "--tile", "64")

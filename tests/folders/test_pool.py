@@ -99,6 +99,20 @@ def test_workers_that_cannot_begin(tmp_path, begins, message):
         WorkerPool(Toy(tmp_path, begins), 2).run(jobs(["a.png"]), print)
 
 
+def test_a_warning_of_all_workers_is_one(tmp_path):
+    with pytest.warns(UserWarning, match="a wish that cannot be had") as found:
+        WorkerPool(Toy(tmp_path, "warning"), 2).run(jobs(["a.png", "b.png"]), id)
+    assert len(found) == 1
+
+
+def test_more_is_held_than_a_pipe_takes(tmp_path):
+    """Neither side waits for the other to read."""
+    names = [f"{'long' * 50}{index}.png" for index in range(4000)]
+    found = []
+    WorkerPool(Toy(tmp_path, writes=False), 1, held=4000).run(jobs(names), found.append)
+    assert len(found) == 4000
+
+
 def test_no_jobs_need_no_workers(tmp_path):
     WorkerPool(Toy(tmp_path), 2).run([], print)
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,15 @@ class Toy:
 
     Args:
         notes: A folder for notes on which process did what.
-        begins: ``well``, ``failing``, or ``killed``.
+        begins: ``well``, ``warning``, ``failing``, or ``killed``.
         seconds: How long each picture takes.
+        writes: Whether there is a note on each picture.
     """
 
     notes: Path
     begins: str = "well"
     seconds: float = 0.0
+    writes: bool = True
 
     def prepare(self, index):
         if self.begins == "failing":
@@ -31,6 +34,8 @@ class Toy:
         if self.begins == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         (self.notes / f"begun-{os.getpid()}").touch()
+        if self.begins == "warning":
+            warnings.warn("a wish that cannot be had", stacklevel=2)
         return self
 
     def run(self, jobs, done):
@@ -47,8 +52,8 @@ class Toy:
             os.kill(os.getpid(), signal.SIGKILL)
         if name.startswith("bad"):
             return Failure(job.image, "bad")
-        with (self.notes / f"done-{name}").open("a") as file:
-            file.write("x")
+        if self.writes:
+            (self.notes / f"done-{name}").touch()
         return Prediction(job.image, job.target, None, {})
 
 
