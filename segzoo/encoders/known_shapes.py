@@ -75,7 +75,7 @@ def _described(tree: Any) -> Hashable:
 def _can_be_kept(result: Any) -> bool:
     if isinstance(result, (list, tuple)):
         return all(map(_can_be_kept, result))
-    return result is None or (
+    return result is None or bool(
         type(result) is Tensor
         and result.is_meta
         and result.layout is torch.strided
