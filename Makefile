@@ -9,7 +9,7 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 # Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
-  benchmarks.encoders.coverage
+  benchmarks.encoders.coverage benchmarks.architecture_coverage
 BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
@@ -47,13 +47,14 @@ sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and arch
 	SEGZOO_RAY=1 $(BIN)/python -m pytest -q tests/folders/test_on_ray.py
 	$(BIN)/python -m benchmarks.encoders.coverage
 	$(BIN)/python -m benchmarks.encoders.coverage --real
+	$(BIN)/python -m benchmarks.architecture_coverage
 
 # What computes in pages, once from npm's registry into the user's cache. Without a network the rest goes on.
 $(VENV)/.runtime: $(VENV)/.installed-test segzoo/pages/runtime.py
 	-$(BIN)/python -m segzoo.pages.runtime && touch $@
 
 clean: ## Remove what was built; .venv stays
-	rm -rf build dist *.egg-info docs/_build docs/generated demo-output
+	rm -rf build dist *.egg-info docs/_build docs/architectures docs/generated demo-output
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find segzoo tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 

@@ -112,6 +112,17 @@ def operations_go_to(
     return mode
 
 
+def gives_new_tensors(operation: Any) -> bool:
+    """Whether an operation changes none of its arguments, and gives no view of them.
+
+    Its schema says so. Without that no operation is trusted, and shapes are computed each time.
+    """
+    schema = found(operation, "_schema")
+    if schema is None:
+        return False
+    return all(item.alias_info is None for item in (*schema.arguments, *schema.returns))
+
+
 def fuses_on_cpu() -> bool:
     """Whether oneDNN is there with the operators below, which torch's compiler uses too.
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .._compat import operations_go_to
+from . import known_shapes
 
 #: What positions begin with.
 _RANGES = frozenset(("arange", "linspace"))
@@ -84,7 +85,7 @@ def _shapes_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     args, kwargs = _changed(
         (args, kwargs), lambda tensor: tensor.to("meta") if tensor.ndim else tensor
     )
-    return func(*args, **_on("meta", kwargs))
+    return known_shapes.on_meta(func, args, _on("meta", kwargs))
 
 
 def _on(device: str, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import segzoo
 from segzoo.errors import StorageError
 from segzoo.files import leftovers
 from segzoo.storage import model_folder
-from tests.model_folders import FILES, names, small
+
+from .. import forking
+from ..model_folders import FILES, names, small
+from .in_processes import keep_saving, killed_save, marked
 
 
 def read(folder: Path) -> int:
@@ -30,42 +33,6 @@ def read(folder: Path) -> int:
     return model.classes
 
 
-def marked(classes: int) -> segzoo.Unet:
-    model = small(classes)
-    nn.init.constant_(model.head.conv.bias, classes)
-    return model
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import segzoo.storage.model_folder, segzoo.storage.safetensors_file
-from tests.storage.test_interrupted_saves import POINTS, marked
-
-def kill(*args, **keywords):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def half(path, tensors, metadata):
-    path.write_bytes(b"half of it")
-    kill()
-
-def save(point):
-    if point == "in the middle of the weights":
-        segzoo.storage.safetensors_file.write = half
-    elif point == "before the weights are in place":
-        os.replace = kill
-    elif point == "before the config":
-        segzoo.storage.model_folder.write_text = kill
-    else:
-        segzoo.storage.model_folder.replace_card = kill
-    marked(3).save_pretrained(Path(sys.argv[1], point))
-
-for point in POINTS:
-    if not (child := os.fork()):
-        save(point)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL, point
-"""
 #: Where a save is killed -> the number of classes of the model that is there then.
 POINTS = {
     "in the middle of the weights": 2,
@@ -75,17 +42,14 @@ POINTS = {
 }
 
 
-def script(text: str, folder: Path) -> list[str]:
-    """A command that runs a script which imports this file; the imports are paid once."""
-    path = [*sys.path, str(Path(__file__).parents[2])]
-    return [sys.executable, "-c", f"import sys; sys.path = {path}\n{text}", str(folder)]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_save_leaves_one_whole_model(tmp_path):
     for point in POINTS:
         marked(2).save_pretrained(tmp_path / point)
-    subprocess.run(script(KILLED, tmp_path), check=True)
+        process = forking.context().Process(target=killed_save, args=(point, str(tmp_path / point)))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, point
     for point, classes in POINTS.items():
         assert read(tmp_path / point) == classes, point
         marked(4).save_pretrained(tmp_path / point)
@@ -165,31 +129,18 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-WRITERS = """
-import os, sys
-from tests.storage.test_interrupted_saves import marked
-
-children = []
-for classes in (2, 3):
-    if not (child := os.fork()):
-        model = marked(classes)
-        for _ in range(10):
-            model.save_pretrained(sys.argv[1])
-        os._exit(0)
-    children.append(child)
-assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_processes_save_into_one_folder_while_it_is_read(tmp_path):
     marked(2).save_pretrained(tmp_path)
-    with subprocess.Popen(script(WRITERS, tmp_path)) as writers:
-        seen = set()
-        while writers.poll() is None:
-            seen.add(read(tmp_path))
-            time.sleep(0.05)
-    assert writers.returncode == 0
+    make = forking.context().Process
+    writers = [make(target=keep_saving, args=(classes, str(tmp_path))) for classes in (2, 3)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        seen.add(read(tmp_path))
+        time.sleep(0.05)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     assert seen <= {2, 3}
     assert read(tmp_path) in (2, 3)
     assert names(tmp_path) == FILES
