@@ -34,7 +34,7 @@ from segzoo.serving import Limits, create_app
 from segzoo.serving.run import bound, listen, run
 from tests.serving.clients import TOO_LARGE, Picture, Visit, visit_all
 
-from .common import randomise, write_result
+from .common import peak_rise, randomise, write_result
 
 ENCODER, CLASSES, CLIENTS = "resnet18", 11, 16
 #: Height and width of the pictures: a few of equal size, so that batches can form.
@@ -78,13 +78,16 @@ def serve(folder: Path, threads: int, batch: int) -> None:
 
     bare = per_second(lambda: [model.predict(item) for item in pictures], len(pictures))
     both = per_second(decoded_too, len(pictures))
+    large = torch.zeros(model.in_channels, 1000, 1000, dtype=torch.uint8)
+    needed = peak_rise(lambda: model.predict(large))
     limits = Limits(
         max_bytes=TOO_LARGE // 2, seats=max(2, batch), batch=batch, upload_timeout=UPLOAD
     )
     app = create_app(model, limits=limits)
     with bound("127.0.0.1", 0) as listener:
         address = listen(listener)
-        print(json.dumps({"address": address, "bare": bare, "decoded": both}), flush=True)
+        told = {"address": address, "bare": bare, "decoded": both, "needed": needed}
+        print(json.dumps(told), flush=True)
         run(app, listener, patience=60)
 
 
@@ -150,6 +153,7 @@ def measure(threads: int, batch: int, requests: int, rounds: int) -> dict[str, A
     return {
         "batch": batch,
         "threads": threads,
+        "mib_a_megapixel": told["needed"],
         "bare_per_second": told["bare"],
         "bare_with_files_per_second": told["decoded"],
         **found,

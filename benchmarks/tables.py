@@ -19,6 +19,7 @@ from .parity.tables import (
     training,
 )
 from .records import RESULTS, environment, exists, markdown, record
+from .serving_tables import serving
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
@@ -139,6 +140,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
+    "serving": serving,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # For type checkers, which cannot look into tables; a test compares it with them.
     from . import convert as convert
     from . import losses as losses
+    from . import serving as serving
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
@@ -129,6 +130,7 @@ _HOMES = {
     "push_space": "pages.space",
     "register_architecture": "registry",
     "register_encoder": "encoders",
+    "serving": "serving",
     "train": "training.train",
     "write_page": "pages.write_page",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},

@@ -18,8 +18,8 @@ class Limits:
 
     Args:
         max_bytes: Size of a picture's file.
-        max_pixels: Width times height, looked up in the file's header. A Unet on resnet34 needs
-            about 0.5 GB for each million of them.
+        max_pixels: Width times height, looked up in the file's header. The model's memory and time
+            grow with it.
         seats: Pictures that are decoded, computed and encoded at once.
         queue: Pictures that are uploaded or wait for a seat meanwhile.
         timeout: Seconds from the end of the upload to the answer.
