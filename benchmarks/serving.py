@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ def serve(folder: Path, threads: int, batch: int) -> None:
         told = {"address": address, "bare": bare, "decoded": both, "needed": needed}
         print(json.dumps(told), flush=True)
         run(app, listener, patience=60)
+
+
+def batches(threads: int) -> list[dict[str, Any]]:
+    """Milliseconds of the bare model for each picture, by size and number at once."""
+    torch.set_num_threads(threads)
+    model, rows = build(), []
+    for height, width in ((128, 128), (256, 256), (480, 640)):
+        row: dict[str, Any] = {"size": [height, width]}
+        for count in (1, 4, 8):
+            pictures = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+            row[f"of_{count}_ms"] = 1000 / per_second(partial(model.predict, pictures), count)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
 
 
 def per_second(call: Callable[[], object], pictures: int, seconds: float = 5.0) -> float:
@@ -210,7 +225,14 @@ def main() -> None:
     for batch in arguments.batches:
         rows.append(measure(arguments.threads, batch, arguments.requests, arguments.rounds))
         print(json.dumps(rows[-1], indent=1))
-    about = {"encoder": ENCODER, "classes": CLASSES, "sizes": SIZES, "clients": CLIENTS}
+    together = batches(arguments.threads)
+    about = {
+        "batches": together,
+        "encoder": ENCODER,
+        "classes": CLASSES,
+        "sizes": SIZES,
+        "clients": CLIENTS,
+    }
     write_result("serving", about, rows=rows)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from .records import exists, markdown, record
 
+#: Where the benchmark was not run yet.
+_NONE = "There is no record of it yet.\n"
+
 
 def serving() -> str:
     """How quick it is beside the bare model, and what a load of all kinds leaves behind."""
     if not exists("serving"):
-        return "There is no record of it yet.\n"
+        return _NONE
     rows = [
         [
             row["batch"],
@@ -26,6 +29,20 @@ def serving() -> str:
         *("one client, median", "16 clients, p50 / p99", "among bad ones, p50 / p99"),
     ]
     return markdown(head, rows) + "\n" + "\n".join(map(_told, record("serving")["rows"]))
+
+
+def serving_batches() -> str:
+    """What the model takes for a picture when several go together."""
+    if not exists("serving"):
+        return _NONE
+    rows = [
+        [
+            "x".join(map(str, row["size"])),
+            *(f"{row[f'of_{count}_ms']:.0f} ms" for count in (1, 4, 8)),
+        ]
+        for row in record("serving")["batches"]
+    ]
+    return markdown(["pictures", "one at a time", "four together", "eight together"], rows)
 
 
 def _told(row: dict[str, object]) -> str:

@@ -19,7 +19,7 @@ from .parity.tables import (
     training,
 )
 from .records import RESULTS, environment, exists, markdown, record
-from .serving_tables import serving
+from .serving_tables import serving, serving_batches
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
@@ -141,6 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
     "serving": serving,
+    "serving_batches": serving_batches,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

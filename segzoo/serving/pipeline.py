@@ -54,6 +54,8 @@ class Pipeline:
         self.limits, self.metrics = limits, metrics
         self.desk = Desk(limits, metrics)
         self._names, self._reading, self._bands = tuple(names), reading, model.in_channels
+        fixed = getattr(model, "size", None)  # of a file that was exported for one size
+        self._size: tuple[int, int] | None = tuple(fixed[1:]) if fixed else None
         self._computing = Computing(model, limits.batch, metrics.computed)
         self._workers = ThreadPoolExecutor(limits.seats, "segzoo-pictures")
 
@@ -103,7 +105,15 @@ class Pipeline:
 
     def _decode(self, kind: BodyKind, body: bytes) -> tuple[Upload, Tensor]:
         upload = unpacked(kind, body, max_bytes=self.limits.max_bytes)
-        return upload, decode(upload.picture, self._bands, self._reading)
+        pixels = decode(upload.picture, self._bands, self._reading)
+        height, width = pixels.shape[1:]
+        if self._size is not None and self._size != (height, width):
+            raise Refused(
+                422,
+                f"The picture has {width}x{height} pixels, and this server's model takes "
+                f"{self._size[1]}x{self._size[0]} only.",
+            )
+        return upload, pixels
 
     async def _compute(self, pixels: Tensor, *, scored: bool) -> Segmented:
         try:
