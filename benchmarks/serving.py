@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from segzoo.serving import Limits, create_app
 from segzoo.serving.run import bound, listen, run
 from tests.serving.clients import TOO_LARGE, Picture, Visit, visit_all
 
-from .common import randomise, write_result
+from .common import peak_rise, randomise, write_result
 
 ENCODER, CLASSES, CLIENTS = "resnet18", 11, 16
 #: Height and width of the pictures: a few of equal size, so that batches can form.
@@ -78,14 +79,31 @@ def serve(folder: Path, threads: int, batch: int) -> None:
 
     bare = per_second(lambda: [model.predict(item) for item in pictures], len(pictures))
     both = per_second(decoded_too, len(pictures))
+    large = torch.zeros(model.in_channels, 1000, 1000, dtype=torch.uint8)
+    needed = peak_rise(lambda: model.predict(large))
     limits = Limits(
         max_bytes=TOO_LARGE // 2, seats=max(2, batch), batch=batch, upload_timeout=UPLOAD
     )
     app = create_app(model, limits=limits)
     with bound("127.0.0.1", 0) as listener:
         address = listen(listener)
-        print(json.dumps({"address": address, "bare": bare, "decoded": both}), flush=True)
+        told = {"address": address, "bare": bare, "decoded": both, "needed": needed}
+        print(json.dumps(told), flush=True)
         run(app, listener, patience=60)
+
+
+def batches(threads: int) -> list[dict[str, Any]]:
+    """Milliseconds of the bare model for each picture, by size and number at once."""
+    torch.set_num_threads(threads)
+    model, rows = build(), []
+    for height, width in ((128, 128), (256, 256), (480, 640)):
+        row: dict[str, Any] = {"size": [height, width]}
+        for count in (1, 4, 8):
+            pictures = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+            row[f"of_{count}_ms"] = 1000 / per_second(partial(model.predict, pictures), count)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
 
 
 def per_second(call: Callable[[], object], pictures: int, seconds: float = 5.0) -> float:
@@ -150,6 +168,7 @@ def measure(threads: int, batch: int, requests: int, rounds: int) -> dict[str, A
     return {
         "batch": batch,
         "threads": threads,
+        "mib_a_megapixel": told["needed"],
         "bare_per_second": told["bare"],
         "bare_with_files_per_second": told["decoded"],
         **found,
@@ -206,7 +225,14 @@ def main() -> None:
     for batch in arguments.batches:
         rows.append(measure(arguments.threads, batch, arguments.requests, arguments.rounds))
         print(json.dumps(rows[-1], indent=1))
-    about = {"encoder": ENCODER, "classes": CLASSES, "sizes": SIZES, "clients": CLIENTS}
+    together = batches(arguments.threads)
+    about = {
+        "batches": together,
+        "encoder": ENCODER,
+        "classes": CLASSES,
+        "sizes": SIZES,
+        "clients": CLIENTS,
+    }
     write_result("serving", about, rows=rows)
 
 

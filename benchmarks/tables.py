@@ -24,6 +24,7 @@ from .parity.tables import (
     training,
 )
 from .records import RESULTS, environment, exists, markdown, record
+from .serving_tables import serving, serving_batches
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
@@ -153,6 +154,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "listing": listing,
     "predict_throughput": predict_throughput,
     "kill_predictions": kill_predictions,
+    "serving": serving,
+    "serving_batches": serving_batches,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

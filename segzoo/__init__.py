@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import convert as convert
     from . import losses as losses
     from . import postprocess as postprocess
+    from . import serving as serving
     from .architectures.base import SegmentationModel as SegmentationModel
     from .architectures.base import from_pretrained as from_pretrained
     from .architectures.deeplabv3 import DeepLabV3 as DeepLabV3
@@ -139,6 +140,7 @@ _HOMES = {
     "push_space": "pages.space",
     "register_architecture": "registry",
     "register_encoder": "encoders",
+    "serving": "serving",
     "train": "training.train",
     "write_page": "pages.write_page",
     **{name: f"architectures.{module}" for name, module in BUILT_IN.items()},

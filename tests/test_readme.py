@@ -20,6 +20,7 @@ from segzoo import bench
 from segzoo.architectures.diagram import diagram
 from segzoo.cli import main
 from segzoo.encoders import build_on_meta
+from segzoo.serving import run as serving
 
 from .datasets.making import make_pairs
 
@@ -111,6 +112,10 @@ def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # What it prints is looked at in tests/cli/test_bench.py; here it is not to take its time.
     monkeypatch.setattr(bench, "run_bench", functools.partial(bench.run_bench, rounds=1))
+    # It would serve until a signal came, on a port that somebody else may have.
+    monkeypatch.setattr(serving, "run", lambda *_, **__: None)
+    bound = serving.bound
+    monkeypatch.setattr(serving, "bound", lambda host, port: bound(host, 0))
     prepare_folder(tmp_path)
     lines = "".join(snippets("README.md", "bash")).splitlines()
     commands = [line.partition("#")[0].strip() for line in lines if line.startswith("segzoo ")]

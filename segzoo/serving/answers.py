@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from .. import checks
 from ..data.drawing import mask_image
+from ..errors import nearest
 from .computing import Segmented
+from .refused import Refused
 
 #: By the name in the address.
 FORMATS = ("json", "mask")
@@ -25,6 +28,28 @@ class Answer:
 
     content: bytes
     media_type: str
+
+
+def chosen_format(query: Mapping[str, str]) -> str:
+    """The format that an address asks for.
+
+    Raises:
+        Refused: 422 for another one, or another parameter.
+    """
+    for name in query:
+        if name != "format":
+            raise Refused(
+                422,
+                f"There is no parameter {checks.shown(name)}.{nearest(name, ['format'])}",
+            )
+    form = query.get("format", "json")
+    if form not in FORMATS:
+        raise Refused(
+            422,
+            f"format must be {' or '.join(FORMATS)}; got {checks.shown(form)}."
+            f"{nearest(form, FORMATS)}",
+        )
+    return form
 
 
 def answer(found: Segmented, form: str, *, names: Sequence[str], threshold: float) -> Answer:

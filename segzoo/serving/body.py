@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +18,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: What a body may have beside its picture: boundaries, headers of parts, parameters.
 _BESIDE = 1 << 16
-#: What is thrown away of a refused body, in its limits, so that a client that sends it all before
-#: it looks for an answer finds one.
+#: What is thrown away of a refused body: so many times what would have been taken.
 _THROWN_AWAY = 4
 
 
@@ -50,7 +50,8 @@ def body_kind(headers: Mapping[str, str]) -> BodyKind:
     packed = headers.get("content-encoding", "identity")
     if packed.lower() != "identity":
         raise Refused(
-            415, f"The body is packed ({checks.shown(packed)}). Send the picture's file as it is."
+            415,
+            f"The body is packed ({checks.shown(packed)}). Send the picture's file as it is.",
         )
     given = headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()
@@ -75,6 +76,7 @@ def body_kind(headers: Mapping[str, str]) -> BodyKind:
     )
 
 
+@lru_cache(maxsize=1)
 def form_parser() -> ModuleType:
     """The package that reads forms, which FastAPI has them read by too.
 
@@ -84,47 +86,46 @@ def form_parser() -> ModuleType:
     return load_package("python_multipart.multipart", extra="serve", package="python-multipart")
 
 
-async def receive_body(
-    receive: Receive, headers: Mapping[str, str], *, most: int, seconds: float
-) -> bytes:
+def check_length(headers: Mapping[str, str], most: int) -> None:
+    """Look at the length that a body is said to have.
+
+    Raises:
+        Refused: 413.
+    """
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > most:
+        raise too_large(most)
+
+
+async def receive_body(receive: Receive, *, most: int, seconds: float) -> bytes:
     """The whole body, unless it is too large or too slow.
 
     Raises:
-        Refused: 413 or 408; what is still to come was thrown away, as far as that is bearable.
+        Refused: 413 or 408.
         ClientGone: The client hung up.
     """
     end = asyncio.get_running_loop().time() + seconds
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > most:
-        await throw_away(receive, headers, most=most, end=end)
-        raise too_large(most)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         chunk, more = await _receive_part(receive, end, seconds)
         size += len(chunk)
         if size > most:
-            chunks.clear()
-            if more:
-                await throw_away(receive, {}, most=most, end=end)
-            raise too_large(most)
+            raise too_large(most, unread=more)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def throw_away(
-    receive: Receive, headers: Mapping[str, str], *, most: int, end: float
-) -> None:
-    """Let a refused body come, and keep nothing of it.
+async def throw_away(receive: Receive, *, most: int, seconds: float) -> None:
+    """Let a refused body come, and keep nothing of it, as far as that is bearable.
 
-    A client that asks before it sends (``Expect: 100-continue``) is not asked to.
+    Many clients send all of it before they look for an answer, and would find none.
     """
-    if "expect" in headers:
-        return
+    end = asyncio.get_running_loop().time() + seconds
     size, more = 0, True
     while more and size < _THROWN_AWAY * most:
         try:
-            chunk, more = await _receive_part(receive, end, 0)
+            chunk, more = await _receive_part(receive, end, seconds)
         except Refused:
             return
         size += len(chunk)
@@ -146,11 +147,12 @@ async def _receive_part(receive: Receive, end: float, seconds: float) -> tuple[b
     return message.get("body", b""), message.get("more_body", False)
 
 
-def too_large(most: int) -> Refused:
+def too_large(most: int, *, unread: bool = False) -> Refused:
     """The answer to a body, or a picture in it, of more than ``most`` bytes."""
     return Refused(
         413,
         f"The body is larger than {most:,} bytes, which is the limit. Send a smaller picture, or "
         "one that is compressed better.",
         {"Connection": "close"},
+        unread=unread,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import checks
+from ..errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,18 @@ class Limits:
 
     Args:
         max_bytes: Size of a picture's file.
-        max_pixels: Width times height, looked up in the file's header. A Unet on resnet34 needs
-            about 0.5 GB for each million of them.
+        max_pixels: Width times height, looked up in the file's header. The model's memory and time
+            grow with it.
         seats: Pictures that are decoded, computed and encoded at once.
         queue: Pictures that are uploaded or wait for a seat meanwhile.
         timeout: Seconds from the end of the upload to the answer.
         upload_timeout: Seconds that an upload may take.
-        batch: Waiting pictures of equal size that the model computes together. More than one pays
-            on a GPU, or for small pictures; on a CPU it costs memory for little.
+        batch: Waiting pictures of equal size that the model computes together, of those that have
+            a seat. More than one is for GPUs and for small pictures; on a CPU it costs memory for
+            little.
+
+    Raises:
+        ArgumentError: A value that cannot work.
     """
 
     max_bytes: int = 20 << 20
@@ -44,6 +49,11 @@ class Limits:
         checks.number("timeout", self.timeout, minimum=0.001, maximum=86_400)
         checks.number("upload_timeout", self.upload_timeout, minimum=0.001, maximum=86_400)
         checks.integer("batch", self.batch, minimum=1, maximum=1024)
+        if self.batch > self.seats:
+            raise ArgumentError(
+                f"batch={self.batch} needs as many seats: pictures in work go together; "
+                f"got seats={self.seats}."
+            )
 
     @property
     def places(self) -> int:

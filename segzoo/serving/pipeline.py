@@ -13,15 +13,15 @@ from torch import Tensor
 from ..errors import InputError
 from ..folders.task import Reading
 from ..prediction.pixel_model import Predictor
-from .answers import Answer, answer
-from .body import BodyKind, Receive, body_kind, receive_body, throw_away
+from .answers import Answer, answer, chosen_format
+from .body import BodyKind, Receive, body_kind, check_length, receive_body, throw_away
 from .computing import Computing, Segmented, settled
 from .desk import Desk
 from .limits import Limits
 from .metrics import Metrics
 from .pictures import decode
 from .refused import Refused
-from .upload import Upload, unpacked
+from .upload import unpacked
 
 T = TypeVar("T")
 
@@ -54,56 +54,70 @@ class Pipeline:
         self.limits, self.metrics = limits, metrics
         self.desk = Desk(limits, metrics)
         self._names, self._reading, self._bands = tuple(names), reading, model.in_channels
+        fixed = getattr(model, "size", None)  # of a file that was exported for one size
+        self._size: tuple[int, int] | None = tuple(fixed[1:]) if fixed else None
         self._computing = Computing(model, limits.batch, metrics.computed)
         self._workers = ThreadPoolExecutor(limits.seats, "segzoo-pictures")
 
-    async def answer(self, receive: Receive, headers: Mapping[str, str], form: str) -> Answer:
+    async def answer(
+        self, receive: Receive, headers: Mapping[str, str], query: Mapping[str, str]
+    ) -> Answer:
         """The answer to a request, whose body has not come yet.
 
         Args:
             receive: ASGI's.
             headers: Of the request.
-            form: One of :data:`~segzoo.serving.answers.FORMATS`.
+            query: What stands in its address.
 
         Raises:
             Refused: With the status and the sentence of the answer.
             ClientGone: The client hung up.
         """
-        end = asyncio.get_running_loop().time() + self.limits.upload_timeout
-        most = self.limits.max_bytes
+        most, seconds = self.limits.max_bytes, self.limits.upload_timeout
         try:
+            form = chosen_format(query)
             kind = body_kind(headers)
             most = kind.most(self.limits.max_bytes)
+            check_length(headers, most)
             self.desk.enter()
         except Refused:
-            await throw_away(receive, headers, most=most, end=end)
+            if "expect" not in headers:  # a client that asks before it sends is not asked to
+                await throw_away(receive, most=most, seconds=seconds)
             raise
         try:
             with self.metrics.stage("upload"):
-                body = await receive_body(
-                    receive, headers, most=most, seconds=self.limits.upload_timeout
-                )
-        except BaseException:
-            self.desk.leave()
+                body = await receive_body(receive, most=most, seconds=seconds)
+        except BaseException as error:
+            self.desk.leave()  # before what is left is thrown away
+            if isinstance(error, Refused) and error.unread:
+                await throw_away(receive, most=most, seconds=seconds)
             raise
         return await self.desk.answered(self._work(kind, body, form), receive)
 
     async def _work(self, kind: BodyKind, body: bytes, form: str) -> Answer:
         async with self.desk.seat():
             with self.metrics.stage("decode"):
-                upload, pixels = await self._in_thread(partial(self._decode, kind, body))
+                threshold, pixels = await self._in_thread(partial(self._decode, kind, body))
             with self.metrics.stage("compute"):
                 found = await self._compute(pixels, scored=form == "json")
             with self.metrics.stage("encode"):
                 given = await self._in_thread(
-                    partial(answer, found, form, names=self._names, threshold=upload.threshold)
+                    partial(answer, found, form, names=self._names, threshold=threshold)
                 )
         self.metrics.segmented(found.mask.size)
         return given
 
-    def _decode(self, kind: BodyKind, body: bytes) -> tuple[Upload, Tensor]:
+    def _decode(self, kind: BodyKind, body: bytes) -> tuple[float, Tensor]:
         upload = unpacked(kind, body, max_bytes=self.limits.max_bytes)
-        return upload, decode(upload.picture, self._bands, self._reading)
+        pixels = decode(upload.picture, self._bands, self._reading)
+        height, width = pixels.shape[1:]
+        if self._size is not None and self._size != (height, width):
+            raise Refused(
+                422,
+                f"The picture has {width}x{height} pixels, and this server's model takes "
+                f"{self._size[1]}x{self._size[0]} only.",
+            )
+        return upload.threshold, pixels
 
     async def _compute(self, pixels: Tensor, *, scored: bool) -> Segmented:
         try:

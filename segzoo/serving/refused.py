@@ -13,13 +13,20 @@ class Refused(Exception):  # noqa: N818  (no error of the server's)
         status: Of HTTP.
         sentence: What came, what was expected and what to do.
         headers: Of the answer.
+        unread: Whether more of the body is to come.
     """
 
     def __init__(
-        self, status: int, sentence: str, headers: Mapping[str, str] = MappingProxyType({})
+        self,
+        status: int,
+        sentence: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        unread: bool = False,
     ) -> None:
         super().__init__(sentence)
         self.status, self.sentence, self.headers = status, sentence, dict(headers)
+        self.unread = unread
 
 
 class ClientGone(Exception):  # noqa: N818  (no error of the server's)

@@ -10,8 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from .._version import __version__
-from ..errors import nearest
-from .answers import FORMATS
 from .descriptions import ABOUT, ANSWERS, PARAMETERS, READINESS, REQUEST_BODY
 from .pipeline import Pipeline
 from .refused import ClientGone, Refused
@@ -54,8 +52,7 @@ def _add_segment(app: FastAPI, pipeline: Pipeline) -> None:
     async def segment(request: Request) -> Response:
         """Segment a picture."""
         try:
-            form = _form(request)
-            given = await pipeline.answer(request.receive, request.headers, form)
+            given = await pipeline.answer(request.receive, request.headers, request.query_params)
             response = Response(given.content, media_type=given.media_type, headers=_HEADERS)
         except Refused as refused:
             response = _error(refused.status, refused.sentence, refused.headers)
@@ -77,24 +74,6 @@ def _add_segment(app: FastAPI, pipeline: Pipeline) -> None:
     )(segment)
     # Where clients of the Hub's endpoints look that are given no path.
     app.post("/", include_in_schema=False, response_model=None)(segment)
-
-
-def _form(request: Request) -> str:
-    """The format that the address asks for.
-
-    Raises:
-        Refused: 422 for another one, or another parameter.
-    """
-    for name in request.query_params:
-        if name != "format":
-            raise Refused(422, f"There is no parameter {name[:80]!r}.{nearest(name, ['format'])}")
-    form = request.query_params.get("format", "json")
-    if form not in FORMATS:
-        raise Refused(
-            422,
-            f"format must be {' or '.join(FORMATS)}; got {form[:80]!r}.{nearest(form, FORMATS)}",
-        )
-    return form
 
 
 def _add_machines(app: FastAPI, pipeline: Pipeline) -> None:

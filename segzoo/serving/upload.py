@@ -15,6 +15,8 @@ from .refused import Refused
 
 #: Parameters that the Hub's schema has and that mean nothing where each pixel has one class.
 _FOR_OTHER_TASKS = ("mask_threshold", "overlap_mask_area_threshold")
+#: Parts of a form that are looked at.
+_MOST_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class _Form:
 
     files: list[bytes] = field(default_factory=list)
     ended: bool = False
+    parts: int = 0
     _name: bytes = b""
     _value: bytes = b""
     _is_file: bool = False
@@ -119,6 +122,9 @@ class _Form:
     def _part_begin(self) -> None:
         self._is_file = False
         self._data = []
+        self.parts += 1
+        if self.parts > _MOST_PARTS:  # each takes its time, however small it is
+            raise Refused(422, f"The form has more than {_MOST_PARTS} parts. Send one picture.")
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

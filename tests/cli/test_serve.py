@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segzoo.cli import main
-from segzoo.serving import run, runtimes
+from segzoo.cli import COMMANDS, main
+from segzoo.serving import Limits, run, runtimes
 
 from ..helpers import ready, tiny_unet
 from ..picture_files import without
@@ -138,3 +138,9 @@ def test_the_limits_are_those_of_the_application(saved, capsys, monkeypatch):
     page = next(route for route in app.routes if route.path == "/page.json")
     facts = json.loads(asyncio.run(page.endpoint()).body)
     assert (facts["title"], facts["max_pixels"], facts["max_bytes"]) == ("Roads", 999, 5000)
+
+
+def test_the_defaults_are_those_of_the_library():
+    command = next(command for command in COMMANDS if command.name == "serve")
+    given = {option.name: option.default for option in command.params}
+    assert {name: given[name] for name in vars(Limits())} == vars(Limits())

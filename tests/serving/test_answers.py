@@ -159,6 +159,19 @@ def test_a_server_reads_the_bands_that_it_was_told(tmp_path):
     assert np.array_equal(found, values[4] > 200)
 
 
+def test_a_file_of_one_size_takes_that_size():
+    class Fixed(Gated):
+        size = (1, 20, 30)
+
+    with running(Fixed()) as server:
+        assert server.mask(png(noise(20, 30))).shape == (20, 30)
+        answer = server.post(png(noise(30, 20)))
+        assert (answer.status, answer.error) == (
+            422,
+            "The picture has 20x30 pixels, and this server's model takes 30x20 only.",
+        )
+
+
 def test_the_page_is_there_and_knows_the_model(server, tiny):
     page = server.request("GET", "/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"

@@ -217,6 +217,7 @@ def test_a_picture_that_fails_does_not_fail_those_beside_it():
         ({"max_bytes": "20M"}, "max_bytes must be an integer, got '20M'"),
         ({"timeout": float("inf")}, "timeout must be between"),
         ({"batch": True}, "batch must be an integer, got True"),
+        ({"batch": 3}, "batch=3 needs as many seats"),
     ],
     ids=str,
 )

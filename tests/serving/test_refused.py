@@ -90,6 +90,7 @@ BAD = {
     "cut form": (form(PICTURE, end=b"")[:-9], FORM, 400, "is a form (multipart/form-data), and is"),
     "no file": (form(), FORM, 422, "The form has 0 files"),
     "two files": (form(PICTURE, PICTURE), FORM, 422, "The form has 2 files"),
+    "many parts": (form(*[b""] * 17), FORM, 422, "The form has more than 16 parts"),
     "no JSON": (b"{", JSON, 400, "says that it is JSON, and is not"),
     "deep JSON": (b"[" * 100_000, JSON, 400, "says that it is JSON, and is not"),
     "list": (b"[]", JSON, 422, 'must be {"inputs"'),
