@@ -9,6 +9,7 @@ from typing import Any
 
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
+from .eomt_tables import eomt_parity, eomt_speed
 from .parity.tables import (
     architecture_parity,
     architectures,
@@ -142,6 +143,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,
+    "eomt_parity": eomt_parity,
+    "eomt_speed": eomt_speed,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 
