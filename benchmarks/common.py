@@ -28,6 +28,7 @@ PACKAGES = (
     "fastai",
     "triton",
     "onnxruntime",
+    "transformers",
     "openvino",
     "monai",
     "rasterio",

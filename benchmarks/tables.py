@@ -10,6 +10,7 @@ from typing import Any
 from .attack_tables import attacks, kills
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
+from .eomt_tables import eomt_parity, eomt_speed
 from .many_tables import kill_predictions, listing, predict_throughput
 from .parity.tables import (
     architecture_chooser,
@@ -162,6 +163,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "vit": vit,
     "vit_camvid": vit_camvid,
     "vit_licences": vit_licences,
+    "eomt_parity": eomt_parity,
+    "eomt_speed": eomt_speed,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 

@@ -78,14 +78,15 @@ def architectures() -> str:
     result = record("architectures")
     encoders = list(dict.fromkeys(row["encoder"] for row in result["rows"]))
     costs = {(row["architecture"], row["encoder"]): row["segzoo"] for row in result["rows"]}
+
+    def cell(cost: dict[str, float] | None) -> str:
+        return f"{cost['parameters_m']} M, {cost['gflops']}" if cost else "-"
+
     names = list(dict.fromkeys(row["architecture"] for row in result["rows"]))
     rows = [
         [
             f"`{name}`",
-            *(
-                f"{costs[name, encoder]['parameters_m']} M, {costs[name, encoder]['gflops']}"
-                for encoder in encoders
-            ),
+            *(cell(costs.get((name, encoder))) for encoder in encoders),
         ]
         for name in names
     ]

@@ -143,7 +143,7 @@ class EoMT(SegmentationModel):
         (torch.Size([2, 10, 16, 16]), torch.Size([2, 10, 4]))
 
         In training each query may attend, with that probability, only to the cells where its mask
-        was positive in front of the block ("mask annealing" lowers it to zero, section 3.3 of the
+        was positive in front of the block ("mask annealing" lowers it to zero, section 3 of the
         paper). The intermediate predictions are given in training mode, and where masks are used.
 
         Args:

@@ -148,13 +148,17 @@ def class_logits_of_pixels(
         ``(N, classes, *size)``.
     """
     masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
-    # What goes beyond the image is cut off: slices would leave torch.export with a guard.
-    masks = F.pad(masks, (0, size[1] - covered[1], 0, size[0] - covered[0])).sigmoid()
+    known = all(type(side) is int for side in (*covered, *size))  # unlike in a graph for all sizes
+    if not known or covered != size:
+        # What goes beyond the image is cut off: slices would leave torch.export with a guard.
+        masks = F.pad(masks, (0, size[1] - covered[1], 0, size[0] - covered[0]))
+    # In place, here and below: there are many values, and new memory for them takes longer.
+    masks = masks.sigmoid_()
     shares = class_logits.softmax(dim=-1)[..., :-1]
     if classes == 1:
         return _logit_of_any(masks * shares[..., None])
     scores = torch.einsum("bqc, bqhw -> bchw", shares, masks)
-    return scores.clamp_min(_SMALLEST).log()
+    return scores.clamp_min_(_SMALLEST).log_()
 
 
 def _logit_of_any(probabilities: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Queries that join the last blocks of a plain vision transformer.
 
-Kerssies et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025, section 3.2 and
+Kerssies et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025, section 3 and
 figure 2: learned tokens are put in front of a transformer's own and pass its last blocks with them.
 
 What a transformer is like is asked of it. It has a sequence of like blocks, each of which turns

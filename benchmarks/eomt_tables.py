@@ -1,0 +1,47 @@
+"""Tables of EoMT beside transformers' own."""
+
+from __future__ import annotations
+
+from .records import exists, markdown, record
+
+_LATER = "Not measured yet.\n"
+
+
+def eomt_parity() -> str:
+    """The largest difference of masks and classes, over all sizes."""
+    if not exists("eomt_parity"):
+        return _LATER
+    rows = record("eomt_parity")["rows"]
+    found: dict[tuple[str, str], dict[tuple[str, bool], float]] = {}
+    columns = [(dtype, masked) for dtype in ("float32", "float64") for masked in (False, True)]
+    for row in rows:
+        worst = max(row[what]["difference"] / row[what]["largest"] for what in ("masks", "classes"))
+        cells = found.setdefault((row["kind"], row["backbone"]), {})
+        key = (row["dtype"], row["masked"])
+        cells[key] = max(cells.get(key, 0.0), worst)
+    head = [f"{dtype}, {'within masks' if masked else 'no masks'}" for dtype, masked in columns]
+    table = [
+        [f"{kind}, {backbone}", *(f"{cells[column]:.1e}" for column in columns)]
+        for (kind, backbone), cells in found.items()
+    ]
+    return markdown(["", *head], table)
+
+
+def eomt_speed() -> str:
+    """Milliseconds of a picture, and how many times as fast as transformers' own."""
+    if not exists("eomt_speed"):
+        return _LATER
+    rows = record("eomt_speed")["rows"]
+    names = list(rows[0]["milliseconds"])
+    table = [
+        [
+            f"{row['kind']} {row['backbone']}, {row['side']}x{row['side']}, {row['queries']} "
+            f"queries, {row['classes']} classes",
+            *(
+                f"{row['milliseconds'][name]['median']:.0f} ms ({row['speed_up'][name]:.2f})"
+                for name in names
+            ),
+        ]
+        for row in rows
+    ]
+    return markdown(["", *names], table)
