@@ -325,6 +325,29 @@ def test_a_browser_that_computes_something_else_is_told_off(tab, folder, tmp_pat
         assert "the server answered 404" in page.texts("#messages li")[0]
 
 
+#: A browser that says it has a graphics card, and has none.
+NO_CARD = """
+const nothing = { requestAdapter: async () => ({ requestDevice() { throw new Error("no card"); } }) };
+Object.defineProperty(navigator, "gpu", { value: nothing });
+"""
+
+
+@pytest.mark.speaks
+def test_a_graphics_card_that_fails_is_not_used(tab, folder, model, tmp_path):
+    shutil.copytree(folder, tmp_path / "site")
+    worker = tmp_path / "site" / "worker.js"
+    worker.write_text(worker.read_text() + NO_CARD)
+    with serving(tmp_path / "site") as site:
+        page = tab(site).ready()
+        assert any("WebGPU is not used: " in text for text in page.said)
+        assert any(address.endswith("asyncify.wasm") for address in page.asked)
+        assert "WebAssembly, 1 thread" in page.texts("#made")[0]
+        pixels = noise(45, 33, 3)
+        page.give({"name": "a.png", "mimeType": "image/png", "buffer": png(pixels)})
+        saved = read_mask(page.download("#save-mask", tmp_path / "mask.png"))
+        assert torch.equal(saved, model.predict(torch.from_numpy(pixels).permute(2, 0, 1)))
+
+
 @pytest.mark.speaks
 def test_the_same_page_with_the_model_on_a_server(tab, model, tmp_path):
     place = tmp_path / "site"
