@@ -31,7 +31,7 @@ def do_in_processes(
         workers: How many processes.
         expected: The fingerprint that the model has in each of them.
     """
-    held = 2 * task.batch_size + 6
+    held = 2 * task.batch_size + 3  # what is read ahead, and a batch that is computed
     WorkerPool(Segmenting(task, expected, workers), workers, held=held).run(jobs, done)
 
 

@@ -86,24 +86,28 @@ class WorkerPool:
         return _Worker(index, process, ours)
 
     def _feed(self) -> None:
-        """Give jobs to workers that have room."""
-        for worker in self._workers:
-            while len(worker.has) < self._held and not worker.tested:
-                # With what a worker ended with, another has nothing else: if it ends too, we know.
-                if self._again:
-                    if worker.has:
-                        break
-                    job, ends = self._again.popleft()
-                    worker.give(job, ends)
-                    worker.tested = True
-                    continue
-                job_or_none = next(self._jobs, None)
-                if job_or_none is None:
-                    break
-                if job_or_none.image in worker.has:  # a picture with two targets: one by one
-                    self._again.append((job_or_none, 0))
-                    break
-                worker.give(job_or_none, 0)
+        """Give jobs to workers that have room, one to each in turn: few are shared out evenly."""
+        while sum(map(self._give, self._workers)):  # each has its turn, so not any()
+            pass
+
+    def _give(self, worker: _Worker) -> bool:
+        """Give a worker one job, if there is one and it has room."""
+        if worker.tested or len(worker.has) >= self._held:
+            return False
+        # With what a worker ended with, another has nothing else: if it ends too, we know.
+        if self._again:
+            if not worker.has:
+                worker.give(*self._again.popleft())
+                worker.tested = True
+            return worker.tested
+        job = next(self._jobs, None)
+        if job is None:
+            return False
+        if job.image in worker.has:  # a picture with two targets: one by one
+            self._again.append((job, 0))
+            return False
+        worker.give(job, 0)
+        return True
 
     def _wait(self) -> None:
         """Take what workers tell, and replace those that ended."""

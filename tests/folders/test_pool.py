@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 
@@ -111,6 +112,12 @@ def test_more_is_held_than_a_pipe_takes(tmp_path):
     found = []
     WorkerPool(Toy(tmp_path, writes=False), 1, held=4000).run(jobs(names), found.append)
     assert len(found) == 4000
+
+
+def test_few_jobs_are_shared_out_evenly(tmp_path):
+    WorkerPool(Toy(tmp_path), 2, held=8).run(jobs(["a.png", "b.png", "c.png", "d.png"]), id)
+    processes = Counter(path.read_text() for path in tmp_path.glob("done-*"))
+    assert sorted(processes.values()) == [2, 2]
 
 
 def test_no_jobs_need_no_workers(tmp_path):
