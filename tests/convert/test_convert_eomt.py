@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -11,8 +12,12 @@ import torch
 from torch import nn
 
 import segzoo
+from segzoo.architectures.base import create_model
 from segzoo.cli import main
 from segzoo.convert import from_transformers
+from segzoo.convert.keymap import check_fits, rename
+from segzoo.convert.transformers import eomt
+from segzoo.encoders import build_on_meta
 from segzoo.errors import ConversionError
 
 transformers = pytest.importorskip("transformers")
@@ -172,9 +177,11 @@ def test_every_tensor_of_the_largest_has_its_place():
     with torch.device("meta"):
         config = transformers.EomtConfig(**{**SMALL, **sizes, "use_swiglu_ffn": True})
         theirs = transformers.EomtForUniversalSegmentation(config)
-        state = {key: item for key, item in theirs.state_dict().items() if "attn_mask" not in key}
-        ours = from_transformers(state, config.to_dict())
-    assert ours.config.encoder.startswith("vit_giant_patch14_reg4_dinov2")
+    plan = eomt.plan(theirs.state_dict(), config.to_dict(), "x")
+    assert plan.encoder == "vit_giant_patch14_reg4_dinov2"
+    ours = build_on_meta(lambda: create_model(plan.architecture, plan.encoder, **plan.arguments))
+    used = {key: item for key, item in plan.tensors.items() if not re.search(plan.unused, key)}
+    check_fits(ours, rename(used, plan.rules), source="x")
 
 
 @pytest.mark.parametrize(

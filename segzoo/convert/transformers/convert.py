@@ -111,15 +111,21 @@ def from_transformers(
     def make() -> SegmentationModel:
         return create_model(plan.architecture, plan.encoder, **arguments)
 
+    notes: dict[str, None] = {}
+
     def place(_: SegmentationModel, read: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        joined = kind(read, given, where).tensors
-        used = {name: item for name, item in joined.items() if not re.search(plan.unused, name)}
-        return rename(used, plan.rules)
+        placed = plan if read is tensors else kind(read, given, where)
+        notes.update(dict.fromkeys(placed.notes))
+        whole = placed.tensors.items()
+        return rename({n: item for n, item in whole if not re.search(plan.unused, n)}, plan.rules)
 
     left = sum(bool(re.search(plan.unused, name)) for name in plan.tensors)
     if left:
         _log.info("%s: %d tensors that the logits do not need were left out.", where, left)
-    return built(make, place, checkpoint).eval()
+    model = built(make, place, checkpoint)
+    for note in notes:
+        _log.warning("%s %s", where, note)
+    return model.eval()
 
 
 def _kind(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> PlanOf:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
+from ... import checks
 from ...errors import ConversionError
 from ..keymap import Rule
 from .plan import Plan, joined, needed, only, tensor_of
-
-_log = logging.getLogger(__name__)
 
 TYPICAL = "embeddings.position_embeddings.weight"
 TYPICAL_DINOV3 = "embeddings.patch_embeddings.weight"
@@ -83,7 +81,7 @@ def plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -
         whole = joined(whole, r"\.mlp\.(PART)_proj\.", ("gate", "up"), "gated")
     whole[_POSITIONS] = tensor_of(tensors, _POSITIONS, where)[None]
     options = {
-        "img_size": _side(tensors, config, stem.shape[2], where),
+        "img_size": _side(tensors, stem.shape[2], where),
         "reg_tokens": tensor_of(tensors, "embeddings.register_tokens", where).shape[1],
     }
     name = _encoder(_DINOV2, tensors, config, stem, where)
@@ -125,16 +123,6 @@ def _planned(
         "drop_path_rate": config.get("drop_path_rate"),
         "pos_drop_rate": config.get("hidden_dropout_prob"),
     }
-    chances = tensors.get(_MASKS)
-    if chances is not None and bool((chances > 0).any()):
-        _log.warning(
-            "%s attends within masks in prediction too, as before the end of its training "
-            "(attn_mask_probs %s). The model here does so only where it is asked to: "
-            "model.forward_queries(image, attention_mask_probability=%s).",
-            where,
-            [round(value, 4) for value in chances.tolist()],
-            [round(value, 4) for value in chances.tolist()],
-        )
     return Plan(
         architecture="eomt",
         encoder=encoder,
@@ -155,27 +143,41 @@ def _planned(
         rules=rules,
         # Of use in training only, or never.
         unused=rf"^{_MASKS}$|^criterion\.|^embeddings\.(?:mask_token|position_ids)$",
+        notes=tuple(_notes(tensors, config, options, stem.shape[2])),
     )
 
 
-def _side(tensors: Mapping[str, Tensor], config: Mapping[str, Any], patch: int, where: str) -> int:
+def _notes(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    patch: int,
+) -> Iterator[str]:
+    """What the model does otherwise here, or may do otherwise than its owner thinks."""
+    chances = tensors.get(_MASKS)
+    if chances is not None and not chances.is_meta and bool((chances > 0).any()):
+        values = [round(value, 4) for value in chances.tolist()]
+        yield (
+            "attends within masks in prediction too, as before the end of its training "
+            f"(attn_mask_probs {values}). The model here does so only where it is asked to: "
+            f"model.forward_queries(image, attention_mask_probability={values})."
+        )
+    side = options.get("img_size")
+    said = config.get("image_size", side)
+    if side is not None and said != side:
+        yield (
+            f"has positions for {side // patch}x{side // patch} patches, but its config says "
+            f"image_size={checks.shown(said)}: they are interpolated for images of other sizes "
+            f"than {side}x{side}."
+        )
+
+
+def _side(tensors: Mapping[str, Tensor], patch: int, where: str) -> int:
     """The side of the images that the positions are for."""
     places = tensor_of(tensors, _POSITIONS, where).shape[0]
     side = math.isqrt(places)
     if side * side != places:
         raise ConversionError(f"{where} has {places} positions, which are no square.")
-    said = config.get("image_size", side * patch)
-    if said != side * patch:
-        _log.warning(
-            "%s has positions for %dx%d patches, but its config says image_size=%s: they are "
-            "interpolated for images of other sizes than %dx%d.",
-            where,
-            side,
-            side,
-            said,
-            side * patch,
-            side * patch,
-        )
     return side * patch
 
 

@@ -28,6 +28,8 @@ class Plan:
         unused: Tensors that transformers does not need for its logits, a regular expression for
             their names in the checkpoint.
         mean_std: What the pixels are normalised with, where the checkpoint does not say.
+        notes: What whoever converts it should know, for the log. Those on values are there only
+            where the tensors have some: a plan is made on the meta device first.
     """
 
     architecture: str
@@ -39,6 +41,7 @@ class Plan:
     mean_std: tuple[tuple[float, ...], tuple[float, ...]] = field(
         default=((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
+    notes: tuple[str, ...] = ()
 
 
 def joined(
