@@ -25,15 +25,13 @@ from .first_bytes import Kind, kind_of
 from .hub import CONFIG, WEIGHTS
 from .local import also_not_here, check_may_be_remote, is_file, is_folder
 from .safetensors_tensors import open_safetensors
-from .stored import Stored
+from .stored import SHARING, SLACK, Stored
 from .torch_file import open_legacy, open_torch_zip
 from .weight_sets import CHOICE, model_tensors
 
 #: What older versions of smp and transformers save weights in.
 PICKLE = "pytorch_model.bin"
 _MAX_CONFIG_BYTES = 2**20
-#: How many times larger than its file a model may be: tensors may share values, within reason.
-_SHARING, _SLACK = 4, 2**20
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +205,7 @@ def _loaded(path: Path) -> Any:
 def _check_size(stored: Mapping[str, Stored], path: Path, where: str) -> None:
     """Refuse tensors that would take far more memory than their file has bytes."""
     needed, there = sum(item.nbytes for item in stored.values()), path.stat().st_size
-    if needed > _SHARING * there + _SLACK:
+    if needed > SHARING * there + SLACK:
         raise StorageError(
             f"{where} is refused: its tensors need {needed} bytes, and the file has {there}. They "
             "use the same values over and over."

@@ -15,6 +15,8 @@ from .. import checks
 from ..errors import StorageError
 from .atomic import open_ordinary
 
+#: How many times larger than what there is of its values a tensor may be: some are repeated.
+SHARING, SLACK = 4, 2**20
 #: Most values of one tensor: far above any layer, and such that sizes in bytes stay exact.
 _MAX_VALUES = 2**48
 
@@ -62,6 +64,13 @@ def in_memory(tensor: Tensor, name: str) -> Stored:
         raise ValueError(f"{name!r} is on the meta device, where it has no values")
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"{name!r} is a sparse or quantised tensor; give dense ones")
+    check_shape(tuple(tensor.shape))
+    try:
+        there = tensor.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError) as error:  # classes of tensors of others
+        raise ValueError(f"{name!r} is a {type(tensor).__name__}, no plain tensor") from error
+    if tensor.nbytes > SHARING * there + SLACK:
+        raise ValueError(f"{name!r} uses the same values over and over")
 
     def read() -> Tensor:
         copy = torch.empty(tensor.shape, dtype=tensor.dtype)

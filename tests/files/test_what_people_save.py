@@ -305,6 +305,8 @@ def test_a_state_dict_is_copied():
     [
         ({"a": torch.ones(2, device="meta")}, "'a' is on the meta device"),
         ({"a": torch.eye(2).to_sparse()}, "'a' is a sparse or quantised tensor"),
+        ({"a": torch.ones(1).expand(2**31, 2**31)}, "more values than there can be"),
+        ({"a": torch.ones(1).expand(2**30)}, "'a' uses the same values over and over"),
         ({"a.b": torch.ones(1), "a": {"b": torch.ones(1)}}, "two tensors of the name 'a.b'"),
         ({"a" * 513: torch.ones(1)}, "a name of 514 characters"),
         ({}, "holds no tensors, but nothing"),
