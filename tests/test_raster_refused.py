@@ -40,6 +40,13 @@ def test_what_is_left_out_of_a_tiff_counts_as_well(tmp_path):
     tifffile.imwrite(path, strip, compression="zlib", rowsperstrip=300)
     with pytest.raises(InputError, match="300x300 pixels, more than the limit of 1,000"):
         open_raster(path, max_pixels=1000)
+    bands = np.zeros((300, 300, 5), np.uint16)  # not compressed: any size
+    tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="contig", rowsperstrip=300)
+    with open_raster(path, max_pixels=1000) as raster:
+        assert raster.read(slice(0, 3)).shape == (5, 3, 300)
+    tifffile.imwrite(path, strip, photometric="miniswhite")
+    with pytest.raises(InputError, match="300x300 pixels, more than the limit of 1,000"):
+        open_raster(path, max_pixels=1000)
     tifffile.imwrite(path, np.zeros((8, 8, 500), np.uint8), planarconfig="contig")
     with pytest.raises(InputError, match="8x8 pixels of 500 bands, more than the limit of 1,000"):
         read_picture(path, max_pixels=1000)

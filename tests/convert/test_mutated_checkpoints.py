@@ -80,7 +80,7 @@ def test_mutated_state_dicts_raise_nothing_but_our_errors():
         with contextlib.suppress(SegzooError):
             assert isinstance(from_smp(given, config), segzoo.SegmentationModel)
 
-    fuzz(check, examples=40)
+    fuzz(check, examples=25)
 
 
 @pytest.mark.parametrize("name", ["encoder_name", "decoder_channels", "_model_class"])

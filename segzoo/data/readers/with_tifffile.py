@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,7 +39,8 @@ def open_tiff(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raste
         return stored
     info = stored.info
     if page.orientation in (5, 6, 7, 8) and not raw:
-        info = _swapped(info)
+        info = replace(info, height=info.width, width=info.height)
+    info = replace(info, block=(info.height, info.width))  # which is decoded at once
 
     def load() -> Values:
         with stored:
@@ -48,11 +50,6 @@ def open_tiff(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raste
         return values if raw else turned(values, page.orientation)
 
     return WholeRaster(info, load)
-
-
-def _swapped(info: RasterInfo) -> RasterInfo:
-    values = {**vars(info), "height": info.width, "width": info.height, "block": (1, info.height)}
-    return RasterInfo(**values)
 
 
 class _StoredTiff(Raster):
@@ -70,6 +67,8 @@ class _StoredTiff(Raster):
         except BaseException:
             self._file.close()
             raise
+        if self._page.is_memmappable:  # nothing has to be decoded, so no part is read as a whole
+            self.info = replace(self.info, block=(1, self.info.width))
         self._segments: OrderedDict[int, tuple[Any, tuple[int, ...]]] = OrderedDict()
 
     def _described(self, path: Path, page: TiffPage) -> RasterInfo:
