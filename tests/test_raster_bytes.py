@@ -98,6 +98,18 @@ def test_a_tile_larger_than_its_picture_counts(tmp_path):
         open_raster(wide, max_pixels=1_000_000)
 
 
+def test_depths_that_the_values_do_not_have_are_refused(tmp_path):
+    """Where a tag points to the file's own head, tifffile passes over it and guesses."""
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, values("uint8", 3), photometric="rgb", tile=(16, 16), compression="zlib")
+    content = path.read_bytes()
+    entry = struct.pack("<HHI", 258, 3, 3)
+    place = content.index(entry) + len(entry)
+    damaged = content[:place] + bytes(4) + content[place + 4 :]
+    with pytest.raises(InputError, match="no value has so many bits"):
+        open_raster(damaged)
+
+
 def test_the_limit_has_numbers_and_comes_out_of_worker_processes():
     buffer = io.BytesIO()
     Image.new("L", (50, 40)).save(buffer, "PNG")

@@ -105,11 +105,13 @@ def serve_command(
       segzoo serve my-model
       curl -T photo.jpg "http://127.0.0.1:8000/v1/segment?format=mask" -X POST -o mask.png
     """
-    from ..serving.app import create_app
+    from ..serving.app import create_app, need_packages
     from ..serving.limits import Limits
-    from ..serving.run import bound, listen, run
+    from ..serving.run import bound, listen, need_server, run
     from ..serving.runtimes import open_model
 
+    need_packages()
+    need_server()
     taken = Limits(**limits)
     with bound(host, port) as listener:
         segmenter = open_model(

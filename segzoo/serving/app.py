@@ -61,8 +61,7 @@ def create_app(
             only.
         InputError: The model cannot be predicted with.
     """
-    load_package("fastapi", extra="serve")
-    form_parser()
+    need_packages()
     from .pipeline import Pipeline
     from .routes import make_app
 
@@ -80,6 +79,17 @@ def create_app(
         metrics=Metrics(limits),
     )
     return make_app(pipeline, title=title, files=_page(model, title, limits))
+
+
+def need_packages() -> None:
+    """Import what an application is made of.
+
+    Raises:
+        MissingPackageError: Something is not installed.
+    """
+    load_package("fastapi", extra="serve")
+    load_package("prometheus_client", extra="serve", package="prometheus-client")
+    form_parser()
 
 
 def try_out(model: Predictor) -> None:

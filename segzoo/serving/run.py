@@ -69,6 +69,15 @@ def _not_ours(host: str, port: int, error: Exception) -> ArgumentError:
     )
 
 
+def need_server() -> Any:
+    """uvicorn.
+
+    Raises:
+        MissingPackageError: It is not installed.
+    """
+    return load_package("uvicorn", extra="serve")
+
+
 def run(app: FastAPI, listener: socket.socket, *, patience: float) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish what is in work, and return.
 
@@ -82,7 +91,7 @@ def run(app: FastAPI, listener: socket.socket, *, patience: float) -> None:
     Raises:
         MissingPackageError: uvicorn is not installed.
     """
-    uvicorn: Any = load_package("uvicorn", extra="serve")
+    uvicorn = need_server()
     config = uvicorn.Config(
         app,
         log_config=None,

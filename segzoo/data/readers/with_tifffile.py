@@ -75,6 +75,8 @@ class _StoredTiff(Raster):
         found = self._page
         if found.dtype is None or found.dtype.kind not in "uifb" or found.imagedepth != 1:
             raise InputError(f"{path} holds {page}; expected a picture of whole or real numbers.")
+        if page.bits[0] > found.dtype.itemsize * 8:  # the tags were damaged, and tifffile guessed
+            raise InputError(f"{path} holds {page}; no value has so many bits.")
         rows = found.tilelength if found.is_tiled else min(found.rowsperstrip, page.height)
         nodata = None if page.nodata is None else _number(page.nodata)
         return RasterInfo(
