@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import segzoo
+from segzoo.architectures import pixel_scores
+from segzoo.architectures.pixel_scores import PixelScores
 from segzoo.architectures.query_heads import allowed_cells, of_image
 from segzoo.encoders.query_blocks import QueryTokens, States
 from segzoo.errors import ArgumentError, EncoderError, InputError, UnknownKeywordError
@@ -116,6 +118,25 @@ def test_scores_are_masks_times_classes(model):
     picture = torch.rand(2, 3, 64, 96)
     probabilities = segzoo.predict_probabilities(model, picture)
     assert torch.equal(model.predict(picture), probabilities.max(dim=1).indices)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("patch", [16, 14])
+def test_scores_strip_by_strip_are_the_same(classes, patch, monkeypatch):
+    """Without gradients little is kept at a time."""
+    scores = PixelScores(classes)
+    masks, shares = torch.randn(2, 5, 16, 12), torch.randn(2, 5, classes + 1)
+    for size in ((4 * patch, 3 * patch), (3 * patch + 1, 3 * patch - 2)):
+        whole = scores(masks, shares, (4 * patch, 3 * patch), size)
+        assert whole.shape == (2, classes, *size)
+        with torch.no_grad():
+            for most in (1, 3000, 10**9):
+                monkeypatch.setattr(pixel_scores, "_AT_A_TIME", most)
+                strips = scores(masks, shares, (4 * patch, 3 * patch), size)
+                torch.testing.assert_close(strips, whole, atol=1e-5, rtol=1e-5)
+                with torch.autocast("cpu", torch.bfloat16):
+                    half = scores(masks, shares, (4 * patch, 3 * patch), size)
+                assert float((half - whole).abs().max()) < 0.2
 
 
 def test_with_one_class_any_query_will_do():
@@ -370,7 +391,9 @@ def test_it_is_saved_optimised_and_drawn(model, tmp_path, capsys):
         torch.testing.assert_close(fast(image), model(image), atol=1e-4, rtol=1e-4)
     assert fast.predict(image).shape == (2, 65, 97)
     loaded.print_tree()
-    assert "upscale 64 (+ map 1)" in capsys.readouterr().out
+    drawn = capsys.readouterr().out
+    assert "upscale 64 (+ map 1)" in drawn
+    assert "scores 3" in drawn
 
 
 def test_patches_and_registers_are_saved_too(tmp_path):
