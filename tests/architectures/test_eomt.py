@@ -13,7 +13,9 @@ import segzoo
 from segzoo.architectures import pixel_scores
 from segzoo.architectures.pixel_scores import PixelScores
 from segzoo.architectures.query_heads import allowed_cells, of_image
+from segzoo.encoders import build_on_meta
 from segzoo.encoders.query_blocks import QueryTokens, States
+from segzoo.encoders.timm_meta import known_options
 from segzoo.errors import ArgumentError, EncoderError, InputError, UnknownKeywordError
 
 from ..architecture_checks import Maps, randomise_all
@@ -79,8 +81,8 @@ def test_the_image_sees_what_it_sees_in_timm_s_model(name, monkeypatch):
             ): value
             for key, value in joined.state_dict().items()
         }
-        names = timm_s.backbone.state_dict()
-        timm_s.backbone.load_state_dict({key: state[key] for key in names})
+        missing, _ = timm_s.backbone.load_state_dict(state, strict=False)
+        assert all(".fc_norm." in key for key in missing)  # of the classifier, in older versions
         expected = timm_s.double()(fitted)
         normed = expected[1].permute(0, 2, 3, 1)
         normed = joined.norm(joined.model.norm(normed)).permute(0, 3, 1, 2)
@@ -306,8 +308,8 @@ def test_how_many_blocks():
     ("patch", "layers"), [(8, 1), (14, 1), (16, 2), (32, 3)], ids="patch {}".format
 )
 def test_masks_come_near_stride_4(patch, layers):
-    with torch.device("meta"):
-        model = segzoo.EoMT("vit_small_patch16_224", encoder_options={**TINY, "patch_size": patch})
+    options = {**TINY, "patch_size": patch}
+    model = build_on_meta(lambda: segzoo.EoMT("vit_small_patch16_224", encoder_options=options))
     assert model.config.upscale_layers == layers
     assert tiny(upscale_layers=0).forward_queries(torch.rand(1, 3, 32, 32)).mask_logits.shape[
         -2:
@@ -319,16 +321,13 @@ def test_masks_come_near_stride_4(patch, layers):
     [
         ("test_resnet", "has no sequence of blocks"),
         ("xcit_nano_12_p16_224", "blocks need x, H, W"),
-        ("test_vit_relpos", "its blocks fail"),
+        ("vit_relpos_small_patch16_224", "its blocks fail"),
         ("cait_xxs24_224", "does not give its tokens"),
         ("mit_b0", "no module of your own"),
     ],
 )
 def test_what_is_no_plain_transformer(encoder, reason):
-    with (
-        torch.device("meta"),
-        pytest.raises(EncoderError, match=rf"(?s){reason}.*ViT, DeiT, DINOv2, BEiT"),
-    ):
+    with pytest.raises(EncoderError, match=rf"(?s){reason}.*ViT, DeiT, DINOv2, BEiT"):
         segzoo.EoMT(encoder)
 
 
@@ -351,6 +350,8 @@ def test_arguments_that_cannot_be(arguments, error, message):
 
 
 def test_positions_that_are_drawn_are_refused():
+    if "rope_rescale_coords" not in known_options("vit_small_patch16_dinov3"):
+        pytest.skip("this timm draws no positions")
     with pytest.raises(ArgumentError, match="Leave rope_rescale_coords out"):
         tiny("vit_small_patch16_dinov3", encoder_options={"rope_rescale_coords": 2.0})
 
@@ -396,9 +397,9 @@ def test_it_is_saved_optimised_and_drawn(model, tmp_path, capsys):
     assert "scores 3" in drawn
 
 
-def test_patches_and_registers_are_saved_too(tmp_path):
-    with torch.device("meta"):
-        wide = segzoo.EoMT("vit_tiny_patch16_224", encoder_options={"patch_size": 32})
+def test_patches_and_registers_are_saved_too():
+    options = {"patch_size": 32}
+    wide = build_on_meta(lambda: segzoo.EoMT("vit_tiny_patch16_224", encoder_options=options))
     assert wide.stride == 32
     config = type(wide.config).from_arguments(wide.config.arguments())
     assert config.encoder_options == {"patch_size": 32}
