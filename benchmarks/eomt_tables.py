@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .records import exists, markdown, record
 
-_LATER = "Not measured yet.\n"
+_LATER = "There is no record of it yet.\n"
 
 
 def eomt_parity() -> str:

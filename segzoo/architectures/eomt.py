@@ -1,8 +1,7 @@
 """EoMT: queries in the last blocks of a plain vision transformer, and next to no decoder.
 
 Kerssies et al., "Your ViT is Secretly an Image Segmentation Model", CVPR 2025, section 3 and
-figure 2. Scores of each class at each pixel are made of masks and classes as in Cheng et al.,
-"Per-Pixel Classification is Not All You Need for Semantic Segmentation", 2021, section 3.4.
+figure 2.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from ..prediction.inputs import check_batch
 from ..registry import register_architecture
 from .base import SegmentationModel
 from .explain import explained
-from .query_heads import MaskDecoder, Queries, allowed_cells, class_logits_of_pixels, of_image
+from .pixel_scores import PixelScores
+from .query_heads import MaskDecoder, Queries, allowed_cells, of_image
 from .wants import Wants
 
 MAX_QUERIES = 4096
@@ -102,6 +102,7 @@ class EoMT(SegmentationModel):
         if layers is None:
             layers = max(1, int(math.log2(max(last.stride, 1) / _FINEST)))
         self.decoder = MaskDecoder(last.channels, config.classes, layers=layers)
+        self.scores = PixelScores(config.classes)
         blocks: int = self.backbone.blocks
         self.config = replace(self.config, blocks=blocks, upscale_layers=layers)
 
@@ -127,7 +128,8 @@ class EoMT(SegmentationModel):
         states = States(maps[-2], maps[-1])
         mask_logits, class_logits = self.decoder(*states)
         covered, size = self._covered(states.map), (image.shape[-2], image.shape[-1])
-        return class_logits_of_pixels(mask_logits, class_logits, self.classes, covered, size)
+        logits: Tensor = self.scores(mask_logits, class_logits, covered, size)
+        return logits
 
     def forward_queries(
         self,

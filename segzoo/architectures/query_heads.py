@@ -1,4 +1,4 @@
-"""From queries to masks and classes, and from those to the classes of pixels."""
+"""From queries to masks and classes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.layers import ChannelNorm2d
-
-#: A score below this counts as this: half precision has it too, and its logarithm is finite.
-_SMALLEST = 1e-7
 
 
 class Queries(NamedTuple):
@@ -120,50 +117,3 @@ def of_image(mask_logits: Tensor, covered: tuple[int, int], shown: tuple[int, in
     rows, columns = torch.meshgrid(*places, indexing="ij")
     grid = torch.stack((columns, rows), dim=-1).expand(mask_logits.shape[0], -1, -1, -1)
     return F.grid_sample(mask_logits, grid, padding_mode="border", align_corners=False)
-
-
-def class_logits_of_pixels(
-    mask_logits: Tensor,
-    class_logits: Tensor,
-    classes: int,
-    covered: tuple[int, int],
-    size: tuple[int, int],
-) -> Tensor:
-    """What the queries say of each pixel.
-
-    The score of a class is the sum over queries of its probability times that of the pixel (Cheng
-    et al., 2021, section 3.4). Scores are positive and do not sum to one; their logarithms do for
-    logits: the largest is the same, softmax divides by the sum, and cross-entropy is minus the
-    logarithm of the share. With one class there is no other to compare with: the probability is
-    that at least one query claims the pixel, as if they decided independently.
-
-    Args:
-        mask_logits: ``(N, Q, h, w)``.
-        class_logits: ``(N, Q, classes + 1)``, the last of which is "nothing".
-        classes: How many there are.
-        covered: ``(H, W)`` in pixels that the masks cover.
-        size: ``(H, W)`` of the image, which begins where they do.
-
-    Returns:
-        ``(N, classes, *size)``.
-    """
-    masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
-    known = all(type(side) is int for side in (*covered, *size))  # unlike in a graph for all sizes
-    if not known or covered != size:
-        # What goes beyond the image is cut off: slices would leave torch.export with a guard.
-        masks = F.pad(masks, (0, size[1] - covered[1], 0, size[0] - covered[0]))
-    # In place, here and below: there are many values, and new memory for them takes longer.
-    masks = masks.sigmoid_()
-    shares = class_logits.softmax(dim=-1)[..., :-1]
-    if classes == 1:
-        return _logit_of_any(masks * shares[..., None])
-    scores = torch.einsum("bqc, bqhw -> bchw", shares, masks)
-    return scores.clamp_min_(_SMALLEST).log_()
-
-
-def _logit_of_any(probabilities: Tensor) -> Tensor:
-    """The logit of at least one of ``(N, Q, H, W)`` being so, ``(N, 1, H, W)``."""
-    most = 1 - torch.finfo(probabilities.dtype).eps
-    none = torch.log1p(-probabilities.clamp_max(most)).sum(dim=1, keepdim=True)
-    some = (-torch.expm1(none)).clamp_min(_SMALLEST)
-    return some.log() - none

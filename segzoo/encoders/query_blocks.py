@@ -104,7 +104,7 @@ class WithQueries(nn.Module):
         depth = len(model.blocks)
         self.blocks = tokens.of(depth, name)
         self.first = depth - self.blocks
-        model.prune_intermediate_layers(depth, prune_norm=False, prune_head=True)
+        _without_classifier(model)
         self.model = model
         self.prefix = int(model.num_prefix_tokens)
         channels = model.num_features
@@ -232,6 +232,16 @@ class WithQueries(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith("biases.")}
 
 
+def _without_classifier(model: Any) -> None:
+    """Take off what follows the blocks and their normalisation."""
+    prune = getattr(model, "prune_intermediate_layers", None)
+    if prune is not None:
+        prune(len(model.blocks), prune_norm=False, prune_head=True)
+        return
+    model.reset_classifier(0, "")  # NaFlexViT in older versions
+    model.fc_norm = nn.Identity()
+
+
 def _beside(bias: Tensor, count: int) -> Tensor:
     """A bias between a transformer's own tokens, nothing for those that are put in front."""
     return nn.functional.pad(bias, (count, 0, count, 0))
@@ -260,7 +270,7 @@ def why_not(model: Any) -> str | None:
     known = inspect.signature(give).parameters if give is not None else {}
     if "return_prefix_tokens" not in known or not hasattr(model, "num_prefix_tokens"):
         return "it does not give its tokens"
-    if not hasattr(model, "norm") or not hasattr(model, "prune_intermediate_layers"):
+    if not hasattr(model, "norm"):
         return "it has no normalisation behind its blocks"
     return None
 

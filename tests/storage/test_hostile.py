@@ -126,6 +126,9 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
             "window_size": [7, 7, 7],
             "out_indices": [0.5],
             "output_stride": 9,
+            "patch_size": 1,
+            "reg_tokens": 10**6,
+            "num_reg_tokens": -1,
             "dynamic_img_size": "yes",
         }.items()
     },
