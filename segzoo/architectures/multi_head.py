@@ -102,6 +102,11 @@ class MultiHeadConfig(ModelConfig):
     heads: Mapping[str, Head] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.encoder, Mapping):
+            raise ArgumentError(
+                "The encoder comes first, then the heads: "
+                "segzoo.MultiHead('resnet34', heads={'road': segzoo.Head('unet', classes=2)})."
+            )
         heads = self._checked_heads()
         name, first = next(iter(heads.items()))
         for what in ("classes", "class_names"):
