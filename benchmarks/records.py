@@ -26,6 +26,9 @@ def environment(name: str) -> str:
     result = record(name)
     where = result["environment"]
     packages = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
+    if "asked" in result:
+        name = result["asked"]
+        return f"Asked of {name} {where['packages'][name]}; commit `{where['commit']}`."
     if "modelled" in result:
         return f"Modelled with {packages}; commit `{where['commit']}`."
     device = where["gpu"] or f"{where['cpu']}, {where['threads']} threads of {where['cores']} cores"

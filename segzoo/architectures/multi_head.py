@@ -102,6 +102,11 @@ class MultiHeadConfig(ModelConfig):
     heads: Mapping[str, Head] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.encoder, Mapping):
+            raise ArgumentError(
+                "The encoder comes first, then the heads: "
+                "segzoo.MultiHead('resnet34', heads={'road': segzoo.Head('unet', classes=2)})."
+            )
         heads = self._checked_heads()
         name, first = next(iter(heads.items()))
         for what in ("classes", "class_names"):
@@ -199,8 +204,8 @@ class MultiHead(SegmentationModel):
         )
         # A head has it at hand, but it is no part of the head: there is one encoder to be moved,
         # saved and trained.
-        del model._modules["encoder"]
-        model.__dict__["encoder"] = self.encoder
+        del model.encoder
+        vars(model)["encoder"] = self.encoder
         return model
 
     @classmethod
@@ -277,10 +282,10 @@ class MultiHead(SegmentationModel):
                 f"There is no head {checks.shown(head)}.{nearest(str(head), heads)} There are: "
                 f"{', '.join(heads)}."
             )
-        model = copy.copy(heads[head])
-        model.__dict__ = {**vars(heads[head])}
-        del model.__dict__["encoder"]
-        model._modules = {"encoder": self.encoder, **heads[head]._modules}
+        shared = {id(part): part for part in (self.encoder, *heads[head].children())}
+        model = copy.deepcopy(heads[head], shared)
+        del vars(model)["encoder"]
+        model.encoder = self.encoder
         values = {name: getattr(self.config, name) for name in _SHARED}
         values["dilation"] = self.config.dilation or model.config.dilation
         model.config = replace(model.config, **values)

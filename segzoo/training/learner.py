@@ -20,6 +20,7 @@ from .objective import (
     AnswersQueries,
     called,
     has_unused,
+    logits_of,
     loss_of_outputs,
     make_loss,
     mask_chances,
@@ -175,7 +176,7 @@ class Learner:
         if self.teacher is None or answers is None:
             return loss
         return loss + self.teacher.loss(
-            outputs.logits,
+            logits_of(outputs, (image.shape[-2], image.shape[-1])),
             answers,
             target,
             ignore_index=self.ignore_index,

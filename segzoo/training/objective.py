@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..architectures.base import SegmentationModel
 from ..architectures.heads import Outputs
-from ..architectures.query_heads import Queries
+from ..architectures.query_heads import Queries, class_logits_of_pixels
 from ..errors import ArgumentError
 from ..losses import QueryLoss, SegmentationLoss, outputs_loss
 from ..losses.sums import Reduce
@@ -134,12 +134,11 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
     """Raise where the recipe asks for what a model of queries cannot learn by.
 
     Raises:
-        ArgumentError: A loss of pixels, a teacher, or features that are to be kept.
+        ArgumentError: A loss of pixels, or features that are to be kept.
     """
     if not isinstance(model, AnswersQueries):
         return
     asked = [name for name in _OF_PIXELS if getattr(recipe, name)]
-    asked += ["teacher"] if recipe.teacher else []
     asked += ["keep_features"] if recipe.keep_features else []
     if asked:
         raise ArgumentError(
@@ -187,6 +186,22 @@ def loss_of_outputs(
         found: Tensor = loss(outputs, target, reduce=reduce)
         return found
     return outputs_loss(loss, outputs, target, auxiliary=auxiliary, reduce=reduce)
+
+
+def logits_of(outputs: Outputs | Queries, size: tuple[int, int]) -> Tensor:
+    """What an :class:`Objective` gave, as logits of pixels: a teacher's are compared with those.
+
+    Of queries those that the model gives where it only predicts; of images that patches do not
+    divide, with masks that are resized from the image alone, without what pads it.
+
+    Args:
+        outputs: What it gave.
+        size: ``(height, width)`` of the images.
+    """
+    if not isinstance(outputs, Queries):
+        return outputs.logits
+    masks, classes = outputs.mask_logits.float(), outputs.class_logits.float()
+    return class_logits_of_pixels(masks, classes, classes.shape[-1] - 1, size, size)
 
 
 def has_unused(heads: Objective) -> bool:

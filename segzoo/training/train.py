@@ -96,7 +96,8 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ...
         workers: Processes that read images for each process that trains; 0 for none.
         save_seconds: How old a state may become within an epoch; it is saved after each anyway.
-        feature_bytes: How much the features may take that ``keep_features`` of the recipe keeps.
+        feature_bytes: How much the features may take that ``keep_features`` of the recipe keeps, of
+            each process.
         feature_folder: Where they are kept, for longer than this call; None for the memory.
         restart: Begin anew where the folder holds a training.
         progress: Show a bar on stderr.

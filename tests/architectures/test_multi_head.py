@@ -169,6 +169,8 @@ def test_a_head_that_cannot_be(arguments, message):
 def test_what_is_for_models_of_one_head():
     with pytest.raises(ArgumentError, match="for models of one head"):
         segzoo.MultiHead(ENCODER, heads=HEADS, auxiliary_stride=4)
+    with pytest.raises(ArgumentError, match=r"The encoder comes first, then the heads: segzoo\."):
+        segzoo.MultiHead(HEADS)
 
 
 def test_a_file_with_a_head_that_cannot_be_is_refused(tmp_path):

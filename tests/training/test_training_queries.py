@@ -7,11 +7,18 @@ import torch
 
 import segzoo
 from segzoo.errors import ArgumentError
-from segzoo.losses import QueryLoss
+from segzoo.losses import QueryLoss, distillation_loss
 from segzoo.training.learner import Learner, Settled
-from segzoo.training.objective import AllQueries, AnswersQueries, has_unused, mask_chances
+from segzoo.training.objective import (
+    AllQueries,
+    AnswersQueries,
+    has_unused,
+    logits_of,
+    mask_chances,
+)
 from segzoo.training.optimizer import encoder_layers, make_optimizer
 from segzoo.training.processes import Processes
+from segzoo.training.teacher import Teacher
 
 from .toys import Blobs, toy_model
 from .trainings import assert_same, train
@@ -74,6 +81,33 @@ def test_every_weight_learns_and_every_layer_is_judged():
     assert not isinstance(toy_model(), AnswersQueries)
 
 
+def test_they_are_taught_as_pixels_are(tmp_path):
+    """By the very logits that the model gives where it only predicts."""
+    toy_model().save_pretrained(tmp_path / "teacher")
+    recipe = RECIPE.changed({"teacher": str(tmp_path / "teacher"), "distillation": 0.5})
+    model, image = eomt().eval(), torch.rand(2, 3, 32, 48)
+    with torch.no_grad():
+        found = logits_of(model.forward_queries(image), (32, 48))
+        torch.testing.assert_close(found, model(image), rtol=1e-3, atol=1e-3)
+    teacher = Teacher.of(recipe, model)
+    made = Learner(model, recipe, Settled(4, 1e-2, "float32"), Processes("cpu"), ignore_index=255, teacher=teacher)  # fmt: skip
+    made.begin(frozen=False)
+    batch = tuple(torch.stack(items) for items in zip(*(blobs()[0][i] for i in range(4)), strict=True))  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        taught = made.loss_of(batch)
+        torch.manual_seed(0)
+        made.teacher = None
+        alone = made.loss_of(batch)
+    model.train()
+    normalised = model.normalization(batch[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        outputs = model.forward_queries(normalised, attention_mask_probability=mask_chances(2, 0.0))
+    more = distillation_loss(logits_of(outputs, (32, 48)), teacher.answers(batch[0], channels_last=True), batch[1], ignore_index=255)  # fmt: skip
+    torch.testing.assert_close(taught - alone, 0.5 * more, rtol=1e-3, atol=1e-3)
+
+
 def test_attention_masks_are_given_up_block_by_block():
     assert mask_chances(4, 0.0) == [1.0] * 4
     assert mask_chances(4, 1.0) == [0.0] * 4
@@ -106,7 +140,6 @@ def test_layers_of_the_transformer_have_rates_of_their_own():
     [
         ({"focal": 1.0, "lovasz": 1.0}, "trained by its queries: focal, lovasz cannot be had"),
         ({"class_weights": "balanced"}, "class_weights cannot be had"),
-        ({"teacher": "model"}, "teacher cannot be had"),
         ({"keep_features": True}, "keep_features cannot be had"),
     ],
 )
