@@ -19,7 +19,7 @@ def speeds_of(name: str) -> dict[str, dict[str, float]]:
     return {
         row["encoder"]: {way: row[way]["images_per_second"] for way in ("eager", "optimized")}
         for row in rows
-        if row["architecture"] == name
+        if row["architecture"] == name and "refused" not in row
     }
 
 
@@ -33,7 +33,7 @@ def architecture_chooser() -> str:
     for name in dict.fromkeys(row["architecture"] for row in rows):
         speeds = speeds_of(name)
         ways = [speeds.get(encoder) for encoder in encoders]
-        cells = [f"{way['eager']}, {way['optimized']}" if way else "" for way in ways]
+        cells = [f"{way['eager']}, {way['optimized']}" if way else "-" for way in ways]
         table.append([f"`{name}`", *cells])
     return markdown(["", *encoders], table)
 

@@ -70,7 +70,7 @@ def toy(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_toy_of_25_lines_can_do_everything(toy, encoder, tmp_path):
     assert sum(bool(line.strip()) for line in TOY.splitlines()) <= 25
-    model = toy(encoder, classes=3, class_names=("a", "b", "c"))
+    model = toy(encoder, classes=3, depth=2, class_names=("a", "b", "c"))
     randomise(model)
     image = torch.rand(2, 3, 65, 97)
     model(image).mean().backward()

@@ -103,6 +103,8 @@ def test_all_of_smp_s_architectures_are_compared():
 
 
 def test_images_a_second():
+    refused = architecture_chooser.measure("EoMT", "test_resnet", size=64)
+    assert set(refused) == {"architecture", "encoder", "refused"}
     row = architecture_chooser.measure("FCN", "test_resnet", size=64)
     for way in ("eager", "optimized"):
         assert row[way]["images_per_second"] == pytest.approx(1e3 / row[way]["ms"]["median"], 0.01)
@@ -113,14 +115,15 @@ def test_speeds_and_ratios_become_tables(monkeypatch):
     both = {"ratio": 1.2, "smp_ms": {"median": 12.0}, "segzoo_ms": ms}
     found = {"architecture": "FCN", "encoder": "resnet34", "threads": 2}
     way = {"images_per_second": 100.0, "ms": ms}
+    refused = {"architecture": "FCN", "encoder": "vit", "refused": "not this one"}
     records = {
         "architecture_speed": [{**found, "eager": both, "optimized": {"failed": "it died"}}],
-        "architecture_chooser": [{**found, "eager": way, "optimized": way}],
+        "architecture_chooser": [{**found, "eager": way, "optimized": way}, refused],
     }
     monkeypatch.setattr(tables, "exists", lambda name: name in records)
     monkeypatch.setattr(tables, "record", lambda name: {"rows": records[name]})
     assert "| `FCN` | resnet34 | 2 | 1.20 (12 ms, 10 ms) | it died |" in tables.architecture_speed()
-    assert "| `FCN` | 100.0, 100.0 |" in tables.architecture_chooser()
+    assert "| `FCN` | 100.0, 100.0 | - |" in tables.architecture_chooser()
     assert tables.speeds_of("FCN") == {"resnet34": {"eager": 100.0, "optimized": 100.0}}
     assert tables.architecture_coverage() == "There is no record yet.\n"
 
