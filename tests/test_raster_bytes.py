@@ -68,7 +68,8 @@ def test_bytes_are_read_as_their_file(tmp_path, monkeypatch, name, raw):
         expected, facts = raster.read(), {**vars(raster.info), "path": None}
         window = raster.read(slice(3, 30), slice(11, 20))
     path.unlink()
-    monkeypatch.setattr(tempfile, "_mkstemp_inner", None)  # no temporary file is made
+    for made in ("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile"):
+        monkeypatch.setattr(tempfile, made, None)
     with open_raster(content, raw=raw) as raster:
         assert {**vars(raster.info), "path": None} == facts
         assert np.array_equal(raster.read(), expected)

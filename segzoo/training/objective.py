@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..architectures.base import SegmentationModel
 from ..architectures.heads import Outputs
-from ..architectures.query_heads import Queries, class_logits_of_pixels
+from ..architectures.pixel_scores import PixelScores
+from ..architectures.query_heads import Queries
 from ..errors import ArgumentError
 from ..losses import QueryLoss, SegmentationLoss, outputs_loss
 from ..losses.sums import Reduce
@@ -201,7 +202,8 @@ def logits_of(outputs: Outputs | Queries, size: tuple[int, int]) -> Tensor:
     if not isinstance(outputs, Queries):
         return outputs.logits
     masks, classes = outputs.mask_logits.float(), outputs.class_logits.float()
-    return class_logits_of_pixels(masks, classes, classes.shape[-1] - 1, size, size)
+    logits: Tensor = PixelScores(classes.shape[-1] - 1)(masks, classes, size, size)
+    return logits
 
 
 def has_unused(heads: Objective) -> bool:

@@ -151,8 +151,8 @@ def test_nothing_is_written_to_a_disk(server, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a temporary file")
 
-    monkeypatch.setattr(tempfile, "_mkstemp_inner", refuse)
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    for made in ("mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryFile"):
+        monkeypatch.setattr(tempfile, made, refuse)
     large = png(noise(250, 250, 3))
     assert len(large) > 180_000
     for body, kind in ((large, "image/png"), (form(large), FORM), (hubs(large), JSON)):
