@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from torch import nn
 import segzoo
 from segzoo.cli import main
 from segzoo.convert import from_transformers
+from segzoo.convert.keymap import rename
+from segzoo.convert.transformers import eomt
+from segzoo.encoders import build_on_meta
 from segzoo.errors import ConversionError
 
 transformers = pytest.importorskip("transformers")
@@ -169,12 +173,15 @@ def test_a_folder_by_the_command_line(dinov2, tmp_path, capsys, caplog):
 def test_every_tensor_of_the_largest_has_its_place():
     """Shapes only: the one whose blocks are gated."""
     sizes = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
+    config = transformers.EomtConfig(**{**SMALL, **sizes, "use_swiglu_ffn": True})
     with torch.device("meta"):
-        config = transformers.EomtConfig(**{**SMALL, **sizes, "use_swiglu_ffn": True})
-        theirs = transformers.EomtForUniversalSegmentation(config)
-        state = {key: item for key, item in theirs.state_dict().items() if "attn_mask" not in key}
-        ours = from_transformers(state, config.to_dict())
-    assert ours.config.encoder.startswith("vit_giant_patch14_reg4_dinov2")
+        state = transformers.EomtForUniversalSegmentation(config).state_dict()
+    plan = eomt.plan(state, config.to_dict(), "the largest")
+    assert plan.encoder == "vit_giant_patch14_reg4_dinov2"
+    ours = build_on_meta(lambda: segzoo.EoMT(plan.encoder, **plan.arguments))
+    used = {key: item for key, item in plan.tensors.items() if not re.search(plan.unused, key)}
+    found = {key: item.shape for key, item in rename(used, plan.rules).items()}
+    assert found == {key: item.shape for key, item in ours.state_dict().items()}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ def _planned(
         "pos_drop_rate": config.get("hidden_dropout_prob"),
     }
     chances = tensors.get(_MASKS)
-    if chances is not None and bool((chances > 0).any()):
+    # The plan is made of shapes first, and then of values.
+    if chances is not None and not chances.is_meta and bool((chances > 0).any()):
         _log.warning(
             "%s attends within masks in prediction too, as before the end of its training "
             "(attn_mask_probs %s). The model here does so only where it is asked to: "
@@ -160,12 +161,13 @@ def _planned(
 
 def _side(tensors: Mapping[str, Tensor], config: Mapping[str, Any], patch: int, where: str) -> int:
     """The side of the images that the positions are for."""
-    places = tensor_of(tensors, _POSITIONS, where).shape[0]
+    table = tensor_of(tensors, _POSITIONS, where)
+    places = table.shape[0]
     side = math.isqrt(places)
     if side * side != places:
         raise ConversionError(f"{where} has {places} positions, which are no square.")
     said = config.get("image_size", side * patch)
-    if said != side * patch:
+    if said != side * patch and not table.is_meta:  # said once, not for the shapes already
         _log.warning(
             "%s has positions for %dx%d patches, but its config says image_size=%s: they are "
             "interpolated for images of other sizes than %dx%d.",
