@@ -11,6 +11,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("backbone.", "classifier."), "one of torchvision: try segzoo.convert.from_torchvision"),
     (("backbone.", "decode_head."), "one of transformers: try segzoo.convert.from_transformers"),
     (("segformer.", "decode_head."), "one of transformers: try segzoo.convert.from_transformers"),
+    (("query.", "upscale_block."), "one of transformers: try segzoo.convert.from_transformers"),
     (("dpt.", "neck."), "one of transformers: try segzoo.convert.from_transformers"),
 )
 

@@ -97,11 +97,11 @@ class Pipeline:
     async def _work(self, kind: BodyKind, body: bytes, form: str) -> Answer:
         async with self.desk.seat():
             with self.metrics.stage("decode"):
-                threshold, pixels = await self._off_loop(partial(self._decode, kind, body))
+                threshold, pixels = await self._in_thread(partial(self._decode, kind, body))
             with self.metrics.stage("compute"):
                 found = await self._compute(pixels, scored=form == "json")
             with self.metrics.stage("encode"):
-                given = await self._off_loop(
+                given = await self._in_thread(
                     partial(answer, found, form, names=self._names, threshold=threshold)
                 )
         self.metrics.segmented(found.mask.size)
@@ -133,6 +133,6 @@ class Pipeline:
                 "pixels. Send a smaller one.",
             ) from error
 
-    async def _off_loop(self, call: Callable[[], T]) -> T:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         return await settled(loop.run_in_executor(self._workers, call))

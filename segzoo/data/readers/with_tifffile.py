@@ -67,7 +67,7 @@ class _StoredTiff(Raster):
         except BaseException:
             self._file.close()
             raise
-        if self._page.is_memmappable:  # nothing has to be decoded, so no part is read as a whole
+        if self._page.is_final:  # nothing has to be decoded, so no part is read as a whole
             self.info = replace(self.info, block=(1, self.info.width))
         self._segments: OrderedDict[int, tuple[Any, tuple[int, ...]]] = OrderedDict()
 
@@ -125,7 +125,7 @@ class _StoredTiff(Raster):
             raise InputError(f"{path} cannot be read as a picture: the end of the file is missing.")
 
     def _read(self, top: int, bottom: int, left: int, right: int) -> Values:
-        if self._page.is_memmappable:
+        if self._page.is_final:
             return self._plain(top, bottom, left, right)
         tall, wide = self.info.block
         across = math.ceil(self.info.width / wide)
