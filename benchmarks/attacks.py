@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -219,6 +220,7 @@ def main() -> None:
             print(row)
         for place in (folder, str(CORPUS.parents[2])):  # of this machine, no part of the record
             row["why"] = row["why"].replace(place, "")
+        row["why"] = re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp\w+", "", row["why"])
     if arguments.kind is None:
         write_result("attacks", {"limit_of_memory": MEMORY, "kinds": summary}, rows=rows)
 
