@@ -31,6 +31,7 @@ SEGFORMER = tensors("segformer.encoder.a", "decode_head.classifier.weight")
         (from_smp, SEGFORMER, "from_transformers"),
         (from_torchvision, SEGFORMER, "from_transformers"),
         (from_smp, tensors("dpt.a", "neck.b"), "from_transformers"),
+        (from_smp, tensors("query.weight", "upscale_block.a"), "from_transformers"),
     ],
 )
 def test_the_converter_of_the_right_library_is_named(convert, given, right):
