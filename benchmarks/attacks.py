@@ -12,6 +12,7 @@ that of the whole process.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -85,13 +86,12 @@ ACTIONS: dict[str, Callable[[str], None]] = {
 
 def serve() -> None:
     """Run cases, a line of JSON each, in forked processes; answer with a line for each."""
-    import tifffile  # noqa: F401 (imported once, for all)
     from PIL import Image
 
     import segzoo
-    from segzoo.convert import from_smp  # noqa: F401
-    from segzoo.storage import transfer  # noqa: F401
 
+    for name in ("tifffile", "segzoo.convert.smp", "segzoo.storage.transfer"):
+        importlib.import_module(name)  # once, for all
     segzoo.encoder_info("test_resnet")
     segzoo.encoder_info("resnet18")
     Image.init()

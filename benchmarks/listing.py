@@ -12,6 +12,7 @@ beside what it had when everything was imported.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -50,8 +51,8 @@ def measure(way: str, root: Path, manifest: Path) -> dict[str, Any]:
     from segzoo.folders.manifest import Manifest
     from segzoo.folders.shards import Shard
     from segzoo.folders.task import Task
-    from segzoo.folders.worker import load  # noqa: F401  what a run imports besides
 
+    importlib.import_module("segzoo.folders.worker")  # what a run imports besides
     before = status("VmRSS")
     began, cpu = time.perf_counter(), time.process_time()
     shard = Shard(*SHARD) if way == "shard" else None

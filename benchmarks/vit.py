@@ -63,8 +63,8 @@ class Candidate:
             return predict
         outside, loss = called(model), make_loss(model, segzoo.Recipe(), None, None)
         more: dict[str, Any] = {}
-        if self.architecture == "eomt":
-            more["chances"] = mask_chances(model.config.blocks, 0.5)  # type: ignore[attr-defined]
+        if isinstance(model, segzoo.EoMT):
+            more["chances"] = mask_chances(model.query_blocks, 0.5)
         if self.way == "kept":
             with torch.no_grad():
                 more["maps"] = model.encoder(model.encoder.size_rule.fit(image))

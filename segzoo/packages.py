@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from .errors import MissingPackageError
 
@@ -52,14 +53,16 @@ def _without_reporters() -> Iterator[None]:
 
     One that somebody has imported before stays as it is.
     """
-    hidden = [name for name in _REPORTERS if name not in sys.modules]
+    # Python's own way to say that there is no such package, which its types do not know.
+    modules: dict[str, Any] = sys.modules
+    hidden = [name for name in _REPORTERS if name not in modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
+        modules[name] = None
     try:
         yield
     finally:
         for name in hidden:
-            sys.modules.pop(name, None)
+            modules.pop(name, None)
 
 
 def has_package(name: str) -> bool:

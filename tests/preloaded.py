@@ -1,6 +1,6 @@
 """What :mod:`tests.forking`'s server imports once, for all processes that are forked from it."""
 
-import timm  # noqa: F401
+import importlib
 
-import tests.folders.killing
-import tests.training.killing  # noqa: F401
+for name in ("timm", "tests.folders.killing", "tests.training.killing"):
+    importlib.import_module(name)

@@ -104,11 +104,12 @@ def pair_options(command: Command) -> Command:
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
-    command = speaks_options(command)
+    told: Any = speaks_options(command)
     for option in reversed(options):
-        command = option(command)
-    command = click.argument("masks", required=False, type=click.Path(path_type=Path))(command)
-    return click.argument("images", type=click.Path(path_type=Path))(command)
+        told = option(told)
+    told = click.argument("masks", required=False, type=click.Path(path_type=Path))(told)
+    with_arguments: Command = click.argument("images", type=click.Path(path_type=Path))(told)
+    return with_arguments
 
 
 def open_given_data(*, seed: int, progress: bool, **given: Any) -> DataSplits:

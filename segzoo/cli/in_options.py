@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ..errors import SegzooError
 from .output import PartialFailureError
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _plain(value: str) -> str:
@@ -80,11 +81,11 @@ def in_options(text: str) -> str:
     return re.sub(rf"\b({names})\b", lambda match: _OPTIONS[match[1]][0], text)
 
 
-def speaks_options(function: Function) -> Function:
+def speaks_options(function: Callable[P, R]) -> Callable[P, R]:
     """A command whose errors name its options."""
 
     @functools.wraps(function)
-    def told(*arguments: Any, **options: Any) -> Any:
+    def told(*arguments: P.args, **options: P.kwargs) -> R:
         try:
             return function(*arguments, **options)
         except PartialFailureError as error:
@@ -92,4 +93,4 @@ def speaks_options(function: Function) -> Function:
         except SegzooError as error:
             raise SegzooError(in_options(str(error))) from error
 
-    return told  # type: ignore[return-value]
+    return told

@@ -95,7 +95,9 @@ class PictureWorker:
         while waiting:  # once, unless a picture is there for two targets
             places = {job.image: place for place, job in waiting.items()}
             now = [waiting.pop(place) for place in places.values()]
-            self.run(now, lambda outcome: found.update({places[outcome.image]: outcome}))  # noqa: B023
+            outcomes: list[Outcome] = []
+            self.run(now, outcomes.append)
+            found.update({places[outcome.image]: outcome for outcome in outcomes})
         return [found[place] for place in range(len(jobs))]
 
 

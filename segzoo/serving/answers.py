@@ -16,7 +16,7 @@ from .. import checks
 from ..data.drawing import mask_image
 from ..errors import nearest
 from .computing import Segmented
-from .refused import Refused
+from .refused import RefusedError
 
 #: By the name in the address.
 FORMATS = ("json", "mask")
@@ -34,17 +34,17 @@ def chosen_format(query: Mapping[str, str]) -> str:
     """The format that an address asks for.
 
     Raises:
-        Refused: 422 for another one, or another parameter.
+        RefusedError: 422 for another one, or another parameter.
     """
     for name in query:
         if name != "format":
-            raise Refused(
+            raise RefusedError(
                 422,
                 f"There is no parameter {checks.shown(name)}.{nearest(name, ['format'])}",
             )
     form = query.get("format", "json")
     if form not in FORMATS:
-        raise Refused(
+        raise RefusedError(
             422,
             f"format must be {' or '.join(FORMATS)}; got {checks.shown(form)}."
             f"{nearest(form, FORMATS)}",

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import checks
 from ..packages import load_package
-from .refused import ClientGone, Refused
+from .refused import ClientGoneError, RefusedError
 
 #: ASGI's messages to an application.
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -45,11 +45,11 @@ def body_kind(headers: Mapping[str, str]) -> BodyKind:
     """What a body is, by its headers.
 
     Raises:
-        Refused: 415, for what is no picture, or is packed.
+        RefusedError: 415, for what is no picture, or is packed.
     """
     packed = headers.get("content-encoding", "identity")
     if packed.lower() != "identity":
-        raise Refused(
+        raise RefusedError(
             415,
             f"The body is packed ({checks.shown(packed)}). Send the picture's file as it is.",
         )
@@ -64,12 +64,14 @@ def body_kind(headers: Mapping[str, str]) -> BodyKind:
         _, options = parser.parse_options_header(given)
         boundary: bytes = options.get(b"boundary", b"")
         if not 0 < len(boundary) <= 256:
-            raise Refused(415, "The body is multipart/form-data, and its header has no boundary.")
+            raise RefusedError(
+                415, "The body is multipart/form-data, and its header has no boundary."
+            )
         return BodyKind("multipart", boundary)
     more = ""
     if kind == "application/x-www-form-urlencoded":
         more = " curl says so for --data-binary; add -H 'Content-Type: image/jpeg'."
-    raise Refused(
+    raise RefusedError(
         415,
         f"The body is {checks.shown(kind)}. Send the bytes of a picture as image/png, image/jpeg "
         f"or the like, or a form (multipart/form-data) with one file.{more}",
@@ -90,7 +92,7 @@ def check_length(headers: Mapping[str, str], most: int) -> None:
     """Look at the length that a body is said to have.
 
     Raises:
-        Refused: 413.
+        RefusedError: 413.
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > most:
@@ -101,8 +103,8 @@ async def receive_body(receive: Receive, *, most: int, seconds: float) -> bytes:
     """The whole body, unless it is too large or too slow.
 
     Raises:
-        Refused: 413 or 408.
-        ClientGone: The client hung up.
+        RefusedError: 413 or 408.
+        ClientGoneError: The client hung up.
     """
     end = asyncio.get_running_loop().time() + seconds
     chunks: list[bytes] = []
@@ -126,7 +128,7 @@ async def throw_away(receive: Receive, *, most: int, seconds: float) -> None:
     while more and size < _THROWN_AWAY * most:
         try:
             chunk, more = await _receive_part(receive, end, seconds)
-        except Refused:
+        except RefusedError:
             return
         size += len(chunk)
 
@@ -136,20 +138,20 @@ async def _receive_part(receive: Receive, end: float, seconds: float) -> tuple[b
     try:
         message = await asyncio.wait_for(receive(), max(left, 0.001))
     except asyncio.TimeoutError:
-        raise Refused(
+        raise RefusedError(
             408,
             f"The body was not here after {seconds:g} seconds. Send a smaller picture, or use a "
             "faster connection.",
             {"Connection": "close"},
         ) from None
     if message["type"] == "http.disconnect":
-        raise ClientGone
+        raise ClientGoneError
     return message.get("body", b""), message.get("more_body", False)
 
 
-def too_large(most: int, *, unread: bool = False) -> Refused:
+def too_large(most: int, *, unread: bool = False) -> RefusedError:
     """The answer to a body, or a picture in it, of more than ``most`` bytes."""
-    return Refused(
+    return RefusedError(
         413,
         f"The body is larger than {most:,} bytes, which is the limit. Send a smaller picture, or "
         "one that is compressed better.",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from .body import Receive
 from .limits import Limits
 from .metrics import Metrics
-from .refused import ClientGone, Refused
+from .refused import ClientGoneError, RefusedError
 
 T = TypeVar("T")
 
@@ -43,11 +43,11 @@ class Desk:
         """Take a place; :meth:`leave` gives it back.
 
         Raises:
-            Refused: 503 where none is free, with the seconds after which one should be.
+            RefusedError: 503 where none is free, with the seconds after which one should be.
         """
         if self.full:
             again = self._seconds * self._limits.places / self._limits.seats / 2
-            raise Refused(
+            raise RefusedError(
                 503,
                 f"The server is busy: all {self._limits.places} places are taken. Try again in a "
                 "while.",
@@ -86,8 +86,8 @@ class Desk:
         its thread cannot be stopped, and keeps its seat until then.
 
         Raises:
-            Refused: 504 after ``timeout``.
-            ClientGone: The client hung up.
+            RefusedError: 504 after ``timeout``.
+            ClientGoneError: The client hung up.
         """
         task = asyncio.ensure_future(work)
         task.add_done_callback(self._ended)
@@ -99,8 +99,8 @@ class Desk:
             if task.done():
                 return task.result()
             if gone.done():
-                raise ClientGone
-            raise Refused(
+                raise ClientGoneError
+            raise RefusedError(
                 504,
                 f"There was no answer within {self._limits.timeout:g} seconds. Send a smaller "
                 "picture, or try again when the server has less to do.",

@@ -8,7 +8,7 @@ from ..data.raster import RasterInfo, open_raster
 from ..errors import InputError, PixelLimitError
 from ..folders.picture import read_for_model
 from ..folders.task import Reading
-from .refused import Refused
+from .refused import RefusedError
 
 #: Bytes of all bands that are decoded for each pixel of the limit: four bands of eight bytes.
 _BYTES_A_PIXEL = 32
@@ -25,7 +25,7 @@ def decode(content: bytes, bands: int, reading: Reading) -> Tensor:
         reading: How pictures are read, and the largest.
 
     Raises:
-        Refused: 413 for too many pixels, 415 for what cannot be read as a picture, 422 for a
+        RefusedError: 413 for too many pixels, 415 for what cannot be read as a picture, 422 for a
             picture that this model cannot take.
     """
     try:
@@ -36,7 +36,7 @@ def decode(content: bytes, bands: int, reading: Reading) -> Tensor:
     except PixelLimitError as error:
         raise _too_large(error.size, error.limit) from error
     except InputError as error:
-        raise Refused(415, str(error)) from error
+        raise RefusedError(415, str(error)) from error
 
 
 def _check_size(info: RasterInfo, reading: Reading) -> None:
@@ -46,7 +46,7 @@ def _check_size(info: RasterInfo, reading: Reading) -> None:
         raise _too_large((info.width, info.height), limit)
     size = info.width * info.height * info.bands * info.dtype.itemsize
     if size > limit * _BYTES_A_PIXEL:
-        raise Refused(
+        raise RefusedError(
             413,
             f"The file has {info.bands} bands of {info.dtype} values, {size:,} bytes once they are "
             f"decoded, more than the limit of {limit * _BYTES_A_PIXEL:,}.",
@@ -58,19 +58,19 @@ def _check_bands(info: RasterInfo, wanted: int, reading: Reading) -> None:
     given, alpha = info.bands, info.bands - info.alpha
     if reading.bands is not None:
         if max(reading.bands) > given:
-            raise Refused(
+            raise RefusedError(
                 422,
                 f"The picture has {given} bands, and this server reads the bands "
                 f"{', '.join(map(str, reading.bands))} of each.",
             )
     elif given != wanted and alpha != wanted and {alpha, wanted} != {1, 3}:
-        raise Refused(
+        raise RefusedError(
             422, f"The picture has {given} bands, and this server's model takes {wanted}."
         )
 
 
-def _too_large(size: tuple[int, int], limit: int) -> Refused:
-    return Refused(
+def _too_large(size: tuple[int, int], limit: int) -> RefusedError:
+    return RefusedError(
         413,
         f"The picture has {size[0]}x{size[1]} pixels, more than the limit of {limit:,}. Send a "
         "smaller one.",

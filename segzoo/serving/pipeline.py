@@ -20,7 +20,7 @@ from .desk import Desk
 from .limits import Limits
 from .metrics import Metrics
 from .pictures import decode
-from .refused import Refused
+from .refused import RefusedError
 from .upload import unpacked
 
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class Pipeline:
             query: What stands in its address.
 
         Raises:
-            Refused: With the status and the sentence of the answer.
-            ClientGone: The client hung up.
+            RefusedError: With the status and the sentence of the answer.
+            ClientGoneError: The client hung up.
         """
         most, seconds = self.limits.max_bytes, self.limits.upload_timeout
         try:
@@ -80,7 +80,7 @@ class Pipeline:
             most = kind.most(self.limits.max_bytes)
             check_length(headers, most)
             self.desk.enter()
-        except Refused:
+        except RefusedError:
             if "expect" not in headers:  # a client that asks before it sends is not asked to
                 await throw_away(receive, most=most, seconds=seconds)
             raise
@@ -89,7 +89,7 @@ class Pipeline:
                 body = await receive_body(receive, most=most, seconds=seconds)
         except BaseException as error:
             self.desk.leave()  # before what is left is thrown away
-            if isinstance(error, Refused) and error.unread:
+            if isinstance(error, RefusedError) and error.unread:
                 await throw_away(receive, most=most, seconds=seconds)
             raise
         return await self.desk.answered(self._work(kind, body, form), receive)
@@ -112,7 +112,7 @@ class Pipeline:
         pixels = decode(upload.picture, self._bands, self._reading)
         height, width = pixels.shape[1:]
         if self._size is not None and self._size != (height, width):
-            raise Refused(
+            raise RefusedError(
                 422,
                 f"The picture has {width}x{height} pixels, and this server's model takes "
                 f"{self._size[1]}x{self._size[0]} only.",
@@ -123,11 +123,11 @@ class Pipeline:
         try:
             return await self._computing.segment(pixels, scored=scored)
         except InputError as error:
-            raise Refused(422, str(error)) from error
+            raise RefusedError(422, str(error)) from error
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            raise Refused(
+            raise RefusedError(
                 413,
                 f"There is not enough memory for a picture of {pixels.shape[2]}x{pixels.shape[1]} "
                 "pixels. Send a smaller one.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 
-class Refused(Exception):  # noqa: N818  (no error of the server's)
+class RefusedError(Exception):
     """An answer without a mask.
 
     Args:
@@ -29,5 +29,5 @@ class Refused(Exception):  # noqa: N818  (no error of the server's)
         self.unread = unread
 
 
-class ClientGone(Exception):  # noqa: N818  (no error of the server's)
+class ClientGoneError(Exception):
     """The client has closed the connection: nobody waits for the answer."""

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from .._version import __version__
 from .descriptions import ABOUT, ANSWERS, PARAMETERS, READINESS, REQUEST_BODY
 from .pipeline import Pipeline
-from .refused import ClientGone, Refused
+from .refused import ClientGoneError, RefusedError
 
 _LOG = logging.getLogger("segzoo.serving")
 #: Status of an answer that nobody waits for any more, as web servers write it in their logs.
@@ -54,9 +54,9 @@ def _add_segment(app: FastAPI, pipeline: Pipeline) -> None:
         try:
             given = await pipeline.answer(request.receive, request.headers, request.query_params)
             response = Response(given.content, media_type=given.media_type, headers=_HEADERS)
-        except Refused as refused:
+        except RefusedError as refused:
             response = _error(refused.status, refused.sentence, refused.headers)
-        except ClientGone:
+        except ClientGoneError:
             response = Response(status_code=_GONE)
         except Exception:  # whatever it is, it is told in our words, and in the log
             _LOG.exception("a picture could not be segmented")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .. import checks
 from ..errors import ArgumentError, nearest
 from .body import BodyKind, form_parser, too_large
-from .refused import Refused
+from .refused import RefusedError
 
 #: Parameters that the Hub's schema has and that mean nothing where each pixel has one class.
 _FOR_OTHER_TASKS = ("mask_threshold", "overlap_mask_area_threshold")
@@ -36,7 +36,7 @@ def unpacked(kind: BodyKind, body: bytes, *, max_bytes: int) -> Upload:
     """The picture in a body.
 
     Raises:
-        Refused: 400 for a body that is not what it says, 413, 415 or 422.
+        RefusedError: 400 for a body that is not what it says, 413, 415 or 422.
     """
     if kind.name == "json":
         upload = _from_json(body)
@@ -47,7 +47,7 @@ def unpacked(kind: BodyKind, body: bytes, *, max_bytes: int) -> Upload:
     if len(upload.picture) > max_bytes:
         raise too_large(max_bytes)
     if not upload.picture:
-        raise Refused(415, "The body is empty. Send the bytes of a picture.")
+        raise RefusedError(415, "The body is empty. Send the bytes of a picture.")
     return upload
 
 
@@ -56,16 +56,16 @@ def _from_json(body: bytes) -> Upload:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, "The body says that it is JSON, and is not.") from None
+        raise RefusedError(400, "The body says that it is JSON, and is not.") from None
     inputs = content.get("inputs") if isinstance(content, dict) else None
     if not isinstance(inputs, str):
-        raise Refused(
+        raise RefusedError(
             422, 'The JSON must be {"inputs": "the picture in base64", "parameters": {...}}.'
         )
     try:
         picture = base64.b64decode(inputs, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(422, "inputs must be the bytes of a picture in base64.") from None
+        raise RefusedError(422, "inputs must be the bytes of a picture in base64.") from None
     return Upload(picture, _threshold(content.get("parameters")))
 
 
@@ -73,26 +73,28 @@ def _threshold(parameters: object) -> float:
     """The one parameter of the Hub's schema that has a meaning here."""
     given = {} if parameters is None else parameters
     if not isinstance(given, dict):
-        raise Refused(422, "parameters must be an object.")
+        raise RefusedError(422, "parameters must be an object.")
     threshold = 0.0
     for name, value in given.items():
         if value is None or (name == "subtask" and value == "semantic"):
             continue
         if name == "subtask":
-            raise Refused(422, f"This model does semantic segmentation, not {checks.shown(value)}.")
+            raise RefusedError(
+                422, f"This model does semantic segmentation, not {checks.shown(value)}."
+            )
         if name in _FOR_OTHER_TASKS:
-            raise Refused(
+            raise RefusedError(
                 422, f"Each pixel has one class here, so {name} has no meaning. Leave it out."
             )
         if name != "threshold":
             known = ("threshold", "subtask")
-            raise Refused(
+            raise RefusedError(
                 422, f"There is no parameter {checks.shown(name)}.{nearest(str(name), known)}"
             )
         try:
             threshold = checks.number(name, value, minimum=0, maximum=1)
         except ArgumentError as error:
-            raise Refused(422, str(error)) from None
+            raise RefusedError(422, str(error)) from None
     return threshold
 
 
@@ -124,7 +126,9 @@ class _Form:
         self._data = []
         self.parts += 1
         if self.parts > _MOST_PARTS:  # each takes its time, however small it is
-            raise Refused(422, f"The form has more than {_MOST_PARTS} parts. Send one picture.")
+            raise RefusedError(
+                422, f"The form has more than {_MOST_PARTS} parts. Send one picture."
+            )
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -157,9 +161,11 @@ def _from_form(body: bytes, boundary: bytes) -> Upload:
     except parsers.FormParserError:
         form.ended = False
     if not form.ended:
-        raise Refused(400, "The body says that it is a form (multipart/form-data), and is not.")
+        raise RefusedError(
+            400, "The body says that it is a form (multipart/form-data), and is not."
+        )
     if len(form.files) != 1:
-        raise Refused(
+        raise RefusedError(
             422, f"The form has {len(form.files)} files. Send one picture with each request."
         )
     return Upload(form.files[0])

@@ -1,4 +1,4 @@
-"""What the tests of pages share: a small exported model, and a stand-in for the runtime."""
+"""What the tests of pages share: a small exported model, a stand-in for the runtime, a browser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import torch
 
 import segzoo
 from segzoo.pages import runtime
+from segzoo.pages.site import assets
+from segzoo.pages.write_page import write_page
+
+from .browser import Tab, chromium, need, serving
+from .pictures import noise, png
 
 NAMES = ("ground", "<b>tree</b> & bush", "water")
 
@@ -60,3 +65,55 @@ def export_is_known(exported, monkeypatch) -> None:
         "segzoo.pages.write_page.export",
         lambda model, path, **_: shutil.copyfile(exported.path, path),
     )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(exported, tmp_path_factory):
+    """The whole site, with the real runtime."""
+    need(runtime.is_cached(), "ONNX Runtime Web (python -m segzoo.pages.runtime)")
+    place = tmp_path_factory.mktemp("site")
+    (place.parent / "try me.png").write_bytes(png(noise(40, 52, 3)))
+    write_page(exported, place, title="<b>Ground</b>", examples=[place.parent / "try me.png"])
+    return place
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    with serving(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, request):
+    """Open pages; afterwards none of them has asked another place, or said a word."""
+    tabs: list[Tab] = []
+
+    def open_tab(site, **options) -> Tab:
+        tabs.append(Tab(browser, site.url, **options))
+        return tabs[-1]
+
+    yield open_tab
+    for found in tabs:
+        own = ("http://127.0.0.1:", "blob:http://127.0.0.1:")
+        assert [address for address in found.asked if not address.startswith(own)] == []
+        if "speaks" not in request.keywords:
+            assert found.said == []
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def assets_only(tmp_path_factory):
+    """The page's files without a model, for one module at a time."""
+    place = tmp_path_factory.mktemp("assets")
+    for name, content in assets().items():
+        (place / name).write_bytes(content)
+    (place / "empty.html").write_text('<!doctype html><link rel="icon" href="icon.svg">')
+    with serving(place) as found:
+        found.url += "empty.html"
+        yield found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import shutil
 import struct
@@ -17,90 +16,14 @@ from PIL import Image, PngImagePlugin
 
 from segzoo.data.drawing import overlay, write_mask
 from segzoo.data.pictures import read_mask, read_picture, to_bands
-from segzoo.pages import runtime
 from segzoo.pages.site import assets, page_json
-from segzoo.pages.write_page import write_page
 
-from .browser import ISOLATED, Tab, change_json, chromium, need, serving
+from .browser import ISOLATED, change_json, need, serving
 from .conftest import NAMES
+from .pictures import encoded, noise, png, turned
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DOCS = Path(__file__).parents[2] / "docs" / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def folder(exported, tmp_path_factory):
-    """The whole site, with the real runtime."""
-    need(runtime.is_cached(), "ONNX Runtime Web (python -m segzoo.pages.runtime)")
-    place = tmp_path_factory.mktemp("site")
-    (place.parent / "try me.png").write_bytes(png(noise(40, 52, 3)))
-    write_page(exported, place, title="<b>Ground</b>", examples=[place.parent / "try me.png"])
-    return place
-
-
-@pytest.fixture(scope="module")
-def site(folder):
-    with serving(folder) as found:
-        yield found
-
-
-@pytest.fixture
-def tab(browser, request):
-    """Open pages; afterwards none of them has asked another place, or said a word."""
-    tabs: list[Tab] = []
-
-    def open_tab(site, **options) -> Tab:
-        tabs.append(Tab(browser, site.url, **options))
-        return tabs[-1]
-
-    yield open_tab
-    for found in tabs:
-        own = ("http://127.0.0.1:", "blob:http://127.0.0.1:")
-        assert [address for address in found.asked if not address.startswith(own)] == []
-        if "speaks" not in request.keywords:
-            assert found.said == []
-        found.close()
-
-
-@pytest.fixture(scope="module")
-def assets_only(tmp_path_factory):
-    """The page's files without a model, for one module at a time."""
-    place = tmp_path_factory.mktemp("assets")
-    for name, content in assets().items():
-        (place / name).write_bytes(content)
-    (place / "empty.html").write_text('<!doctype html><link rel="icon" href="icon.svg">')
-    with serving(place) as found:
-        found.url += "empty.html"
-        yield found
-
-
-def noise(height: int, width: int, bands: int) -> np.ndarray:
-    """Blots of colour, such as a small model has classes for."""
-    rng = np.random.default_rng(height * width)
-    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, bands), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse.squeeze()).resize((width, height), 3))
-
-
-def encoded(pixels: np.ndarray, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
-
-
-def png(pixels: np.ndarray, **options) -> bytes:
-    return encoded(pixels, "PNG", **options)
-
-
-def turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
 
 
 def test_the_mask_in_the_page_is_that_of_predict(tab, site, model, tmp_path):
