@@ -155,7 +155,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     write_mask(target, torch.zeros(3, 3, dtype=torch.long), classes=2)
     before = target.read_bytes()
 
-    def full(self, path, format):
+    def full(self, path, format, **_):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 

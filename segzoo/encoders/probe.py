@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -38,10 +38,15 @@ class _WithoutValues(TorchFunctionMode):
         if func is torch.linspace:
             kwargs.setdefault("device", "cpu")
         elif func.__name__ in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
-            filled = args[0] if args else kwargs.get("tensor")
-            if isinstance(filled, Tensor) and filled.is_meta:
+            filled, *others = args or (kwargs.get("tensor"),)
+            # A tensor that is added is part of a forward, whose graph may be looked at.
+            if isinstance(filled, Tensor) and filled.is_meta and not _has_tensor(others, kwargs):
                 return filled
         return func(*args, **kwargs)
+
+
+def _has_tensor(others: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    return any(isinstance(item, Tensor) for item in (*others, *named.values()))
 
 
 class _ShapesOnly(TorchFunctionMode):

@@ -78,6 +78,15 @@ class Client(threading.Thread):
         return True
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as at a terminal: what a shell starts in the background takes no notice of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_once_what_is_in_work_is_done(saved, monkeypatch, capsys, number, code):
     client, listen = Client(number), run.listen

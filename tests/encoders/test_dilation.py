@@ -12,7 +12,7 @@ from torch import nn
 
 import segzoo
 from segzoo.architectures.wants import Wants
-from segzoo.encoders import ENCODERS, Encoder
+from segzoo.encoders import ENCODERS, Encoder, build_on_meta
 from segzoo.errors import ArgumentError, ConfigError, UnknownNameError
 
 from ..helpers import TinyBackbone, randomise
@@ -345,3 +345,19 @@ def test_a_module_of_the_user_is_not_changed(caplog):
 
 
 # Maps that are left out.
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+def test_a_model_made_on_the_meta_device_is_dilated_like_another(name):
+    def make():
+        return segzoo.create_encoder(name, output_stride=8, dilation="convolutions")
+
+    def layers(encoder):
+        return [
+            (item.stride, item.padding, item.dilation)
+            for item in encoder.modules()
+            if isinstance(item, torch.nn.Conv2d)
+        ]
+
+    assert layers(build_on_meta(make)) == layers(make())
+    assert build_on_meta(make).stages() == make().stages()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import segzoo
-from segzoo.storage import model_folder
+from segzoo.storage import hub_folder, model_folder
 from segzoo.storage.transfer import pull, push
 from segzoo.training.card import dataset_name, read_records
 from segzoo.training.evaluate import measure
@@ -120,7 +120,8 @@ def test_a_record_that_leads_elsewhere_stays_here(copy, hub, tmp_path):
     record = copy / "training" / "recipe.json"
     record.unlink()
     record.symlink_to(secret)
-    push(copy, "user/trained")
+    with pytest.warns(UserWarning, match=r"recipe\.json is a link or no ordinary file"):
+        push(copy, "user/trained")
     there = {name for files in hub.repos["user/trained"].commits.values() for name in files}
     assert "training/recipe.json" not in there
     assert "training/metrics.json" in there
@@ -128,7 +129,7 @@ def test_a_record_that_leads_elsewhere_stays_here(copy, hub, tmp_path):
 
 def test_a_large_record_of_a_stranger_is_left_there(folder, hub, tmp_path, monkeypatch):
     push(folder, "user/trained")
-    monkeypatch.setattr(model_folder, "_LARGEST", 1000)
+    monkeypatch.setattr(hub_folder, "_LARGEST", 1000)
     pulled = pull("user/trained", tmp_path)
     assert not (pulled / "training" / "curves.png").exists()
     assert (pulled / "training" / "recipe.json").exists()

@@ -202,8 +202,8 @@ def test_patience_ends_a_training(tmp_path, monkeypatch):
     values = iter([0.3, 0.5, 0.4, 0.4, 0.9, 0.9])
     real = Validator.__call__
 
-    def judged(self, model, *, fully=False):
-        scores = real(self, model, fully=fully)
+    def judged(self, model, *, fully=False, **options):
+        scores = real(self, model, fully=fully, **options)
         if fully:
             return scores
         monkeypatch.setattr(type(scores), "miou", property(lambda _: value))
