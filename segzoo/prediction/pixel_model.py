@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import InputError
+from ..nn.finite import first_infinite
 from ..nn.sharing import in_eval_mode
 from ..preprocessing import Normalization
 from .masks import VOID, unsure
@@ -169,7 +170,7 @@ def pixel_model(model: Any, views: Views = AS_IT_IS) -> Iterator[PixelModel]:
     """A model for as long as it is predicted with: in eval mode, whatever mode it is in.
 
     Raises:
-        InputError: It lacks something of :class:`Predictor`.
+        InputError: It lacks something of :class:`Predictor`, or its weights are not finite.
     """
     for name in ("classes", "in_channels", "threshold", "normalization", "__call__"):
         if not hasattr(model, name):
@@ -177,6 +178,12 @@ def pixel_model(model: Any, views: Views = AS_IT_IS) -> Iterator[PixelModel]:
                 f"{type(model).__name__} cannot be predicted with: it has no {name}. Expected a "
                 "segzoo model, an optimised one, or an object with the same attributes."
             )
+    infinite = first_infinite(model.state_dict().items()) if isinstance(model, nn.Module) else None
+    if infinite is not None:
+        raise InputError(
+            f"The model's weights are not finite: NaN or infinity in {infinite}. Every answer "
+            "would be wrong; take a model from before its training diverged."
+        )
     still = in_eval_mode(model) if isinstance(model, nn.Module) else contextlib.nullcontext(model)
     with torch.no_grad(), still as ready:
         device, dtype = getattr(model, "device", None), getattr(model, "dtype", None)

@@ -1,11 +1,13 @@
 """Views of a picture are undone exactly and averaged in probability, in tiles too."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 import segzoo
-from segzoo.errors import ArgumentError
+from segzoo.errors import ArgumentError, InputError
 
 from .tiles import (
     Predictor,
@@ -65,3 +67,13 @@ def test_scales(tiny):
     with pytest.raises(ArgumentError, match="cut between pixels"):
         segzoo.predict_tiled(tiny, picture, tiling="exact", tile=64, scales=(0.5, 1))
     assert segzoo.predict_tiled(tiny, picture, tile=64, scales=(0.5, 1)).tiling.mode != "exact"
+
+
+def test_weights_that_are_not_finite_are_refused_at_every_door(tiny):
+    broken = copy.deepcopy(tiny)
+    name, weight = next(iter(broken.named_parameters()))
+    torch.nn.init.constant_(weight, float("nan"))
+    picture = torch.zeros(3, 40, 50, dtype=torch.uint8)
+    for call in (segzoo.predict_probabilities, segzoo.predict_tiled):
+        with pytest.raises(InputError, match=f"not finite: NaN or infinity in {name}"):
+            call(broken, picture)
