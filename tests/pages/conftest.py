@@ -67,8 +67,9 @@ def export_is_known(exported, monkeypatch) -> None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """Closed with the module: one process can have one at a time."""
     with chromium() as found:
         yield found
 
