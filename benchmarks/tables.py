@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .attack_tables import attacks, kills
+from .deployment_tables import int8
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .eomt_tables import eomt_parity, eomt_speed
@@ -152,6 +153,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,
+    "int8": int8,
     "listing": listing,
     "predict_throughput": predict_throughput,
     "kill_predictions": kill_predictions,
