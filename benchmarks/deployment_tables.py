@@ -26,6 +26,6 @@ def int8() -> str:
     return (
         f"{markdown(head, rows)}\n"
         f"Unet on {found['encoder']}, {found['epochs']} epochs of CamVid, {height}x{width}, one "
-        f"image at a time; {found['pictures']} pictures for calibrating and judging. Times as fast as "
-        f"in float32: {faster}.\n"
+        f"image at a time; {found['pictures']} pictures for calibrating and judging. As many "
+        f"times as fast as in float32: {faster}.\n"
     )

@@ -52,8 +52,8 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path):
     failed = {str(item.image): item.error for item in found if isinstance(item, Failure)}
     assert set(failed) == {"bad.png", "kill-always.png"}
     assert "3 workers ended with it (signal 9)" in failed["kill-always.png"]
-    # One for each end beside the two: 1 + 1 + 3.
-    assert len(list(tmp_path.glob("begun-*"))) == 2 + 5
+    # One for each end (1 + 1 + 3) and one that finishes; its fellow may come when all is done.
+    assert len(list(tmp_path.glob("begun-*"))) in (5 + 1, 5 + 2)
 
 
 def test_workers_that_are_killed_from_outside(tmp_path):
