@@ -24,10 +24,10 @@ import openvino_telemetry  # what somebody else wants of it, they get
 """
 
 
-def test_openvino_reports_nothing(tmp_path):
+def test_openvino_and_nncf_report_nothing(tmp_path):
     kept = {key: value for key, value in os.environ.items() if key not in ("CI", "NNCF_CI")}
     subprocess.run(
-        [sys.executable, "-c", _CHILD, "openvino"],
+        [sys.executable, "-c", _CHILD, "openvino", "nncf"],
         env=kept | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)},
         check=True,
     )
