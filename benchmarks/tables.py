@@ -32,6 +32,7 @@ from .throughput.tables import achieved, convolutions, optimized, roofline, thro
 from .tiling_tables import tiling, tiling_margins, tiling_memory
 from .training_tables import camvid_training, kill_training, training_overhead
 from .vit_tables import vit, vit_camvid, vit_licences
+from .zoo.rows import zoo
 
 
 def importing() -> str:
@@ -167,6 +168,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "vit_licences": vit_licences,
     "eomt_parity": eomt_parity,
     "eomt_speed": eomt_speed,
+    "zoo": zoo,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 
