@@ -3,7 +3,8 @@
     python -m benchmarks.kill_predictions [--kills 50]
 
 Folders in one process, and with two workers: everything is killed, and the same line goes on with
-its manifest, or with what is missing. Single workers are killed while the run goes on. And one
+its manifest, or with what is missing. Single workers are killed while the run goes on; where some
+in turn were killed before they could begin it gives up and says so, and is begun again. And one
 picture in tiles, in two parts, goes on from the bands that are there.
 """
 
@@ -76,9 +77,9 @@ WAYS = {
     "two workers, skip existing": Way(
         ("--recursive", "--workers", "2", "--skip-existing"), everything
     ),
-    "single workers": Way(("--recursive", "--workers", "2"), one_worker),
+    "single workers": Way(("--recursive", "--workers", "2", "--skip-existing"), one_worker),
     "tiles in two parts": Way(
-        ("--tiling", "blend", "--tile", "64"),
+        ("--tiling", "blend", "--tile", "64", "--skip-existing"),
         everything,
         (("--rows", "1/2"), ("--rows", "2/2")),
     ),
@@ -96,8 +97,8 @@ def finished(folder: Path) -> dict[str, bytes]:
 
 def killed_often(
     begin: Callable[[], Any], way: Way, kills: int, chance: random.Random
-) -> tuple[int, int]:
-    """Run to the end, killed a number of times on the way: kills, and the exit code."""
+) -> tuple[int, int, bool]:
+    """Run to the end, killed a number of times on the way: kills, exit code, whether it gave up."""
     done = 0
     process = begin()
     while done < kills:
@@ -107,7 +108,9 @@ def killed_often(
         done += way.kill(process, chance)
         if process.exitcode is not None:
             process = begin()
-    return done, killing.finish(process)
+    code = killing.finish(process)
+    gave_up = way.kill is one_worker and code != 0
+    return done, killing.finish(begin()) if gave_up else code, gave_up
 
 
 def measure(name: str, model: Path, folder: Path, kills: int) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def measure(name: str, model: Path, folder: Path, kills: int) -> dict[str, Any]:
     call = (source, "-m", model)
     shared = way.options[:4] if source.is_file() else way.options[:1]
     killing.finish(killing.start(*call, "-o", whole, *shared, output=folder / "output.txt"))
-    done = ends = equal = failed = 0
+    done = ends = equal = failed = gave_up = 0
     while done < kills:
         out, manifest = folder / f"killed {name} {ends}", folder / f"{name} {ends}.jsonl"
         for part in way.parts:
@@ -128,9 +131,10 @@ def measure(name: str, model: Path, folder: Path, kills: int) -> dict[str, Any]:
             def begin(out: Path = out, options: Sequence[str] = options) -> Any:
                 return killing.start(*call, "-o", out, *options, output=folder / "output.txt")
 
-            count, code = killed_often(begin, way, min(_KILLS_EACH, kills - done), chance)
+            count, code, ended = killed_often(begin, way, min(_KILLS_EACH, kills - done), chance)
             done += count
             failed += code != 0
+            gave_up += ended
         ends += 1
         equal += finished(out) == finished(whole)
     return {
@@ -138,6 +142,7 @@ def measure(name: str, model: Path, folder: Path, kills: int) -> dict[str, Any]:
         "runs": ends,
         "same_files": equal,
         "failed": failed,
+        "gave_up": gave_up,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
