@@ -5,7 +5,8 @@
 Empty files are made in a temporary folder, once all in one folder, and once in folders of a
 thousand. Each measurement is a process of its own: ``listing`` goes through all jobs; ``shard``
 through a sixteenth of them; ``manifest`` through all with a manifest that says each is done, so
-that results are looked for one by one (and are not there). Memory is the peak of the process,
+that results are looked for one by one (and are not there); ``plain`` lists one folder without
+``--recursive``, and looks for results that would be in the way. Memory is the peak of the process,
 beside what it had when everything was imported.
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 
 from .common import RESULTS, write_result
 
-WAYS = ("listing", "shard", "manifest")
+WAYS = ("listing", "shard", "manifest", "plain")
 SHARD = (3, 16)
 
 
@@ -46,7 +47,9 @@ def status(entry: str) -> float:
 
 def measure(way: str, root: Path, manifest: Path) -> dict[str, Any]:
     """Go through all jobs, in this process."""
+    from segzoo.data.pictures import find_pictures
     from segzoo.folders.choice import Chosen
+    from segzoo.folders.jobs import check_outputs, plan_jobs
     from segzoo.folders.listing import FolderJobs
     from segzoo.folders.manifest import Manifest
     from segzoo.folders.shards import Shard
@@ -56,7 +59,11 @@ def measure(way: str, root: Path, manifest: Path) -> dict[str, Any]:
     before = status("VmRSS")
     began, cpu = time.perf_counter(), time.process_time()
     shard = Shard(*SHARD) if way == "shard" else None
-    jobs: Any = FolderJobs([root], Path("/nonexistent/out"), shard=shard)
+    out = Path("/nonexistent/out")
+    jobs: Any = FolderJobs([root], out, shard=shard)
+    if way == "plain":
+        jobs = plan_jobs(find_pictures([root]), out)
+        check_outputs(jobs, Task("model").ending, overwrite=False)
     if way == "manifest":
         record = Manifest(manifest, {"model": "a million"})
         jobs = Chosen(jobs, Task("model"), print, record=record)
@@ -101,7 +108,7 @@ def main() -> None:
             root, manifest = Path(place) / "scans", Path(place) / "run.jsonl"
             make(root, arguments.count, each)
             write_manifest(manifest, root)
-            for way in WAYS:
+            for way in WAYS if each == arguments.count else WAYS[:-1]:
                 command = [sys.executable, "-m", "benchmarks.listing", "--measure", way]
                 command += [str(root), str(manifest)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

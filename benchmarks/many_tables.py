@@ -8,6 +8,7 @@ _WAYS = {
     "listing": "all jobs",
     "shard": "one of sixteen shards",
     "manifest": "all, with a manifest of as many",
+    "plain": "all, without `--recursive`",
 }
 #: For a page whose record is not there yet.
 _MISSING = "*Not measured yet.*\n"

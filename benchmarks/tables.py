@@ -30,7 +30,12 @@ from .serving_tables import serving, serving_batches
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
-from .training_tables import camvid_training, kill_training, training_overhead
+from .training_tables import (
+    camvid_training,
+    kill_training,
+    loader_throughput,
+    training_overhead,
+)
 from .vit_tables import vit, vit_camvid, vit_licences
 from .zoo.rows import zoo
 
@@ -143,6 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "attacks": attacks,
     "kills": kills,
     "training_overhead": training_overhead,
+    "loader_throughput": loader_throughput,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),
     "throughput_gpu": lambda: throughput("gpu"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
+from .records import environment, exists, markdown, record
 
 #: Where a benchmark was not run yet.
 _NONE = "There is no record of it yet.\n"
@@ -63,3 +63,21 @@ def training_overhead() -> str:
     ]
     head = ["model", "step, bare loop", "step, segzoo", "difference", "peak, bare", "peak, segzoo"]
     return markdown(head, rows)
+
+
+def loader_throughput() -> str:
+    """Images a second of a training that reads files, beside the model's own."""
+    if not exists("loader_throughput"):
+        return _NONE
+    rows = [
+        [
+            f"`Unet('{row['encoder']}')`",
+            row["augmentation"],
+            row["way"],
+            f"{row['images_per_second']:.2f}",
+            f"{row['of_the_model']:.2f}",
+        ]
+        for row in record("loader_throughput")["rows"]
+    ]
+    head = ["model", "pictures are", "batches", "images/s", "of the model's own"]
+    return markdown(head, rows) + f"\n{environment('loader_throughput')}\n"

@@ -76,10 +76,16 @@ class Normalization:
                 raise InputError(
                     f"Expected uint8, uint16 or floating point values, got {image.dtype}."
                 )
-            image = image.to(torch.float32) / _INTEGER_SCALE[image.dtype]
-        mean = torch.tensor(self.mean, dtype=image.dtype, device=image.device)[:, None, None]
-        std = torch.tensor(self.std, dtype=image.dtype, device=image.device)[:, None, None]
-        return (image - mean) / std
+            scale = _INTEGER_SCALE[image.dtype]
+            # A tensor of its own, so the rest needs no more of them.
+            image = image.to(torch.float32).div_(scale)
+            return image.sub_(_planes(self.mean, image)).div_(_planes(self.std, image))
+        return (image - _planes(self.mean, image)) / _planes(self.std, image)
+
+
+def _planes(values: tuple[float, ...], image: Tensor) -> Tensor:
+    """One value for each band, to compute with a picture."""
+    return torch.tensor(values, dtype=image.dtype, device=image.device)[:, None, None]
 
 
 _INTEGER_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}

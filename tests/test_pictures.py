@@ -1,5 +1,8 @@
 """Picture files: what their bands mean, and nothing half written."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -155,11 +158,12 @@ def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     write_mask(target, torch.zeros(3, 3, dtype=torch.long), classes=2)
     before = target.read_bytes()
 
-    def full(self, path, format, **_):
-        path.write_bytes(b"half")
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="No space left"):
         write_overlay(target, torch.zeros(3, 3, 3, dtype=torch.uint8), torch.zeros(3, 3).long())
     assert target.read_bytes() == before
@@ -172,6 +176,31 @@ def test_folders_are_expanded_in_order_and_each_file_once(tmp_path):
     (tmp_path / "deeper.png").mkdir()
     found = find_pictures([tmp_path / "c.jpeg", tmp_path])
     assert [path.name for path in found] == ["c.jpeg", "a.PNG", "b.png"]
+
+
+def test_a_file_and_links_to_it_are_one_and_only_links_are_followed(tmp_path, monkeypatch):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02d}.png").touch()
+    (folder / "05_again.png").symlink_to(folder / "05.png")
+    (folder / "elsewhere.png").symlink_to(tmp_path / "x.png")
+    (folder / "broken.png").symlink_to(tmp_path / "missing.png")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    (folder / "deeper.png").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "x.png").touch()
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    followed, real = [], os.path.realpath
+
+    def counted(path, **options):
+        followed.append(Path(path).name)
+        return real(path, **options)
+
+    monkeypatch.setattr(os.path, "realpath", counted)
+    found = find_pictures([folder / "07.png", tmp_path / "link", folder])
+    names = [f"{number:02d}.png" for number in range(20) if number != 7]
+    assert [path.name for path in found] == ["07.png", *names, "elsewhere.png"]
+    assert len(followed) == 1 + 2 * 3  # a file; twice the folder and the two links in it
 
 
 def test_paths_without_pictures_are_refused(tmp_path):

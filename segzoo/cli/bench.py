@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._version import __version__
 from .output import ARCHITECTURE_NAMES, PartialFailureError, device_option, json_option, print_json
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def bench_command(
     import torch
 
     from ..bench import run_bench
-    from ..devices import choose_device
+    from ..devices import choose_device, processor_name
 
     where = choose_device(device)
     before = torch.get_num_threads()
@@ -72,6 +73,8 @@ def bench_command(
             "device": torch.cuda.get_device_name(where) if where.type == "cuda" else str(where),
             "threads": torch.get_num_threads(),
             "machine": platform.machine(),
+            "processor": processor_name(),
+            "segzoo": __version__,
             "torch": torch.__version__,
         }
         found = run_bench(encoder, arch=arch, size=size, batch=batch, device=where, dtype=dtype)
@@ -108,7 +111,7 @@ def _print(facts: dict[str, Any], found: Comparison, rows: dict[str, dict[str, A
     height, width = facts["size"]
     click.echo(
         f"{facts['arch']} on {facts['encoder']}, {facts['batch']} x {height}x{width}, "
-        f"{facts['dtype']}, {facts['device']}, {facts['threads']} threads, torch {facts['torch']}\n"
+        f"{facts['dtype']}, {_where(facts)}, torch {facts['torch']}\n"
     )
     click.echo(f"{'':18}{'ms':>10}{'images/s':>10}{'ratio':>8}")
     for name, row in rows.items():
@@ -123,3 +126,28 @@ def _print(facts: dict[str, Any], found: Comparison, rows: dict[str, dict[str, A
         click.echo(f"\nratio: how many times faster than {found.baseline}")
     if found.reason:
         click.echo(f"smp: {found.reason}")
+    click.echo(f"\n{_line(facts, found, rows)}")
+
+
+def _where(facts: dict[str, Any]) -> str:
+    """What computes: the card, or the processor with its threads."""
+    if facts["device"] != "cpu":
+        return str(facts["device"])
+    return f"{facts['processor']}, {facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
+
+
+def _line(facts: dict[str, Any], found: Comparison, rows: dict[str, dict[str, Any]]) -> str:
+    """All that another machine's figures are compared by, in one line to send on."""
+    timed = {name: row for name, row in rows.items() if "reason" not in row}
+    ours = {name: row for name, row in timed.items() if name.startswith("segzoo")}
+    height, width = facts["size"]
+    model = f"{facts['arch']} {facts['encoder']} {facts['batch']}x{height}x{width} {facts['dtype']}"
+    if not ours:
+        return f"{model} | {_where(facts)} | not timed"
+    best = max(ours, key=lambda name: float(ours[name]["images_per_second"]))
+    figure = f"{ours[best]['images_per_second']:.2f} images/s ({best.removeprefix('segzoo ')})"
+    if found.baseline != best:
+        figure += f", {ours[best]['ratio']:.2f} x {found.baseline}"
+    return (
+        f"{model} | {_where(facts)} | {figure} | segzoo {facts['segzoo']}, torch {facts['torch']}"
+    )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import StorageError
 from ..files.atomic import replacing
+from .png import encode_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +34,8 @@ _TO_LAB = (
     (1.9779984951, -2.4285922050, 0.4505937099),
     (0.0259040371, 0.7827717662, -0.8086757660),
 )
+#: Classes up to which overlays are looked up in a table, of 1,536 bytes for each.
+_TABLED = 256
 #: Classes whose colours are chosen one by one, each as far as can be from those before.
 _CHOSEN = 40
 
@@ -103,16 +105,15 @@ def write_mask(path: str | os.PathLike[str], mask: Tensor, *, classes: int) -> P
     Raises:
         StorageError: The file cannot be written.
     """
-    return _write(path, mask_image(mask.cpu().numpy(), classes=classes))
+    return _write(path, encode_mask(mask.cpu().numpy(), classes=classes))
 
 
-def mask_image(mask: NDArray[np.integer], *, classes: int) -> Image.Image:
-    """The picture of :func:`write_mask`."""
+def encode_mask(mask: NDArray[np.integer], *, classes: int) -> bytes:
+    """The bytes of the file of :func:`write_mask`."""
     if classes > 256:
-        return Image.fromarray(mask.astype(np.uint16))
-    image = Image.fromarray(mask.astype(np.uint8))
-    image.putpalette(class_colors(classes).tobytes())
-    return image
+        return encode_png(mask.astype(np.uint16, copy=False))
+    palette = class_colors(classes).tobytes()
+    return encode_png(mask.astype(np.uint8, copy=False), palette=palette)
 
 
 def write_overlay(
@@ -132,24 +133,59 @@ def write_overlay(
     Raises:
         StorageError: The file cannot be written.
     """
-    # It is for looking at, and most of a photograph's noise cannot be compressed: level 6 takes
-    # three times as long for a tenth of the bytes.
-    return _write(path, Image.fromarray(overlay(picture, mask, opacity=opacity)), level=1)
+    return _write(path, encode_png(overlay(picture, mask, opacity=opacity)))
 
 
 def overlay(picture: Tensor, mask: Tensor, *, opacity: float = 0.4) -> NDArray[np.uint8]:
     """The pixels ``(H, W, 3)`` of :func:`write_overlay`."""
     shown = picture[:3] if picture.shape[0] > 2 else picture[:1].expand(3, -1, -1)
-    rgb = shown.permute(1, 2, 0).cpu().numpy().astype(np.float32)
+    labels = mask.cpu().numpy()
+    borders = _borders(labels)
+    planes = shown.cpu().numpy()
+    last = int(labels.max())
+    if picture.dtype == torch.uint8 and last < _TABLED:
+        return _looked_up(planes, labels, borders, _tinted(1 << last.bit_length(), opacity))
+    rgb = planes.transpose(1, 2, 0).astype(np.float32)
     if picture.dtype == torch.uint16:
         rgb *= 255 / max(float(rgb.max()), 1.0)  # sensors rarely use all 16 bits
     elif picture.is_floating_point():
         rgb = (rgb * 255).clip(0, 255)
-    labels = mask.cpu().numpy()
-    tint = class_colors(int(labels.max()) + 1)[labels]
-    weight = np.where(_borders(labels), 1.0, opacity) * (labels > 0)
-    mixed = rgb + weight[..., None].astype(np.float32) * (tint - rgb)
+    tint = class_colors(last + 1)[labels]
+    weight = np.where(borders, 1.0, opacity) * (labels > 0)
+    return _mixed(rgb, tint, weight[..., None])
+
+
+def _mixed(
+    rgb: NDArray[np.float32], tint: NDArray[np.uint8], weight: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """So much of the tint over the colours."""
+    mixed = rgb + weight.astype(np.float32) * (tint - rgb)
     return np.asarray(mixed.round().astype(np.uint8))
+
+
+def _looked_up(
+    planes: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    borders: NDArray[np.bool_],
+    table: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """The overlay of 8 bits: what each class makes of each value is in a table."""
+    # The place of value 0, in the half for borders or in the other; in as few bytes as it needs.
+    kind = np.uint16 if table.shape[1] <= 1 << 16 else np.uint32
+    places = (labels.astype(kind) << 8) + borders * kind(table.shape[1] // 2)
+    mixed = np.empty((*labels.shape, 3), np.uint8)
+    for band, plane in enumerate(planes):
+        mixed[..., band] = table[band].take(places + plane)
+    return mixed
+
+
+@lru_cache(maxsize=8)
+def _tinted(classes: int, opacity: float) -> NDArray[np.uint8]:
+    """What becomes of a value: ``(3, 2 * classes * 256)``, by colour; border, class and value."""
+    values = np.arange(256, dtype=np.float32)
+    tints = class_colors(classes).T[:, None, :, None]
+    weight = np.array([opacity, 1.0])[:, None, None] * (np.arange(classes) > 0)[:, None]
+    return _mixed(values, tints, weight).reshape(3, -1)
 
 
 def _borders(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -163,11 +199,11 @@ def _borders(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
     return border
 
 
-def _write(path: str | os.PathLike[str], image: Image.Image, *, level: int = 6) -> Path:
+def _write(path: str | os.PathLike[str], content: bytes) -> Path:
     target = Path(path)
     try:
         with replacing(target) as temporary:
-            image.save(temporary, format="PNG", compress_level=level)
+            temporary.write_bytes(content)
     except OSError as error:
         raise StorageError(
             f"{target} could not be written: {error}. Nothing half written is left."

@@ -35,28 +35,43 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises:
         InputError: A path that does not exist, or a folder without pictures.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            files = sorted(item for item in path.iterdir() if _is_picture(item))
+            files = _pictures_in(path)
             if not files:
                 raise InputError(f"There are no pictures in the folder {path}.")
         elif path.exists():
-            files = [path]
+            files = [(path, os.path.realpath(path))]
         else:
             raise InputError(f"There is no file {path}.")
-        for file in files:
-            found.setdefault(file.resolve(), file)
+        for file, place in files:
+            found.setdefault(place, file)
     return list(found.values())
+
+
+def _pictures_in(folder: Path) -> list[tuple[Path, str]]:
+    """The pictures of a folder by name, each with the place where it really lies.
+
+    Of a million files the folder itself says which are links: only these are followed.
+    """
+    found = []
+    real = Path(os.path.realpath(folder))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not is_picture_name(entry.name):
+                continue
+            path = folder / entry.name
+            if entry.is_file(follow_symlinks=False):
+                found.append((path, str(real / entry.name)))
+            elif path.is_file():
+                found.append((path, os.path.realpath(path)))
+    return sorted(found)
 
 
 def is_picture_name(name: str) -> bool:
     """Whether a name ends like that of a format that is read."""
     return Image.registered_extensions().get(Path(name).suffix.lower()) in KINDS
-
-
-def _is_picture(path: Path) -> bool:
-    return is_picture_name(path.name) and not path.name.startswith(".") and path.is_file()
 
 
 def read_picture(

@@ -126,10 +126,13 @@ def check_outputs(
         ArgumentError: A result would replace one of the pictures, or without ``overwrite`` a file
             that is there already.
     """
-    outputs = [
-        path for job in jobs for path in job.outputs(endings(job.image), overlays=overlays).paths
-    ]
-    check_paths(outputs, [job.image for job in jobs], overwrite=overwrite)
+    at_risk = []
+    for job in jobs:
+        possible = job.possible_outputs(overlays=overlays)
+        # A picture is opened only where it matters which of its results it gets.
+        if any(path.exists() for outputs in possible for path in outputs.paths):
+            at_risk += job.outputs(endings(job.image), overlays=overlays).paths
+    check_paths(at_risk, [job.image for job in jobs], overwrite=overwrite)
 
 
 def check_paths(outputs: Sequence[Path], images: Sequence[Path], *, overwrite: bool) -> None:
@@ -138,16 +141,18 @@ def check_paths(outputs: Sequence[Path], images: Sequence[Path], *, overwrite: b
     Raises:
         ArgumentError: As there.
     """
+    existing = [path for path in outputs if path.exists()]
+    if not existing:  # and what does not exist is no picture
+        return
     # Not Path.resolve: of links that go in a circle it raises errors of its own.
     inputs = {os.path.realpath(image) for image in images}
-    for path in outputs:
+    for path in existing:
         if os.path.realpath(path) in inputs:
             raise ArgumentError(
                 f"{path} is one of the pictures to segment and would be replaced by a result. "
                 "Choose another folder for -o."
             )
-    existing = [path for path in outputs if path.exists()]
-    if existing and not overwrite:
+    if not overwrite:
         raise ArgumentError(
             f"{existing[0]} exists already ({len(existing)} such files). Choose another folder for "
             "-o, or add --skip-existing to do what is missing, or --overwrite."

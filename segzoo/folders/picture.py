@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,17 +106,20 @@ def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -
         StorageError: One cannot be written.
     """
     classes = max(model.classes, 2)  # one logit tells two classes apart
+    values = mask.numpy()
+    # Not by torch, which would start threads beside the model's for each thread that writes.
+    counts = np.bincount(values.ravel(), minlength=VOID + 1 if void else classes)
+    unknown = int(counts[VOID]) if void else 0
     # The palette needs a place for void too.
     write_mask(item.outputs.mask, mask, classes=VOID + 1 if void else classes)
-    unknown = mask == VOID if void else torch.zeros_like(mask, dtype=torch.bool)
     if item.outputs.overlay is not None and item.picture is not None:
-        write_overlay(item.outputs.overlay, item.picture, mask.masked_fill(unknown, 0))
-    counts = mask[~unknown].bincount(minlength=classes).tolist()
-    shares = {index: pixels / mask.numel() for index, pixels in enumerate(counts) if pixels}
-    told_shares = named(shares, model)
-    if unknown.any():
-        told_shares["void"] = int(unknown.sum()) / mask.numel()
-    return Prediction(item.job.image, item.outputs.mask, item.outputs.overlay, shares=told_shares)
+        seen = torch.from_numpy(np.where(values == VOID, 0, values)) if unknown else mask
+        write_overlay(item.outputs.overlay, item.picture, seen)
+    found = enumerate(counts[:classes].tolist())
+    shares = named({index: pixels / mask.numel() for index, pixels in found if pixels}, model)
+    if unknown:
+        shares["void"] = unknown / mask.numel()
+    return Prediction(item.job.image, item.outputs.mask, item.outputs.overlay, shares=shares)
 
 
 def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:

@@ -77,10 +77,10 @@ def page_json(
             bits grey above 256 classes. An error is JSON, ``{"error": "a sentence"}``.
         title: Stands above the page; None for ``Segmentation``.
         about: A sentence under the title.
-        max_pixels: The largest picture. In the browser larger ones are scaled down for the model;
-            for a server they are refused. None for 2**20 in the browser, and for no limit of the
-            page's own with a server.
-        max_bytes: The largest file that a server takes, or None.
+        max_pixels: The largest picture that the model or the server takes: larger ones are scaled
+            down for it, and the page says so. None for 2**20 in the browser, and for no limit of
+            the page's own with a server.
+        max_bytes: The largest file that a server takes, likewise, or None.
         segment: Address of the server's answer, relative to the page.
         examples: Addresses of pictures to try, relative to the page.
 

@@ -101,8 +101,7 @@ def classes_of(
     one = model.classes == 1
     # As argmax gives, which takes four times as long on a CPU.
     largest, winner = (logits[:, 0], logits[:, 0]) if one else logits.max(dim=1)
-    if bool(largest.isnan().any()):
-        raise InputError(_not_a_number(batch))
+    check_logits(largest, batch)
     mask: Tensor = (largest > model.threshold).long() if one else winner
     if least is not None:
         wide = logits.float()
@@ -111,8 +110,21 @@ def classes_of(
     return mask if image.ndim == 4 else mask[0]
 
 
+def check_logits(largest: Tensor, pictures: Tensor) -> None:
+    """Raise for logits that are NaN: every class would be a guess.
+
+    Args:
+        largest: Of the logits of each pixel, or of any pixels; NaN where one is.
+        pictures: What they are for, before normalisation.
+
+    Raises:
+        InputError: It says whether pictures or model are the reason.
+    """
+    if bool(largest.isnan().any()):
+        raise InputError(_not_a_number(pictures))
+
+
 def _not_a_number(batch: Tensor) -> str:
-    """What to say of logits that are NaN: every class would be a guess."""
     if not is_finite(batch):
         return "The picture has pixels that are NaN or infinite; put numbers in their place."
     return (

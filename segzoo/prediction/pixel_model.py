@@ -166,8 +166,16 @@ def _scaled(image: Tensor, scale: float) -> Tensor:
 
 
 @contextlib.contextmanager
-def pixel_model(model: Any, views: Views = AS_IT_IS) -> Iterator[PixelModel]:
+def pixel_model(
+    model: Any, views: Views = AS_IT_IS, *, weights_are_known: bool = False
+) -> Iterator[PixelModel]:
     """A model for as long as it is predicted with: in eval mode, whatever mode it is in.
+
+    Args:
+        model: A model, an optimised one, or anything like them.
+        views: What is averaged.
+        weights_are_known: They were looked at before, which takes as long as a fifth of a small
+            picture.
 
     Raises:
         InputError: It lacks something of :class:`Predictor`, or its weights are not finite.
@@ -178,7 +186,9 @@ def pixel_model(model: Any, views: Views = AS_IT_IS) -> Iterator[PixelModel]:
                 f"{type(model).__name__} cannot be predicted with: it has no {name}. Expected a "
                 "segzoo model, an optimised one, or an object with the same attributes."
             )
-    infinite = first_infinite(model.state_dict().items()) if isinstance(model, nn.Module) else None
+    infinite = None
+    if isinstance(model, nn.Module) and not weights_are_known:
+        infinite = first_infinite(model.state_dict().items())
     if infinite is not None:
         raise InputError(
             f"The model's weights are not finite: NaN or infinity in {infinite}. Every answer "

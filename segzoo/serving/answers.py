@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .. import checks
-from ..data.drawing import mask_image
+from ..data.drawing import encode_mask
+from ..data.png import encode_png
 from ..errors import nearest
 from .computing import Segmented
 from .refused import RefusedError
@@ -63,7 +62,7 @@ def answer(found: Segmented, form: str, *, names: Sequence[str], threshold: floa
         threshold: Segments of a lower score are left out.
     """
     if form == "mask":
-        return Answer(_png(mask_image(found.mask, classes=len(names))), "image/png")
+        return Answer(encode_mask(found.mask, classes=len(names)), "image/png")
     segments = segments_of(found, names=names, threshold=threshold)
     return Answer(json.dumps(segments, allow_nan=False).encode(), "application/json")
 
@@ -83,15 +82,9 @@ def segments_of(
             "label": names[index],
             "score": scores[index],
             "mask": base64.b64encode(
-                _png(Image.fromarray(np.where(found.mask == index, 255, 0).astype(np.uint8)))
+                encode_png((found.mask == index).astype(np.uint8) * np.uint8(255))
             ).decode(),
         }
         for index in np.flatnonzero(np.bincount(found.mask.ravel())).tolist()
         if scores[index] >= threshold
     ]
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

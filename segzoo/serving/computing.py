@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..prediction.masks import check_logits
 from ..prediction.pixel_model import PixelModel, Predictor, pixel_model
 
 T = TypeVar("T")
@@ -147,8 +148,10 @@ class Computing:
 
     def _compute(self, items: Sequence[_Item]) -> list[Segmented]:
         self._observe(len(items))
-        with pixel_model(self._model) as model:
-            logits = model.logits(model.normalized(torch.stack([item.pixels for item in items])))
+        pictures = torch.stack([item.pixels for item in items])
+        with pixel_model(self._model, weights_are_known=True) as model:
+            logits = model.logits(model.normalized(pictures))
+            check_logits(logits.amax(), pictures)
             masks = model.mask(logits, "classes")
             return [
                 Segmented(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import segzoo
 from segzoo import bench
 from segzoo.cli import main
+from segzoo.devices import processor_name
 
 SIZE = (64, 64)
 
@@ -47,6 +49,36 @@ def test_without_smp_ours_is_timed_alone_and_the_reason_told(capsys, monkeypatch
     assert "smp: not installed: pip install segmentation-models-pytorch" in out
     assert "how many times faster than segzoo eager" in out
     assert "smp eager" not in out
+    last = out.splitlines()[-1]
+    start = f"unet resnet18 1x32x32 float32 | {processor_name()}, 1 thread | "
+    assert last.startswith(start)
+    figures = [float(line.split()[-2]) for line in out.splitlines() if line.startswith("segzoo ")]
+    assert last.removeprefix(start).startswith(f"{max(figures):.2f} images/s (")
+    assert last.endswith(f"| segzoo {segzoo.__version__}, torch {torch.__version__}")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("processor : 0\nmodel name\t: Some CPU @ 2 GHz\n", "Some CPU @ 2 GHz"),
+        ("processor : 0\nmodel name\t:\nModel : A Board Rev 1.2\n", "A Board Rev 1.2"),
+        ("processor : 0\n", "another word"),
+        (None, "another word"),
+    ],
+)
+def test_the_processor_is_named_by_whoever_knows(monkeypatch, text, name):
+    def read(path, **_):
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    def no_program(*_, **__):
+        raise FileNotFoundError("sysctl")
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr("subprocess.run", no_program)
+    monkeypatch.setattr("platform.processor", lambda: "another word")
+    assert processor_name() == name
 
 
 def test_what_smp_cannot_build_is_told():

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from segzoo.errors import ArgumentError, InputError
+from segzoo.folders.jobs import check_outputs, plan_jobs
 from segzoo.folders.listing import FolderJobs
 from segzoo.folders.shards import Shard
 
@@ -62,3 +63,24 @@ def test_wrong_paths_are_told_before_anything_is_done(scans, tmp_path):
         FolderJobs([tmp_path / "nosuch"], tmp_path / "out")
     with pytest.raises(ArgumentError, match="among the pictures"):
         FolderJobs([scans], scans / "sub" / "masks")
+
+
+def test_pictures_are_opened_beforehand_only_where_a_result_may_be_in_the_way(scans, tmp_path):
+    jobs = plan_jobs(sorted(scans.glob("*.*")), tmp_path / "out")
+    opened = []
+
+    def plain(image):
+        opened.append(image.name)
+
+    check_outputs(jobs, plain, overwrite=False)
+    assert opened == []
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.tif").touch()  # of a picture with a place on the ground, which b is not
+    check_outputs(jobs, plain, overwrite=False)
+    assert opened == ["b.png"]
+    with pytest.raises(ArgumentError, match=r"b\.tif exists already"):
+        check_outputs(jobs, lambda _: ".tif", overwrite=False)
+    check_outputs(jobs, lambda _: ".tif", overwrite=True)
+    inside = plan_jobs(sorted(scans.glob("*.png")), scans)
+    with pytest.raises(ArgumentError, match="is one of the pictures"):
+        check_outputs(inside, plain, overwrite=True)

@@ -12,6 +12,7 @@ from huggingface_hub import InferenceClient
 from PIL import Image
 
 import segzoo
+from segzoo.prediction import pixel_model
 
 from ..helpers import ready, tiny_unet
 from ..prediction.tiles import geotiff
@@ -215,3 +216,15 @@ def test_machines_ask_for_health_readiness_and_counters(server):
     assert server.metric("segzoo_pixels_total") == before + 37 * 53
     assert server.metric("segzoo_places") == 18
     assert server.metric("process_resident_memory_bytes") > 0
+
+
+def test_weights_are_looked_at_when_it_starts_and_logits_for_every_picture(monkeypatch):
+    model = ready(tiny_unet())
+    with running(model) as server:
+        monkeypatch.setattr(pixel_model, "first_infinite", None)  # it would fail if it were called
+        assert server.post(png(noise(37, 53, 3))).status == 200
+        with torch.no_grad():
+            model.head.conv.bias.fill_(torch.nan)
+        answer = server.post(png(noise(37, 53, 3)))
+        assert answer.status == 422
+        assert answer.error.startswith("The model's logits are NaN for a picture of finite pixels")

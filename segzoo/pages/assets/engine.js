@@ -1,6 +1,6 @@
 // Where the mask of a picture comes from: a model in this browser, or one on a server.
 
-import { modelSize, readPixels } from "./picture.js";
+import { fitted, modelSize, readPixels } from "./picture.js";
 import { readMask } from "./png.js";
 
 /**
@@ -70,9 +70,11 @@ class ServerEngine {
   async segment(picture) {
     const address = new URL(this.#facts.segment, document.baseURI);
     address.searchParams.set("format", "mask");
+    const { bytes, kind, notes } = await fitted(picture, this.#facts);
+    picture.notes.push(...notes);
     let response;
     try {
-      response = await fetch(address, { method: "POST", body: picture.bytes, headers: { "Content-Type": picture.kind } });
+      response = await fetch(address, { method: "POST", body: bytes, headers: { "Content-Type": kind } });
     } catch {
       throw new Error("The server cannot be reached. Try again in a while.");
     }

@@ -11,7 +11,7 @@ const MOST_BYTES = 256e6;
 const LUMA = [19595, 38470, 7471];
 
 /**
- * Check a file and decode it, upright: `{bitmap, width, height, kind, bytes, notes}`.
+ * Check a file and decode it, upright: `{bitmap, width, height, kind, bits, bytes, notes}`.
  *
  * @param {File} file
  * @param {object} facts of page.json
@@ -19,9 +19,8 @@ const LUMA = [19595, 38470, 7471];
  */
 export async function openPicture(file, facts) {
   const name = file.name || "The picture";
-  const mostBytes = facts.max_bytes ?? MOST_BYTES;
-  if (file.size > mostBytes) {
-    throw new BadFile(`${name} has ${megabytes(file.size)}; files of up to ${megabytes(mostBytes)} can be used.`);
+  if (file.size > MOST_BYTES) {
+    throw new BadFile(`${name} has ${megabytes(file.size)}; files of up to ${megabytes(MOST_BYTES)} can be used.`);
   }
   let bytes;
   try {
@@ -31,11 +30,10 @@ export async function openPicture(file, facts) {
   }
   const header = readHeader(bytes, name);
   const pixels = header.width * header.height;
-  const limit = Math.min(MOST_PIXELS, (facts.engine === "server" && facts.max_pixels) || MOST_PIXELS);
-  if (pixels > limit) {
+  if (pixels > MOST_PIXELS) {
     throw new BadFile(
       `${name} has ${header.width} × ${header.height} pixels, ${megapixels(pixels)}; pictures of up to ` +
-        `${megapixels(limit)} can be used. Make it smaller, or use segzoo predict.`,
+        `${megapixels(MOST_PIXELS)} can be used. Make it smaller, or use segzoo predict.`,
     );
   }
   let bitmap;
@@ -49,11 +47,51 @@ export async function openPicture(file, facts) {
     const reason = header.kind === "image/heic" ? "this browser does not show HEIC" : "it is damaged, or this browser does not know its kind";
     throw new BadFile(`${name} cannot be decoded: ${reason}. Save it as a JPEG or PNG.`);
   }
-  const notes = header.bits > 8 && facts.engine === "browser" ? [`Of its ${header.bits} bits a browser shows the upper 8.`] : [];
-  return { bitmap, width: bitmap.width, height: bitmap.height, kind: header.kind, bytes, notes };
+  const { kind, bits } = header;
+  const notes = facts.engine === "browser" ? lostBits(bits) : [];
+  return { bitmap, width: bitmap.width, height: bitmap.height, kind, bits, bytes, notes };
 }
 
-/** The size that a model in the browser sees a picture in: all of it, unless it is too large. */
+function lostBits(bits) {
+  return bits > 8 ? [`Of its ${bits} bits a browser shows the upper 8.`] : [];
+}
+
+/**
+ * What a server gets of a picture: `{bytes, kind, notes}`. It is the file as it is, or all of the
+ * picture at a smaller size where it has more pixels or bytes than the server takes.
+ *
+ * @param {object} picture of openPicture
+ * @param {object} facts of page.json
+ */
+export async function fitted(picture, facts) {
+  const mostPixels = facts.max_pixels ?? Infinity;
+  const mostBytes = facts.max_bytes ?? Infinity;
+  const { bitmap, bytes, kind, bits } = picture;
+  if (picture.width * picture.height <= mostPixels && bytes.length <= mostBytes) return { bytes, kind, notes: [] };
+  for (let pixels = Math.min(mostPixels, picture.width * picture.height); pixels >= 1; ) {
+    const size = modelSize(picture, { max_pixels: pixels });
+    const file = await scaledFile(bitmap, size);
+    if (file.size <= mostBytes) {
+      const limits = [facts.max_pixels && megapixels(mostPixels), facts.max_bytes && megabytes(mostBytes)].filter(Boolean);
+      const note = `The server saw it at ${size.width} × ${size.height}: it takes pictures of up to ${limits.join(" and ")}`;
+      return { bytes: new Uint8Array(await file.arrayBuffer()), kind: file.type, notes: [...lostBits(bits), note] };
+    }
+    // Bytes grow about as pixels do; with some to spare the next try mostly is the last.
+    pixels = size.width * size.height * Math.min(0.9, (0.9 * mostBytes) / file.size);
+  }
+  throw new Error(`It cannot be made small enough for the server, which takes files of up to ${megabytes(mostBytes)}.`);
+}
+
+/** A picture as a PNG of a size. */
+function scaledFile(bitmap, { width, height }) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+/** The size that a model sees a picture in: all of it, unless it is too large. */
 export function modelSize({ width, height }, facts) {
   if (facts.size) return { width: facts.size[1], height: facts.size[0] };
   const scale = Math.min(1, Math.sqrt(facts.max_pixels / (width * height)));
