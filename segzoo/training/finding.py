@@ -15,6 +15,7 @@ from ..errors import TrainingError
 from .learner import Batch, Learner, Settled
 from .processes import Processes
 from .recipe import Recipe
+from .sharded_learner import learner_of
 from .state import random_state, set_random_state
 
 #: The rates that are tried, from the least to the greatest, and in how many steps.
@@ -54,7 +55,7 @@ def find_learning_rate(
     before = copy.deepcopy(model.state_dict())
     random = random_state(processes.device)
     once = replace(recipe, ema=None, accumulate=1)
-    learner = Learner(
+    learner = learner_of(
         model, once, replace(settled, learning_rate=1.0), processes, ignore_index=ignore_index
     )
     learner.begin(frozen=False)

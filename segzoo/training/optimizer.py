@@ -14,6 +14,8 @@ from .recipe import Recipe
 
 #: For an encoder that has learned already; see ``encoder_scale`` of the recipe.
 PRETRAINED_SCALE = 0.3
+#: Devices with a fused AdamW in every torch that is supported.
+_FUSED = ("cpu", "cuda")
 
 
 def encoder_scale(model: SegmentationModel, recipe: Recipe) -> float:
@@ -45,7 +47,11 @@ def make_optimizer(
                         "weight_decay": recipe.weight_decay if decays else 0.0,
                     }
                 )
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=recipe.weight_decay)
+    # One pass over all parameters, where torch has one for the device.
+    fused = all(item.device.type in _FUSED for item in model.parameters())
+    return torch.optim.AdamW(
+        groups, lr=learning_rate, weight_decay=recipe.weight_decay, fused=fused
+    )
 
 
 def _by_rate(model: SegmentationModel, recipe: Recipe, rate: float) -> list[dict[str, Any]]:

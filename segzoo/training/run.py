@@ -17,7 +17,7 @@ from .features import DEFAULT_BYTES, FeatureCache
 from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
 from .folder import TrainingFolder
 from .identity import versions
-from .learner import Batch, Learner, Settled
+from .learner import Batch, Settled
 from .loop import Loop
 from .lora import plain
 from .order import Order
@@ -25,6 +25,7 @@ from .processes import Processes
 from .rate_figure import draw_rates
 from .recipe import Recipe
 from .results import write_results
+from .sharded_learner import learner_of
 from .splits import balanced
 from .teacher import Teacher
 from .validate import Validator
@@ -105,7 +106,7 @@ class Run:
         order = self._order(settled)
         ignore_index = self.splits.ignore_index
         return Loop(
-            Learner(
+            learner_of(
                 self.model,
                 self.recipe,
                 settled,

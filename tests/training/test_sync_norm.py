@@ -1,0 +1,92 @@
+"""Normalisation over all processes: put in, and taken out again without a trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import segzoo
+from segzoo.errors import ArgumentError
+from segzoo.training.learner import Learner
+from segzoo.training.processes import Processes
+from segzoo.training.sync_norm import SyncedNorms
+
+from .test_learner import SETTLED, batch, learner
+from .toys import toy_model
+
+
+def kinds(model):
+    return {name: type(part) for name, part in model.named_modules()}
+
+
+def test_layers_go_and_come_back_with_the_same_tensors():
+    model = segzoo.Unet("resnet10t", classes=3).train()
+    model.encoder.freeze(1)
+    before, state = kinds(model), model.state_dict(keep_vars=True)
+    modes = {name: part.training for name, part in model.named_modules()}
+    synced = SyncedNorms(model)
+    plain = [name for name, kind in before.items() if issubclass(kind, nn.BatchNorm2d)]
+    assert len(synced) == len(plain) > 10
+    assert all(isinstance(model.get_submodule(name), nn.SyncBatchNorm) for name in plain)
+    assert {name: part.training for name, part in model.named_modules()} == modes
+    assert all(value is state[name] for name, value in model.state_dict(keep_vars=True).items())
+    synced.undo()
+    assert kinds(model) == before
+    assert {name: part.training for name, part in model.named_modules()} == modes
+    assert all(value is state[name] for name, value in model.state_dict(keep_vars=True).items())
+
+
+def test_what_is_derived_from_a_layer_stays():
+    class Own(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(Own(3), nn.BatchNorm2d(3))
+    assert len(SyncedNorms(model)) == 1
+    assert type(model[0]) is Own
+
+
+class Two(Processes):
+    """One process that is told that there is another."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.count = 2
+
+    def wrap(self, model, *, unused):
+        return model
+
+
+def test_a_learner_has_them_while_it_learns():
+    """Without a process group torch's layer computes what the plain one does."""
+    recipe = segzoo.Recipe(precision="float32", sync_batch_norm=True)
+    model, plain = toy_model(), learner()
+    before = kinds(model)
+    made = Learner(model, recipe, SETTLED, Two(), ignore_index=None)
+    for frozen in (True, False):
+        made.begin(frozen=frozen)
+        assert any(issubclass(kind, nn.SyncBatchNorm) for kind in kinds(model).values())
+        plain.begin(frozen=frozen)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loss = made.update([batch()], 1.0, 0.9)
+            torch.manual_seed(0)
+            assert torch.equal(loss, plain.update([batch()], 1.0, 0.9))
+    made.release()
+    assert kinds(model) == before
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_cpus_are_refused_and_one_process_needs_nothing():
+    recipe = segzoo.Recipe(sync_batch_norm=True)
+    Processes("cpu").check(recipe)
+    with pytest.raises(ArgumentError, match=r"between GPUs only.*Leave it out"):
+        Two().check(recipe)
+
+
+def test_parts_want_several_processes():
+    recipe = segzoo.Recipe(sharding="full")
+    with pytest.raises(ArgumentError, match=r"there is one\. Start several \(torchrun"):
+        Processes("cpu").check(recipe)
+    Two().check(recipe)
