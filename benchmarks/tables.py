@@ -30,7 +30,7 @@ from .serving_tables import serving, serving_batches
 from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
-from .training_tables import camvid_training, kill_training, training_overhead
+from .training_tables import camvid_anchor, camvid_training, kill_training, training_overhead
 from .vit_tables import vit, vit_camvid, vit_licences
 from .zoo.rows import zoo
 
@@ -138,6 +138,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_unet": dynamic_unet,
     "dynamic_parity": dynamic_parity,
     "training": training,
+    "camvid_anchor": camvid_anchor,
     "camvid_training": camvid_training,
     "kill_training": kill_training,
     "attacks": attacks,
