@@ -163,9 +163,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with limited(arguments.minutes):
-        for seed in arguments.seeds:
-            run(arguments, seed)
+    try:
+        with limited(arguments.minutes):
+            for seed in arguments.seeds:
+                run(arguments, seed)
+    except SystemExit:
+        print("The time is over. The same line goes on here.")
+        raise
 
 
 if __name__ == "__main__":

@@ -91,8 +91,11 @@ class Learner:
         self.ignore_index = ignore_index
         loss = make_loss(model, recipe, settled.class_weights, ignore_index)
         self.loss = loss.to(self.device)
-        self.optimizer = make_optimizer(model, recipe, settled.learning_rate)
+        # A GPU's fused kernel refuses layouts that differ in the strides of single cells alone.
+        fused = self.device.type == "cpu"
+        self.optimizer = make_optimizer(model, recipe, settled.learning_rate, fused=fused)
         self.ema = self.make_average(model)
+        self._weights = list(model.parameters())
         self._reduce = sum_over_ranks if processes.count > 1 else None
         self._frozen_before = model.encoder.frozen_stages
         self._called: nn.Module = called(model)
@@ -220,7 +223,7 @@ class Learner:
 
     def clipped(self, longest: float) -> Tensor:
         """Make the gradient no longer than that; how long it was."""
-        return nn.utils.clip_grad_norm_(self.model.parameters(), longest)
+        return nn.utils.clip_grad_norm_(self._weights, longest)
 
     def averaged(self, step: int) -> None:
         """Let the weights after ``step`` steps into their average, where there is one."""

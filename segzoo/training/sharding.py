@@ -58,6 +58,7 @@ class Shards:
                 f"sharding='full' cannot cut parameters of a single number: {', '.join(single)}. "
                 "Leave sharding out: each process then has the whole model."
             )
+        self._processes = processes
         self._mesh = init_device_mesh(processes.device.type, (processes.count,))
         # torch cuts weights that lie contiguously only.
         self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
@@ -70,7 +71,6 @@ class Shards:
         fully_shard(self.called, mesh=self._mesh)
         # Processes may have begun with other weights: those of the first count, as in DDP.
         self.load_state(model.state_dict())
-        processes.copy_buffers(self.model)
 
     def follow(self, model: SegmentationModel) -> None:
         """Train what another model of the same kind trains, in its modes."""
@@ -104,11 +104,14 @@ class Shards:
         return {name: whole(value).cpu() for name, value in self.model.state_dict().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take this process's part of a whole state."""
+        """Take this process's part of a whole state, which the first process has to have."""
         mine = self.model.state_dict()
         with torch.no_grad():
             for name, value in mine.items():
-                _part(value).copy_(_part(cut_like(state[name], value)))
+                cut = cut_like(state[name], value)
+                if not cut.is_meta:
+                    _part(value).copy_(_part(cut))
+        self._processes.copy_buffers(self.model)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """The whole state of an optimiser, on the CPU."""
@@ -154,12 +157,16 @@ def whole(value: Tensor) -> Tensor:
 
 
 def cut_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor cut as another one is."""
+    """A whole tensor cut as another one is; its values are those that the first process has."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor):
         return value
-    moved = value.to(like.device, like.dtype)
+    moved = (
+        torch.empty(value.shape, dtype=like.dtype, device=like.device)
+        if value.is_meta
+        else value.to(like.device, like.dtype)
+    )
     return distribute_tensor(moved, like.device_mesh, like.placements)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .recipe import Recipe
 from .run import Run, best_weights
 from .score_values import Scores
 from .splits import as_splits
+from .spreading import from_first
 from .state import check_same
 from .teacher import Teacher
 from .tracking import LogWith, Tracker, Tracking, as_list
@@ -137,8 +139,9 @@ def train(
     require_matplotlib()
     processes = Processes(device)
     folder = TrainingFolder(out)
-    saved = processes.from_first(lambda: folder.look(restart=restart))
     processes.check(recipe)
+    look = partial(folder.look, restart=restart)
+    saved = from_first(processes, look, whole=recipe.sharding is None)
     precision = chosen(recipe.precision, processes.device)
     key = None if teacher is None else teacher.key
     begun = description(model, recipe, splits, processes, precision, teacher=key)
@@ -151,6 +154,7 @@ def train(
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with (
         tracked(trackers, processes, folder, begun, splits.class_names) as track,
+        torch.cuda.device(processes.device) if cuda else nullcontext(),
         torch.random.fork_rng(devices=cuda),
     ):
         torch.manual_seed(recipe.seed + processes.index)

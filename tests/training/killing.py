@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 import segzoo
 from segzoo.training import run as run_module
-from segzoo.training import separable
+from segzoo.training import separable, spreading
 
 from .. import forking
 from .toys import Blobs, toy_model
@@ -46,6 +46,7 @@ def run(
             LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
             OMP_NUM_THREADS="1",
         )  # fmt: skip
+    spreading.LARGE = 30  # tensors that go by themselves, too
     separable.LEAST = 300  # several groups in a model of a few thousand numbers
     run_module.write_results = lambda *_, **__: None  # drawing takes longer than the training
     segzoo.train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 import segzoo
-from segzoo.training import separable
+from segzoo.training import separable, spreading
 from segzoo.training.learner import Learner, Settled
 from segzoo.training.processes import Processes
 from segzoo.training.sharded_learner import learner_of
+from segzoo.training.spreading import from_first
 
 from .. import forking
 from .killing import finish, free_port
@@ -33,7 +35,7 @@ TRIED: dict[str, dict[str, Any]] = {
 
 def recipe(**values: Any) -> segzoo.Recipe:
     """In full precision, and clipped."""
-    return segzoo.Recipe(precision="float32", channels_last=False, clip_norm=0.5, **values)
+    return segzoo.Recipe(precision="float32", channels_last=True, clip_norm=0.5, **values)
 
 
 def images_and_masks() -> tuple[Tensor, Tensor]:
@@ -49,7 +51,7 @@ def images_and_masks() -> tuple[Tensor, Tensor]:
 
 def learner(values: dict[str, Any], processes: Processes, *, shift: float = 0.0) -> Learner:
     """Normalisation and dropout as in prediction: what they do depends on a batch."""
-    model = toy_model().double()
+    model = toy_model().double().to(memory_format=torch.channels_last)
     with torch.no_grad():
         for item in model.parameters():
             item += shift
@@ -71,6 +73,20 @@ def step(made: Learner, batches: list[tuple[Tensor, Tensor]], number: int) -> fl
     return float(loss)
 
 
+def things(rank: int) -> dict[str, Any]:
+    """Tensors of several kinds and layouts, and plain values; each process has others."""
+    wide = (torch.arange(96.0) + rank).view(2, 4, 3, 4)
+    return {
+        "tensors": [
+            wide.to(torch.bfloat16).to(memory_format=torch.channels_last),
+            wide.transpose(1, 3)[:, ::2],
+            wide > 40 + rank,
+            torch.tensor([rank]),
+        ],
+        "plain": ("a", {"rank": rank}, None),
+    }
+
+
 def run(folder: str, rank: int, port: int) -> None:
     """One of the processes."""
     os.environ.update(
@@ -79,6 +95,7 @@ def run(folder: str, rank: int, port: int) -> None:
     )  # fmt: skip
     torch.set_num_threads(1)
     separable.LEAST = 300
+    spreading.LARGE = 30
     processes = Processes("cpu")
     images, target = images_and_masks()
     mine = [slice(EACH * (RANKS * part + rank), EACH * (RANKS * part + rank + 1)) for part in range(PARTS)]  # fmt: skip
@@ -88,10 +105,12 @@ def run(folder: str, rank: int, port: int) -> None:
         made = learner({**values, "accumulate": PARTS}, processes, shift=rank)
         losses = [step(made, batches, number) for number in range(1, STEPS + 1)]
         state = copy.deepcopy(made.state())
-        # Another one goes on from what was saved, after a detour.
+        # Another one goes on from what the first process has of it, after a detour.
+        whole = "sharding" not in values
+        there = from_first(processes, functools.partial(copy.deepcopy, state), whole=whole)
         other = learner({**values, "accumulate": PARTS}, processes)
         step(other, batches, 1)
-        other.load_state(state)
+        other.load_state(there)
         after = [step(each, batches, STEPS + 1) for each in (made, other)]
         with made.judged() as model:
             judged = {key: value.clone() for key, value in model.state_dict().items()}
@@ -102,6 +121,13 @@ def run(folder: str, rank: int, port: int) -> None:
             "states": [made.state(), other.state()],
             "judged": judged,
         }
+    found["spread"] = from_first(processes, lambda: things(rank))
+    hollow = from_first(processes, lambda: things(rank), whole=False)
+    found["hollow"] = [item.device.type for item in hollow["tensors"]]
+    try:
+        from_first(processes, lambda: 1 // rank)
+    except ZeroDivisionError as error:
+        found["error"] = str(error)
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 

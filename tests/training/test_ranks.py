@@ -55,6 +55,19 @@ def test_what_is_saved_is_whole_and_goes_on_to_the_bit(found, alone, name):
                 assert value.shape == kept.shape
 
 
+def test_large_tensors_go_to_all_one_at_a_time_or_not_at_all(found):
+    expected = ranks.things(0)
+    for index, rank in enumerate(found):
+        spread = rank["spread"]
+        assert spread["plain"] == expected["plain"]
+        for value, other in zip(spread["tensors"], expected["tensors"], strict=True):
+            assert torch.equal(value, other)
+            assert (value.dtype, value.device) == (other.dtype, other.device)
+        assert spread["tensors"][0].is_contiguous(memory_format=torch.channels_last)
+        assert rank["hollow"] == ["meta" if index else "cpu"] * 3 + ["cpu"]
+        assert "division" in rank["error"]
+
+
 def test_an_average_in_parts_is_what_is_judged(found, alone):
     average = alone["parts"][1]["ema"]
     for rank in found:

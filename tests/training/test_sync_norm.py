@@ -8,6 +8,7 @@ from torch import nn
 
 import segzoo
 from segzoo.errors import ArgumentError
+from segzoo.training.finding import find_learning_rate
 from segzoo.training.learner import Learner
 from segzoo.training.processes import Processes
 from segzoo.training.sync_norm import SyncedNorms
@@ -76,6 +77,14 @@ def test_a_learner_has_them_while_it_learns():
     assert kinds(model) == before
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_looking_for_a_rate_leaves_plain_layers():
+    recipe = segzoo.Recipe(precision="float32", sync_batch_norm=True)
+    model = toy_model()
+    before = kinds(model)
+    find_learning_rate(model, recipe, SETTLED, Two(), iter([batch()] * 40), ignore_index=None)
+    assert kinds(model) == before
 
 
 def test_cpus_are_refused_and_one_process_needs_nothing():
