@@ -75,7 +75,10 @@ class ShardedLearner(Learner):
             self.average.blend(self.shards, 1.0 - self._decay.get_decay(step))
 
     def state(self) -> dict[str, Any]:
-        """All that a later :meth:`load_state` needs, whole; for all processes at once."""
+        """All that a later :meth:`load_state` needs, whole in the first process.
+
+        All of them have to call this; the others get shapes without values.
+        """
         return {
             "model": self.shards.state(),
             "optimizer": self.shards.optimizer_state(self.optimizer),
@@ -84,7 +87,7 @@ class ShardedLearner(Learner):
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Go on from what :meth:`state` gave: the values are those that the first process has."""
         self.shards.load_state(state["model"])
         self.shards.load_optimizer_state(self.optimizer, state["optimizer"])
         if self.average is not None:

@@ -100,8 +100,15 @@ class Shards:
                 here.copy_(there)
 
     def state(self) -> dict[str, Tensor]:
-        """The whole state, on the CPU; its running statistics are this process's."""
-        return {name: whole(value).cpu() for name, value in self.model.state_dict().items()}
+        """The whole state, on the CPU of the first process; others get shapes without values.
+
+        Running statistics are those of the first.
+        """
+        return {name: self._kept(value) for name, value in self.model.state_dict().items()}
+
+    def _kept(self, value: Tensor) -> Tensor:
+        """A tensor put together, where it is kept."""
+        return whole(value).to("cpu" if self._processes.first else "meta")
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take this process's part of a whole state, which the first process has to have."""
@@ -114,10 +121,10 @@ class Shards:
         self._processes.copy_buffers(self.model)
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The whole state of an optimiser, on the CPU."""
+        """The whole state of an optimiser, as :meth:`state` gives that of the model."""
         state = optimizer.state_dict()
         moments = {
-            index: {name: whole(value).cpu() for name, value in entry.items()}
+            index: {name: self._kept(value) for name, value in entry.items()}
             for index, entry in state["state"].items()
         }
         return {**state, "state": moments}

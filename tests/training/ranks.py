@@ -112,13 +112,16 @@ def run(folder: str, rank: int, port: int) -> None:
         step(other, batches, 1)
         other.load_state(there)
         after = [step(each, batches, STEPS + 1) for each in (made, other)]
+        states = [made.state(), other.state()]
+        if not whole and rank:  # one process has room for all of it
+            assert all(item.is_meta for item in states[0]["model"].values())
         with made.judged() as model:
             judged = {key: value.clone() for key, value in model.state_dict().items()}
         found[name] = {
             "losses": losses,
-            "state": state,
+            "state": state if whole or rank == 0 else None,
             "after": after,
-            "states": [made.state(), other.state()],
+            "states": states if whole or rank == 0 else None,
             "judged": judged,
         }
     found["spread"] = from_first(processes, lambda: things(rank))
