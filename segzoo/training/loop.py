@@ -118,17 +118,22 @@ class Loop:
         if start.step == 0:
             self.save()
         stream = self.batches((start.epoch, start.batch))
-        with StopRequests() as requests, self.bar:
-            frozen: bool | None = None
-            for epoch in range(start.epoch, self.epochs):
-                if self._patience_is_over():
-                    break
-                if frozen is not (epoch < self.recipe.freeze_epochs):
-                    frozen = epoch < self.recipe.freeze_epochs
-                    self.learner.begin(frozen=frozen)
-                self._epoch(epoch, stream, requests)
-        self.learner.release()
+        try:
+            with StopRequests() as requests, self.bar:
+                self._epochs(start.epoch, stream, requests)
+        finally:
+            self.learner.release()
         return self.done
+
+    def _epochs(self, first: int, stream: Iterator[Batch], requests: StopRequests) -> None:
+        frozen: bool | None = None
+        for epoch in range(first, self.epochs):
+            if self._patience_is_over():
+                break
+            if frozen is not (epoch < self.recipe.freeze_epochs):
+                frozen = epoch < self.recipe.freeze_epochs
+                self.learner.begin(frozen=frozen)
+            self._epoch(epoch, stream, requests)
 
     def _epoch(self, epoch: int, stream: Iterator[Batch], requests: StopRequests) -> None:
         self.learner.to_training()

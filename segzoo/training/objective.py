@@ -203,7 +203,9 @@ def counted_pixels(target: Tensor, void: int | None, class_weights: Tensor | Non
     labelled = target.flatten() if void is None else target[target != void]
     if class_weights is None:
         return torch.tensor(labelled.numel(), dtype=torch.float64, device=target.device)
-    counts = labelled.long().bincount(minlength=len(class_weights))
+    # What is no class is for the loss to refuse.
+    counts = labelled.long().clamp_min(0).bincount(minlength=len(class_weights))
+    counts = counts[: len(class_weights)]
     return counts.double() @ class_weights.to(counts.device, torch.float64)
 
 

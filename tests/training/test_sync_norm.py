@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from segzoo.training.sync_norm import SyncedNorms
 
 from .test_learner import SETTLED, batch, learner
 from .toys import toy_model
+from .trainings import train
 
 
 def kinds(model):
@@ -54,8 +57,23 @@ class Two(Processes):
         super().__init__("cpu")
         self.count = 2
 
+    def check(self, recipe):
+        """It pretends to have GPUs, too."""
+
     def wrap(self, model, *, unused):
         return model
+
+    def largest(self, value):
+        return value
+
+    def gather(self, value):
+        return [value, value]
+
+    def from_first(self, make):
+        return make()
+
+    def copy_buffers(self, model):
+        """There is nobody to give them to."""
 
 
 def test_a_learner_has_them_while_it_learns():
@@ -79,6 +97,28 @@ def test_a_learner_has_them_while_it_learns():
         assert torch.equal(value, model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_training_leaves_the_model_with_its_own_layers(tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr("segzoo.training.run.write_results", lambda *_, **__: None)
+    monkeypatch.setattr("segzoo.training.train.Processes", lambda device: Two())
+    seen = []
+    model = toy_model()
+    before = kinds(model)
+
+    def look(row):
+        seen.append(set(kinds(model).values()))
+        if stopped:
+            raise KeyboardInterrupt
+
+    recipe = segzoo.Recipe(epochs=1, batch_size=2, freeze_epochs=1, sync_batch_norm=True)
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        train(tmp_path / "out", recipe, model=model, on_epoch=look)
+    assert len(seen) == (1 if stopped else 2)
+    assert all(nn.SyncBatchNorm in found for found in seen)
+    assert kinds(model) == before
+    assert nn.SyncBatchNorm not in kinds(segzoo.from_pretrained(tmp_path / "out")).values()
+
+
 def test_looking_for_a_rate_leaves_plain_layers():
     recipe = segzoo.Recipe(precision="float32", sync_batch_norm=True)
     model = toy_model()
@@ -91,11 +131,11 @@ def test_cpus_are_refused_and_one_process_needs_nothing():
     recipe = segzoo.Recipe(sync_batch_norm=True)
     Processes("cpu").check(recipe)
     with pytest.raises(ArgumentError, match=r"between GPUs only.*Leave it out"):
-        Two().check(recipe)
+        Processes.check(Two(), recipe)
 
 
 def test_parts_want_several_processes():
     recipe = segzoo.Recipe(sharding="full")
     with pytest.raises(ArgumentError, match=r"there is one\. Start several \(torchrun"):
         Processes("cpu").check(recipe)
-    Two().check(recipe)
+    Processes.check(Two(), recipe)
