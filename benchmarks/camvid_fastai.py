@@ -85,7 +85,7 @@ def loaders(root: Path) -> Any:
     block = DataBlock(
         blocks=(ImageBlock, MaskBlock(codes=[str(i) for i in range(CLASSES)])),
         get_items=lambda _: list(masks),
-        get_y=masks.__getitem__,
+        get_y=lambda path: masks[path],  # fastai dispatches on names of arguments
         splitter=FuncSplitter(lambda path: path.parent.parent.name == "val"),
         item_tfms=Resize(tuple(RECIPE["size"]), method=ResizeMethod.Squish),
         batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)],

@@ -31,6 +31,7 @@ from .throughput.report import title as title_of
 from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
 from .tiling_tables import tiling, tiling_margins, tiling_memory
 from .training_tables import (
+    camvid_anchor,
     camvid_training,
     kill_training,
     loader_throughput,
@@ -143,6 +144,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dynamic_unet": dynamic_unet,
     "dynamic_parity": dynamic_parity,
     "training": training,
+    "camvid_anchor": camvid_anchor,
     "camvid_training": camvid_training,
     "kill_training": kill_training,
     "attacks": attacks,

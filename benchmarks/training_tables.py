@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from typing import Any
+
 from .records import environment, exists, markdown, record
 
 #: Where a benchmark was not run yet.
@@ -29,6 +32,35 @@ def camvid_training() -> str:
             ]
         )
     return markdown(["system", "epochs", "seeds", "mean IoU", "over seeds", "processor time"], rows)
+
+
+def camvid_anchor() -> str:
+    """Mean IoU of Unet-resnet34 on CamVid by size, length and first weights."""
+    if not exists("camvid_anchor"):
+        return _NONE
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in record("camvid_anchor")["runs"]:
+        key = (tuple(run["size"]), run["epochs"], run["pretrained"], run["device"])
+        kinds.setdefault(key, []).append(run)
+    rows = []
+    for ((height, width), epochs, pretrained, device), runs in sorted(kinds.items()):
+        values = [run["miou"] for run in runs]
+        accuracy = statistics.mean(run["pixel_accuracy"] for run in runs)
+        hours = statistics.mean(run["cpu_seconds"] for run in runs) / 3600
+        rows.append(
+            [
+                f"{height}x{width}",
+                epochs,
+                "pretrained" if pretrained else "random",
+                len(runs),
+                f"{statistics.mean(values):.3f}",
+                f"{min(values):.3f} to {max(values):.3f}",
+                f"{accuracy:.3f}",
+                f"{hours:.1f} h" if device == "cpu" else device,
+            ]
+        )
+    head = ["size", "epochs", "first weights", "seeds", "mean IoU", "over seeds", "pixel accuracy"]
+    return markdown([*head, "processor time"], rows)
 
 
 def kill_training() -> str:

@@ -227,3 +227,9 @@ def cpu_has_bfloat16() -> bool:
         found(torch.cpu, "_is_avx512_bf16_supported"),
     )
     return any(test is not None and bool(test()) for test in tests)
+
+
+def is_view(tensor: Tensor) -> bool:
+    """Whether a tensor is a view of another one. Where nobody tells, every tensor may be one."""
+    asked = found(tensor, "_is_view")
+    return True if asked is None else bool(asked())

@@ -102,13 +102,12 @@ class MissingPackageError(SegzooError, ImportError):
 
     Args:
         package: Its name on PyPI.
-        extra: The extra of segzoo that brings it.
+        extra: The extra of segzoo that brings it; None where none does.
     """
 
-    def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(
-            f'{package} is needed for this and not installed: pip install "segzoo[{extra}]".'
-        )
+    def __init__(self, package: str, *, extra: str | None) -> None:
+        wanted = package if extra is None else f'"segzoo[{extra}]"'
+        super().__init__(f"{package} is needed for this and not installed: pip install {wanted}.")
 
 
 class StorageError(SegzooError, OSError):

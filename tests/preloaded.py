@@ -2,5 +2,11 @@
 
 import importlib
 
-for name in ("timm", "tests.folders.killing", "tests.training.killing"):
+for name in (
+    "timm",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "tests.folders.killing",
+    "tests.training.killing",
+):
     importlib.import_module(name)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import DataError
-from .data_options import data_options, open_given_data
+from .data_options import data_options, open_given_data, strict_option
 from .in_options import in_options
 from .output import PartialFailureError, json_option, print_json, show_progress
 
@@ -24,9 +24,10 @@ from .output import PartialFailureError, json_option, print_json, show_progress
     type=click.Path(path_type=Path),
     help="Draw twelve pictures with their masks into this PNG.",
 )
+@strict_option
 @json_option
 def check_command(
-    seed: int, workers: int | None, out: Path | None, as_json: bool, **given: Any
+    seed: int, workers: int | None, out: Path | None, strict: bool, as_json: bool, **given: Any
 ) -> None:
     """Check the pictures in IMAGES and their masks in MASKS.
 
@@ -34,7 +35,7 @@ def check_command(
     one folder with images/ and masks/ (or train/ and val/ with the two in each) in it.
 
     Every pair is read once. Errors stand in the way of training, and the exit code is then 1;
-    warnings do not.
+    warnings do not, unless --strict is given.
 
     \b
     Example:
@@ -42,6 +43,7 @@ def check_command(
     """
     from ..data.check import check_data
     from ..data.contact_sheet import draw_samples
+    from ..data.faults import counted
 
     progress = show_progress(as_json)
     try:
@@ -62,9 +64,12 @@ def check_command(
         draw_samples(data, out)
         click.echo(f"{out}: pictures with their masks", err=as_json)
     if report.errors:
-        count = len(report.errors)
         raise PartialFailureError(
-            f"{count} error{'s' if count > 1 else ''} to mend before training."
+            f"{counted(len(report.errors), 'error')} to mend before training."
+        )
+    if strict and report.warnings:
+        raise PartialFailureError(
+            f"{counted(len(report.warnings), 'warning')}, which --strict does not let pass."
         )
     if not as_json:
         click.echo("\nThese data can be trained on.")

@@ -93,6 +93,10 @@ _SPLITTING = (
 )
 
 
+#: For commands that look at data before anything is trained on them.
+strict_option = click.option("--strict", is_flag=True, help="Let warnings stop, as errors do.")
+
+
 def data_options(command: Command) -> Command:
     """``IMAGES [MASKS]`` and what says how they are read, for :func:`open_given_data`."""
     return _with(command, (_READING[0], _CLASSES, *_READING[1:], *_SPLITTING))

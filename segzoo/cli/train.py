@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .data_options import data_options, open_given_data
+from .data_options import data_options, open_given_data, strict_option
 from .output import (
     ARCHITECTURE_NAMES,
     device_option,
@@ -116,7 +116,14 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
     type=click.IntRange(0, 1024),
     help="Processes that read pictures; one a processor, up to 8, if left.",
 )
+@click.option(
+    "--log-with",
+    multiple=True,
+    metavar="TRACKER",
+    help="Tell scores to tensorboard, wandb, mlflow or another tracker of accelerate, too.",
+)
 @click.option("--restart", is_flag=True, help="Begin anew where OUT holds a training.")
+@strict_option
 @json_option
 def train_command(
     arch: str,
@@ -129,7 +136,9 @@ def train_command(
     settings: Mapping[str, Any],
     device: str,
     workers: int | None,
+    log_with: tuple[str, ...],
     restart: bool,
+    strict: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -155,7 +164,7 @@ def train_command(
     begun = TrainingFolder(out).look(restart=restart) is not None
     data = open_given_data(seed=recipe.seed, progress=progress, **given)
     if is_first() and not begun:
-        _check(data, progress=progress)
+        _check(data, strict=strict, progress=progress)
     model = _model(arch, encoder, pretrained, data, recipe.seed)
     result = train(
         model.freeze_encoder() if freeze_encoder else model,
@@ -168,6 +177,7 @@ def train_command(
         restart=restart,
         progress=progress,
         on_epoch=None if as_json else _print_epoch,
+        log_with=log_with or None,
     )
     if is_first():
         _print(result, as_json)
@@ -191,14 +201,19 @@ def _recipe(path: Path | None, changes: Mapping[str, Any]) -> Recipe:
     return Recipe.from_json(text).changed(changes)
 
 
-def _check(data: DataSplits, *, progress: bool) -> None:
-    """Errors stop, warnings do not."""
+def _check(data: DataSplits, *, strict: bool, progress: bool) -> None:
+    """Errors stop; warnings do where it is strict."""
     from ..data.check import check_data
+    from ..data.faults import counted
+    from ..errors import DataError
 
     report = check_data(data, progress=progress)
     for warning in report.warnings:
         click.echo(f"segzoo: warning: {warning}", err=True)
     report.raise_errors()
+    if strict and report.warnings:
+        warnings = counted(len(report.warnings), "warning")
+        raise DataError(f"{warnings}, which --strict does not let pass. Nothing was trained.")
 
 
 def _model(arch: str, encoder: str, pretrained: bool, data: DataSplits, seed: int) -> Any:

@@ -178,19 +178,33 @@ def _labels(
             if index not in present and index != ignore_index
         ]
         if missing and facts:
-            yield Finding(WARNING, _missing(split, missing))
+            elsewhere = any(
+                other[names.index(name)] > 0 for other in shares.values() for name in missing
+            )
+            yield Finding(WARNING, _missing(split, missing, elsewhere=elsewhere))
 
 
-def _missing(split: str, missing: Sequence[str]) -> str:
+def _missing(split: str, missing: Sequence[str], *, elsewhere: bool) -> str:
+    """What is said of classes without a pixel.
+
+    Args:
+        split: Where they have none.
+        missing: Their names.
+        elsewhere: Whether another split has one of them.
+    """
     shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
     one = "1 class has" if len(missing) == 1 else f"{len(missing)} classes have"
-    why = (
-        "It cannot be learned. Are classes, label_map and palette right?"
-        if split == "train"
-        else "It cannot be scored. Another seed=, or val= with names, may have it."
-    )
-    if len(missing) > 1:
-        why = why.replace("It ", "They ").replace("have it", "have them")
+    it = "it" if len(missing) == 1 else "them"
+    drawn = f"Another seed=, or val= with names, may give {it} to {split}."
+    if split != "train":
+        why = f"Scores say nothing of {it}. {drawn}"
+    elif elsewhere:
+        why = f"A model never learns {it}, and is scored on {it} all the same. {drawn}"
+    else:
+        why = (
+            f"A model never learns {it}. Label some, or leave {it} out of classes; where masks "
+            f"have another value or colour for {it}, tell it by label_map or palette."
+        )
     return f"{one} no pixel in {split}: {shown}. {why}"
 
 

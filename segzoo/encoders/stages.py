@@ -26,7 +26,9 @@ def parameter_stages(
     Args:
         count: How many of the backbone's outputs are maps, where others follow.
     """
-    image = size_rule.fit(torch.empty(2, in_channels, 256, 256, device="meta"))
+    kinds = (item.dtype for item in backbone.parameters() if item.is_floating_point())
+    kind = next(kinds, torch.float32)
+    image = size_rule.fit(torch.empty(2, in_channels, 256, 256, dtype=kind, device="meta"))
     run, parameters = on_meta(backbone, gradients=True)
     try:
         with PositionsHaveValues():
@@ -35,7 +37,7 @@ def parameter_stages(
         parameters = dict(backbone.named_parameters())
         device = next(iter(parameters.values())).device
         with in_eval_mode(backbone) as evaluating:  # statistics stay what they are
-            maps = evaluating(torch.zeros(image.shape, device=device))
+            maps = evaluating(torch.zeros(image.shape, dtype=kind, device=device))
     left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
     for item in maps[:count]:

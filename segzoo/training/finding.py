@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,9 @@ from ..errors import TrainingError
 from .learner import Batch, Learner, Settled
 from .processes import Processes
 from .recipe import Recipe
+from .sharded_learner import learner_of
 from .state import random_state, set_random_state
+from .teacher import Teacher
 
 #: The rates that are tried, from the least to the greatest, and in how many steps.
 _LEAST, _GREATEST, _STEPS = 1e-6, 1.0, 80
@@ -29,6 +31,8 @@ _BELOW = 10.0
 #: Images of a batch where nothing is known of the memory.
 PLAIN_BATCH = 8
 _MOST = 1024
+#: The share of a device's memory that a batch leaves free.
+_LEFT = 0.05
 
 
 def find_learning_rate(
@@ -54,7 +58,7 @@ def find_learning_rate(
     before = copy.deepcopy(model.state_dict())
     random = random_state(processes.device)
     once = replace(recipe, ema=None, accumulate=1)
-    learner = Learner(
+    learner = learner_of(
         model, once, replace(settled, learning_rate=1.0), processes, ignore_index=ignore_index
     )
     learner.begin(frozen=False)
@@ -70,6 +74,7 @@ def find_learning_rate(
             if curve[-1][1] > _AWAY * min(value for _, value in curve):
                 break
     finally:
+        learner.release()
         model.load_state_dict(before)
         set_random_state(random, processes.device)
     return chosen_rate(curve), curve
@@ -100,26 +105,34 @@ def find_batch_size(
     *,
     most: int,
     ignore_index: int | None,
+    teacher: Teacher | None = None,
 ) -> int:
     """The largest batch, of powers of two, that a CUDA device has memory for.
 
-    Steps of 2, 4, 8, ... images are taken until one fails for want of memory. Each process tries
-    for itself, and the smallest counts. Other devices take :data:`PLAIN_BATCH`.
+    Steps of 2, 4, 8, ... images are taken until one fails, or leaves next to nothing free: memory
+    comes in pieces that do not always fit, and several processes need room to exchange gradients.
+    Each process tries for itself, and the smallest counts. Other devices take :data:`PLAIN_BATCH`.
 
     Args:
         sample: A batch of one image, of the training's size.
         most: No more than that: the images there are.
+        teacher: Who is asked in each step, too.
 
     Raises:
         TrainingError: Not even two images fit.
     """
-    if processes.device.type != "cuda":
+    device = processes.device
+    if device.type != "cuda":
         return min(PLAIN_BATCH, most)
     before = copy.deepcopy(model.state_dict())
-    random = random_state(processes.device)
-    size, fits = 2, 0
-    while size <= min(most, _MOST):
-        learner = Learner(model, recipe, settled, processes.alone(), ignore_index=ignore_index)
+    random = random_state(device)
+    weights = sum(item.numel() * item.element_size() for item in model.parameters())
+    exchanged = weights if processes.count > 1 else 0
+
+    def fits(size: int) -> bool:
+        learner = Learner(
+            model, recipe, settled, processes.alone(), ignore_index=ignore_index, teacher=teacher
+        )
         learner.begin(frozen=False)
         batch = (
             sample[0].expand(size, *sample[0].shape[1:]),
@@ -128,22 +141,50 @@ def find_batch_size(
         try:
             for _ in range(2):  # the optimiser's state comes with the first step
                 learner.update([batch], 0.0, _MOMENTUM)
-            torch.cuda.synchronize(processes.device)
-            fits, size = size, size * 2
-        except torch.cuda.OutOfMemoryError:
-            break
+            torch.cuda.synchronize(device)
+            free, total = torch.cuda.mem_get_info(device)
+            return free >= _LEFT * total + exchanged
         finally:
             del learner
             _forget(model)
+
+    fit = doubled(fits, min(most, _MOST))
     model.load_state_dict(before)
-    set_random_state(random, processes.device)
-    fits = int(-processes.largest(-fits))  # of all processes the one with the least memory
-    if fits == 0 and most > 1:
+    set_random_state(random, device)
+    fit = int(-processes.largest(-fit))  # of all processes the one with the least memory
+    if fit == 0 and most > 1:
         raise TrainingError(
             "Not even two images fit into the memory of the device. Take smaller ones (size= or "
             "crop=), a smaller encoder, or configure_training(checkpoint=True)."
         )
-    return max(fits, 1)
+    return max(fit, 1)
+
+
+def doubled(fits: Callable[[int], bool], most: int) -> int:
+    """The largest of 2, 4, 8, ... that fits; 0 where not even 2 do.
+
+    Args:
+        fits: Tries a size. A size that fails for want of memory does not fit; so does a larger one
+            that fails otherwise, since libraries have other words for it (cuDNN's workspace,
+            tensors of more than 2^31 values).
+        most: No more than that.
+
+    Raises:
+        RuntimeError: Two images fail, and not for want of memory.
+    """
+    size, found = 2, 0
+    while size <= most:
+        try:
+            if not fits(size):
+                break
+        except torch.OutOfMemoryError:
+            break
+        except RuntimeError:
+            if not found:
+                raise
+            break
+        found, size = size, size * 2
+    return found
 
 
 def _forget(model: nn.Module) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..architectures.base import SegmentationModel
-from ..losses import sum_over_ranks
+from ..losses import QueryLoss, sum_over_ranks
 from .features import FeatureCache, stands_still
 from .objective import (
     AnswersQueries,
     called,
+    counted_pixels,
     has_unused,
     logits_of,
     loss_of_outputs,
@@ -29,6 +30,7 @@ from .optimizer import make_optimizer
 from .precision import autocast
 from .processes import Processes
 from .recipe import Recipe
+from .sync_norm import SyncedNorms
 from .teacher import Teacher
 
 #: Images and masks of one batch, as the loader gives them.
@@ -89,34 +91,68 @@ class Learner:
         self.ignore_index = ignore_index
         loss = make_loss(model, recipe, settled.class_weights, ignore_index)
         self.loss = loss.to(self.device)
-        self.optimizer = make_optimizer(model, recipe, settled.learning_rate)
-        self.ema = None if recipe.ema is None else ModelEmaV3(model, recipe.ema, use_warmup=True)
+        # A GPU's fused kernel refuses layouts that differ in the strides of single cells alone.
+        fused = self.device.type == "cpu"
+        self.optimizer = make_optimizer(model, recipe, settled.learning_rate, fused=fused)
+        self.ema = self.make_average(model)
+        self._weights = list(model.parameters())
         self._reduce = sum_over_ranks if processes.count > 1 else None
         self._frozen_before = model.encoder.frozen_stages
         self._called: nn.Module = called(model)
+        self._synced: SyncedNorms | None = None
+
+    def make_average(self, model: SegmentationModel) -> ModelEmaV3 | None:
+        """The average of weights, where the recipe has one."""
+        decay = self.recipe.ema
+        return None if decay is None else ModelEmaV3(model, decay, use_warmup=True)
 
     @property
     def scored(self) -> SegmentationModel:
-        """The model that is judged and kept: the average of weights where there is one."""
+        """The model that is judged: the average of weights where there is one."""
         return self.model if self.ema is None else self.ema.module
+
+    @contextmanager
+    def judged(self) -> Iterator[SegmentationModel]:
+        """The model that is judged and kept, for a while, the same in all processes.
+
+        Running statistics, which go apart in a step, are those of the first.
+        """
+        self.processes.copy_buffers(self.scored)
+        yield self.scored
 
     def begin(self, *, frozen: bool) -> None:
         """Begin a part of the training, with the encoder standing still or not."""
-        if frozen:
-            self.model.freeze_encoder()
-        else:
-            self.release()
-        self.model.train()
+        self._freeze(fully=frozen)
+        self.to_training()
         self.features = None
         if self._make_features is not None and stands_still(self.model.encoder):
             self.features = self._make_features()
-        heads = called(self.model)
+        self._called = self.joined()
+
+    def to_training(self) -> None:
+        """Let everything that learns be in training mode."""
+        self.model.train()
+
+    def joined(self) -> nn.Module:
+        """The model as it is called, with gradients that are those of all processes."""
         several = self.processes.count > 1
-        self._called = self.processes.wrap(heads, unused=several and has_unused(heads))
+        if several and self.recipe.sync_batch_norm and self._synced is None:
+            self._synced = SyncedNorms(self.model)
+        heads = called(self.model)
+        return self.processes.wrap(heads, unused=several and has_unused(heads))
 
     def release(self) -> None:
-        """Freeze what was frozen when the training began, and nothing else."""
-        if self._frozen_before:
+        """Leave the model as one that is not in training."""
+        if self._synced is not None:
+            self._synced.undo()
+            self._synced = None
+        self._freeze(fully=False)
+
+    def _freeze(self, *, fully: bool) -> None:
+        """Freeze the encoder, or what of it was frozen when the training began."""
+        if fully:
+            self.model.freeze_encoder()
+        elif self._frozen_before:
             self.model.freeze_encoder(self._frozen_before)
         else:
             self.model.unfreeze_encoder()
@@ -138,24 +174,56 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
             group["betas"] = (momentum, group["betas"][1])
-        total = torch.zeros((), device=self.device)
-        for number, batch in enumerate(batches, start=1):
-            # Gradients go round once, with those of the last batch.
-            last = number == len(batches)
-            with nullcontext() if last else _kept_here(self._called):
-                loss = self.loss_of(batch, progress) / len(batches)
-                loss.backward()
-            total += loss.detach()
+        total = self._backward(batches, progress)
         if self.recipe.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-            total = total + 0 * norm
+            norm = self.clipped(self.recipe.clip_norm)
+            if self.device.type != "cpu":
+                total = total + 0 * norm
+            elif not math.isfinite(norm):
+                total = torch.full_like(total, math.nan)
         # Where the loss costs nothing to look at, weights are not spoilt by what is not finite.
-        if self.device.type == "cpu" and not math.isfinite(total):
-            self.optimizer.zero_grad(set_to_none=True)
-            return total
-        self.optimizer.step()
+        if self.device.type != "cpu" or math.isfinite(total):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def _backward(self, batches: Sequence[Batch], progress: float) -> Tensor:
+        """Add up the gradients of batches; their loss together."""
+        if len(batches) == 1:
+            loss = self.loss_of(batches[0], progress)
+            loss.backward()
+            return loss.detach()
+        losses = []
+        for number, (batch, share) in enumerate(zip(batches, self._shares(batches), strict=True)):
+            # Gradients go round once, with those of the last batch.
+            last = number == len(batches) - 1
+            with nullcontext() if last else _kept_here(self._called):
+                loss = self.loss_of(batch, progress)
+                loss = loss * share.to(loss.dtype)
+                loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _shares(self, batches: Sequence[Batch]) -> Tensor:
+        """How much the mean loss of each batch counts in that of all of them.
+
+        As many pixels as it has of those that somebody labelled, in all processes together. A model
+        of queries has a mean over segments, of which nobody knows how many are matched: there all
+        batches count alike.
+        """
+        even = torch.full((len(batches),), 1 / len(batches), device=self.device)
+        if isinstance(self.loss, QueryLoss):
+            return even
+        weights = self.loss.class_weights
+        counts = torch.stack([counted_pixels(y, self.ignore_index, weights) for _, y in batches])
+        counts = counts.to(self.device)
+        if self._reduce is not None:
+            counts = self._reduce(counts)
+        return torch.where(counts.sum() > 0, counts / counts.sum(), even)
+
+    def clipped(self, longest: float) -> Tensor:
+        """Make the gradient no longer than that; how long it was."""
+        return nn.utils.clip_grad_norm_(self._weights, longest)
 
     def averaged(self, step: int) -> None:
         """Let the weights after ``step`` steps into their average, where there is one."""

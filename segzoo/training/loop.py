@@ -12,12 +12,14 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from ..architectures.base import SegmentationModel
 from ..errors import TrainingError
 from .folder import TrainingFolder
 from .learner import Batch, Learner
 from .lora import plain
 from .order import Order
 from .schedule import OneCycle
+from .score_values import Scores
 from .state import Position, random_state, set_random_state
 from .stopping import StopRequests
 from .validate import Validator
@@ -77,6 +79,8 @@ class Loop:
         self.recipe, self.processes = learner.recipe, learner.processes
         self.batches, self.validate, self.names = batches, validate, names
         self.head, self.save_seconds = head, save_seconds
+        #: Told each row before it is saved, so that a kill repeats a row and never loses one.
+        self.track: Callable[[Mapping[str, Any]], None] = lambda row: None
         self.on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
         self.done = Progress()
         self.updates = -(-order.batches // self.recipe.accumulate)
@@ -114,20 +118,25 @@ class Loop:
         if start.step == 0:
             self.save()
         stream = self.batches((start.epoch, start.batch))
-        with StopRequests() as requests, self.bar:
-            frozen: bool | None = None
-            for epoch in range(start.epoch, self.epochs):
-                if self._patience_is_over():
-                    break
-                if frozen is not (epoch < self.recipe.freeze_epochs):
-                    frozen = epoch < self.recipe.freeze_epochs
-                    self.learner.begin(frozen=frozen)
-                self._epoch(epoch, stream, requests)
-        self.learner.release()
+        try:
+            with StopRequests() as requests, self.bar:
+                self._epochs(start.epoch, stream, requests)
+        finally:
+            self.learner.release()
         return self.done
 
+    def _epochs(self, first: int, stream: Iterator[Batch], requests: StopRequests) -> None:
+        frozen: bool | None = None
+        for epoch in range(first, self.epochs):
+            if self._patience_is_over():
+                break
+            if frozen is not (epoch < self.recipe.freeze_epochs):
+                frozen = epoch < self.recipe.freeze_epochs
+                self.learner.begin(frozen=frozen)
+            self._epoch(epoch, stream, requests)
+
     def _epoch(self, epoch: int, stream: Iterator[Batch], requests: StopRequests) -> None:
-        self.learner.model.train()
+        self.learner.to_training()
         self.steps(epoch, stream, requests)
         self._look(requests, now=True)
         self._end_of_epoch(epoch, requests)
@@ -209,8 +218,9 @@ class Loop:
         )
 
     def _end_of_epoch(self, epoch: int, requests: StopRequests) -> None:
-        self.processes.copy_buffers(self.learner.scored)
-        scores = self.validate(self.learner.scored, features=self.learner.features)
+        with self.learner.judged() as model:
+            scores = self.validate(model, features=self.learner.features)
+            self._keep(epoch, model, scores)
         total, count = self.done.losses
         row = {
             "epoch": epoch + 1,
@@ -221,17 +231,21 @@ class Loop:
             "val": scores.to_json(small=True),
         }
         self.done.history.append(row)
-        if self.done.best is None or better(scores.miou, self.done.best["miou"]):
-            self.done.best = {"epoch": epoch + 1, "miou": scores.miou}
-            if self.processes.first:
-                plain(self.learner.scored).save_pretrained(self.folder.out)
         if self.processes.first:
             self.folder.write_lines("metrics.jsonl", self.done.history)
         self.done.position = Position(epoch + 1, 0, self.done.position.step)
         self.done.losses = (0.0, 0)
+        self.track(row)
         self.save()
         self.on_epoch(row)
         self._look(requests, now=True)
+
+    def _keep(self, epoch: int, model: SegmentationModel, scores: Scores) -> None:
+        """Save the model where it is the best so far."""
+        if self.done.best is None or better(scores.miou, self.done.best["miou"]):
+            self.done.best = {"epoch": epoch + 1, "miou": scores.miou}
+            if self.processes.first:
+                plain(model).save_pretrained(self.folder.out)
 
     def _patience_is_over(self) -> bool:
         if self.recipe.patience is None or self.done.best is None:
@@ -242,13 +256,14 @@ class Loop:
         """Save the state, with the random numbers of all processes."""
         random = self.processes.gather(random_state(self.learner.device))
         self.done.seconds = time.monotonic() - self._started
+        state = self.learner.state()  # where each has a part, all of them put it together
         if self.processes.first:
             self.folder.write_state(
                 {
                     **self.head,
                     "finished": False,
                     **asdict(self.done),
-                    **self.learner.state(),
+                    **state,
                     "random": random,
                 }
             )

@@ -23,7 +23,7 @@ from ..nn.sharing import in_eval_mode
 from .recipe import Recipe
 
 #: Side of the images that unused parameters are looked for with.
-_SIDE = 64
+SIDE = 64
 #: Losses of pixels that queries have not; see ``recipe``.
 _OF_PIXELS = ("focal", "boundary", "lovasz", "class_weights", "label_smoothing")
 #: How fast masks of attention are given up within a block's time (appendix of the EoMT paper).
@@ -189,6 +189,26 @@ def loss_of_outputs(
     return outputs_loss(loss, outputs, target, auxiliary=auxiliary, reduce=reduce)
 
 
+def counted_pixels(target: Tensor, void: int | None, class_weights: Tensor | None) -> Tensor:
+    """What cross-entropy is divided by: labelled pixels, each with the weight of its class.
+
+    Args:
+        target: ``(N, H, W)`` of classes.
+        void: Its value, or None.
+        class_weights: One for each class, or None for equal ones.
+
+    Returns:
+        A scalar in float64, on the target's device.
+    """
+    labelled = target.flatten() if void is None else target[target != void]
+    if class_weights is None:
+        return torch.tensor(labelled.numel(), dtype=torch.float64, device=target.device)
+    # What is no class is for the loss to refuse.
+    counts = labelled.long().clamp_min(0).bincount(minlength=len(class_weights))
+    counts = counts[: len(class_weights)]
+    return counts.double() @ class_weights.to(counts.device, torch.float64)
+
+
 def logits_of(outputs: Outputs | Queries, size: tuple[int, int]) -> Tensor:
     """What an :class:`Objective` gave, as logits of pixels: a teacher's are compared with those.
 
@@ -213,7 +233,7 @@ def has_unused(heads: Objective) -> bool:
     """
     left = [item for item in heads.parameters() if item.requires_grad]
     with in_eval_mode(heads) as still, torch.enable_grad():
-        size = (2, heads.model.in_channels, _SIDE, _SIDE)
+        size = (2, heads.model.in_channels, SIDE, SIDE)
         outputs = still(torch.zeros(size, device=left[0].device, dtype=left[0].dtype))
         total = torch.stack([item.sum() for item in heads.tensors(outputs)]).sum()
         reached = torch.autograd.grad(total, left, allow_unused=True)

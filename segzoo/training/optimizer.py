@@ -24,11 +24,18 @@ def encoder_scale(model: SegmentationModel, recipe: Recipe) -> float:
 
 
 def make_optimizer(
-    model: SegmentationModel, recipe: Recipe, learning_rate: float
+    model: SegmentationModel, recipe: Recipe, learning_rate: float, *, fused: bool = False
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) with a group for each learning rate and decay.
 
     Each group has a ``name``, and as ``peak`` the rate that a schedule is a share of.
+
+    Args:
+        model: Whose parameters.
+        recipe: How.
+        learning_rate: The peak, for decoder and head.
+        fused: Whether to step in one pass over the parameters. On CPUs torch's goes through memory
+            as it lies: gradients must lie as their parameters do, which is what autograd gives.
     """
     kept = _undecayed(model)
     groups: list[dict[str, Any]] = []
@@ -45,7 +52,9 @@ def make_optimizer(
                         "weight_decay": recipe.weight_decay if decays else 0.0,
                     }
                 )
-    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=learning_rate, weight_decay=recipe.weight_decay, fused=fused
+    )
 
 
 def _by_rate(model: SegmentationModel, recipe: Recipe, rate: float) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..devices import choose_device
 from ..errors import ArgumentError
 from ..packages import load_package
+from .recipe import Recipe
 
 #: What launchers set (torchrun, accelerate launch, mpirun).
 _WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -59,12 +60,30 @@ class Processes:
         kind = self._accelerator.distributed_type.value
         if kind not in ("NO", "MULTI_CPU") and not kind.startswith("MULTI_"):
             raise ArgumentError(
-                f"The processes were launched for {kind}. segzoo.train keeps the whole model on "
-                "each device: launch it with torchrun, or accelerate launch --multi_gpu."
+                f"The processes were launched for {kind}. Launch segzoo.train with torchrun, or "
+                "accelerate launch --multi_gpu. For a model that is too large for one device give "
+                "sharding='full' (--set sharding=full), which is FSDP."
             )
         self.count = int(self._accelerator.num_processes)
         self.index = int(self._accelerator.process_index)
         self.device = self._accelerator.device
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise where a recipe asks for what these processes cannot do.
+
+        Raises:
+            ArgumentError: Parts of a model for one process, or synchronised normalisation on CPUs.
+        """
+        if recipe.sharding is not None and self.count == 1:
+            raise ArgumentError(
+                f"sharding={recipe.sharding!r} cuts the model into a part for each process, and "
+                "there is one. Start several (torchrun --nproc_per_node=8 ...), or leave it out."
+            )
+        if recipe.sync_batch_norm and self.count > 1 and self.device.type == "cpu":
+            raise ArgumentError(
+                "sync_batch_norm=True: torch synchronises batch normalisation between GPUs only, "
+                "and these processes are on CPUs. Leave it out."
+            )
 
     def alone(self) -> Processes:
         """This one by itself, on its device: what it does then, the others need not do."""

@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..files import strict_json
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+SHARDINGS = ("full",)
 #: Fields that are a whole number: the least and the greatest.
 _COUNTS = {
     "epochs": (1, 10**6),
@@ -41,7 +42,7 @@ _OPTIONAL: dict[str, tuple[float, float]] = {
     "encoder_scale": (1e-12, 1e12),
     "layer_decay": (1e-12, 1),
 }
-_FLAGS = ("channels_last", "hflip", "keep_features", "vflip")
+_FLAGS = ("channels_last", "hflip", "keep_features", "sync_batch_norm", "vflip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,12 @@ class Recipe:
         temperature: At which its answers are learned; the higher, the more counts what it thinks of
             the classes that it does not choose.
         distillation: Weight of that loss.
+        sharding: What several processes have of the model: None for all of it in each (DDP), or
+            ``"full"`` for a part each of weights, gradients and moments (FSDP: Zhao et al., 2023),
+            for models that are too large for one device.
+        sync_batch_norm: Whether batch normalisation takes its statistics over the images of all
+            processes in a step (Peng et al., "MegDet", 2018), which helps where each has few. On
+            GPUs only; with one process it changes nothing.
 
     Raises:
         ArgumentError: A value out of its range.
@@ -142,6 +149,8 @@ class Recipe:
     teacher: str | None = None
     temperature: float = 2.0
     distillation: float = 1.0
+    sharding: str | None = None
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         values: dict[str, Any] = {}
@@ -154,6 +163,8 @@ class Recipe:
         for name in _FLAGS:
             checks.flag(name, getattr(self, name))
         checks.choice("precision", self.precision, PRECISIONS)
+        if self.sharding is not None:
+            checks.choice("sharding", self.sharding, SHARDINGS)
         if self.teacher is not None:
             values["teacher"] = checks.text("teacher", self.teacher, longest=4096)
         if self.patience is not None:
@@ -188,6 +199,11 @@ class Recipe:
             raise ArgumentError(
                 "All losses have the weight 0, so nothing would be learned. Give one of "
                 "cross_entropy, dice, focal, boundary and lovasz a weight."
+            )
+        if self.sharding is not None and (self.keep_features or self.batch_size == "auto"):
+            raise ArgumentError(
+                "sharding goes with neither keep_features nor batch_size='auto': both need the "
+                "whole model on one device. Give batch_size a number, and leave keep_features out."
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)

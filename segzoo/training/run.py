@@ -17,7 +17,7 @@ from .features import DEFAULT_BYTES, FeatureCache
 from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
 from .folder import TrainingFolder
 from .identity import versions
-from .learner import Batch, Learner, Settled
+from .learner import Batch, Settled
 from .loop import Loop
 from .lora import plain
 from .order import Order
@@ -25,7 +25,9 @@ from .processes import Processes
 from .rate_figure import draw_rates
 from .recipe import Recipe
 from .results import write_results
+from .sharded_learner import learner_of
 from .splits import balanced
+from .spreading import from_first
 from .teacher import Teacher
 from .validate import Validator
 
@@ -81,6 +83,7 @@ class Run:
                 next(self._batches(Order(len(self.splits.train), 1), (0, 0), workers=0)),
                 most=len(self.splits.train),
                 ignore_index=self.splits.ignore_index,
+                teacher=self.teacher,
             )
         settled = replace(settled, batch_size=batch_size)
         rate = recipe.learning_rate
@@ -105,7 +108,7 @@ class Run:
         order = self._order(settled)
         ignore_index = self.splits.ignore_index
         return Loop(
-            Learner(
+            learner_of(
                 self.model,
                 self.recipe,
                 settled,
@@ -198,6 +201,7 @@ class Run:
         )
 
     def _validator(self, settled: Settled, data: SegmentationData) -> Validator:
+        crop = self.recipe.crop
         return Validator(
             data,
             self.processes,
@@ -206,6 +210,8 @@ class Run:
             ignore_index=self.splits.ignore_index,
             size=self.recipe.size,
             batch_size=settled.batch_size,
+            # Whole pictures are larger than what is cut out of them to learn from.
+            pixels=None if crop is None else settled.batch_size * crop[0] * crop[1],
             workers=self.workers,
             precision=settled.precision,
             channels_last=self.recipe.channels_last,
@@ -221,7 +227,7 @@ def best_weights(
         The model; of one with LoRA a plain one, as the folder has.
     """
     model = plain(model)
-    weights = processes.from_first(lambda: dict(from_pretrained(folder.out).state_dict()))
+    weights = from_first(processes, lambda: dict(from_pretrained(folder.out).state_dict()))
     model.load_state_dict(weights)
     # As a loaded model lies: in another layout the last bits of logits differ.
     return model.to(memory_format=torch.contiguous_format).eval()

@@ -83,18 +83,25 @@ def read_state(path: Path) -> dict[str, Any] | None:
     return dict(state)
 
 
-def check_same(then: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+def check_same(
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    where: Path,
+    *,
+    absent: Mapping[str, Any] | None = None,
+) -> None:
     """Raise where a training would not be the one that a folder holds.
 
     Args:
         then: What it was begun with: recipe, data, model, processes ...
         now: The same of this call.
         where: The folder, for the message.
+        absent: What stands for values that ``then`` lacks: an older version did not know them.
 
     Raises:
         TrainingError: A difference; the message has every one of them.
     """
-    before, after = _flat(then), _flat(now)
+    before, after = {**_flat(absent or {}), **_flat(then)}, _flat(now)
     lines = [
         f"{name} was {before.get(name)!r}, is {after.get(name)!r}"
         for name in sorted({*before, *after})

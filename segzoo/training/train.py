@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ from .recipe import Recipe
 from .run import Run, best_weights
 from .score_values import Scores
 from .splits import as_splits
+from .spreading import from_first
 from .state import check_same
 from .teacher import Teacher
+from .tracking import LogWith, Tracker, Tracking, as_list
 
 #: Seconds after which the state is saved within an epoch.
 SAVE_SECONDS = 300.0
@@ -76,6 +80,7 @@ def train(
     restart: bool = False,
     progress: bool = False,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    log_with: LogWith | None = None,
 ) -> TrainingResult:
     """Train a model, keep the best of it in a folder, and go on there if it was stopped.
 
@@ -102,7 +107,10 @@ def train(
         restart: Begin anew where the folder holds a training.
         progress: Show a bar on stderr.
         on_epoch: Called with the row of each epoch, as in ``training/metrics.jsonl``, by the first
-            process only: to print it, or to send it to a tracker.
+            process only: to print it, say.
+        log_with: Trackers that are told the recipe and each row: names that accelerate knows
+            (``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ...), or objects of its
+            ``GeneralTracker``. Those that write files write into ``training/logs``.
 
     Returns:
         The model, its scores, and how it came to them.
@@ -113,11 +121,13 @@ def train(
         TrainingError: The folder holds something else, or a training with another recipe, data or
             number of processes; or the loss is not finite.
         StorageError: Something could not be written or read; what was saved before still stands.
-        MissingPackageError: matplotlib is not installed, or, for several processes, accelerate.
+        MissingPackageError: matplotlib is not installed, or, for several processes, accelerate; or
+            the package of a tracker.
         KeyboardInterrupt: Ctrl-C, after the state was saved.
         SystemExit: SIGTERM, after the state was saved; the code is 143.
     """
     recipe = Recipe() if recipe is None else recipe
+    trackers = as_list(log_with)
     checks.integer("workers", workers, minimum=0, maximum=1024)
     checks.number("save_seconds", save_seconds, minimum=0, maximum=1e9)
     checks.integer("feature_bytes", feature_bytes, minimum=0, maximum=2**60)
@@ -129,18 +139,24 @@ def train(
     require_matplotlib()
     processes = Processes(device)
     folder = TrainingFolder(out)
-    saved = processes.from_first(lambda: folder.look(restart=restart))
+    processes.check(recipe)
+    look = partial(folder.look, restart=restart)
+    saved = from_first(processes, look, whole=recipe.sharding is None)
     precision = chosen(recipe.precision, processes.device)
     key = None if teacher is None else teacher.key
     begun = description(model, recipe, splits, processes, precision, teacher=key)
     if saved is not None:
-        check_same(saved["begun"], begun, folder.out)
+        check_same(saved["begun"], begun, folder.out, absent={"recipe": asdict(Recipe())})
         warn_of_versions(saved["versions"])
         if saved["finished"]:
             model = best_weights(model, folder, processes)
             return result(model, saved, folder, was_finished=True)
     cuda = [processes.device] if processes.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with (
+        tracked(trackers, processes, folder, begun, splits.class_names) as track,
+        torch.cuda.device(processes.device) if cuda else nullcontext(),
+        torch.random.fork_rng(devices=cuda),
+    ):
         torch.manual_seed(recipe.seed + processes.index)
         model.to(processes.device)
         if recipe.channels_last:
@@ -154,9 +170,35 @@ def train(
             loop.on_epoch = on_epoch
         if saved is not None:
             loop.resume(saved)
+        loop.track = track
         loop.run()
         state = run.finish(loop, begun, settled)
     return result(run.model, state, folder, was_finished=False)
+
+
+@contextmanager
+def tracked(
+    trackers: Sequence[str | Tracker],
+    processes: Processes,
+    folder: TrainingFolder,
+    settings: Mapping[str, Any],
+    class_names: Sequence[str] | None,
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Trackers that the first process tells, for a while; what each row is told to."""
+    opened: list[Tracking] = []
+    if trackers:  # what cannot be opened is told in all processes
+        place = folder.inside / "logs"
+        processes.from_first(lambda: opened.append(Tracking(trackers, place, settings)))
+
+    def tell(row: Mapping[str, Any]) -> None:
+        for tracking in opened:
+            tracking.log(row, class_names)
+
+    try:
+        yield tell
+    finally:
+        for tracking in opened:
+            tracking.finish()
 
 
 def result(

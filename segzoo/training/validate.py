@@ -64,6 +64,8 @@ class Validator:
         ignore_index: Void in masks.
         size: To which images are resized; masks keep their size.
         batch_size: Images at a time.
+        pixels: Of the images that a model gets at a time, at most, unless one has more; None for
+            any number.
         workers: Processes that read.
         precision: Of the model's forward.
         channels_last: How images lie in memory.
@@ -82,7 +84,9 @@ class Validator:
         workers: int,
         precision: str,
         channels_last: bool,
+        pixels: int | None = None,
     ) -> None:
+        self.pixels = pixels
         self.processes, self.precision, self.channels_last = processes, precision, channels_last
         self.classes, self.class_names, self.ignore_index = classes, class_names, ignore_index
         shard = Shard(data, processes, size)
@@ -128,7 +132,7 @@ class Validator:
         device = self.processes.device
         meter = self._meter(fully)
         for items in self.loader:
-            for raw, masks, names in batched(items):
+            for raw, masks, names in batched(items, self.pixels):
                 image = model.normalization(raw.to(device))
                 if self.channels_last and not fully:
                     image = image.contiguous(memory_format=torch.channels_last)
@@ -153,16 +157,26 @@ class Validator:
         )
 
 
-def batched(items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
-    """Neighbours of one size as batches: images, masks, names."""
+def batched(
+    items: Sequence[Item], pixels: int | None = None
+) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    """Neighbours of one size as batches: images, masks, names.
+
+    Args:
+        items: Images with masks and names.
+        pixels: How many a batch of several images has at most; None for any number.
+    """
 
     def sizes(item: Item) -> tuple[torch.Size, torch.Size]:
         return item[0].shape, item[1].shape
 
-    for _, group in groupby(items, sizes):
+    for (size, _), group in groupby(items, sizes):
         same = list(group)
-        yield (
-            torch.stack([image for image, _, _ in same]),
-            torch.stack([mask for _, mask, _ in same]),
-            [name for _, _, name in same],
-        )
+        count = len(same) if pixels is None else max(1, pixels // (size[-2] * size[-1]))
+        for first in range(0, len(same), count):
+            part = same[first : first + count]
+            yield (
+                torch.stack([image for image, _, _ in part]),
+                torch.stack([mask for _, mask, _ in part]),
+                [name for _, _, name in part],
+            )

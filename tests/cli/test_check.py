@@ -38,6 +38,21 @@ def test_errors_make_exit_code_1(folders, tmp_path, capsys):
     assert json.loads(told.out)["findings"][0]["message"].startswith("1 of 6 images has no mask")
 
 
+def test_strict_lets_no_warning_pass(folders, tmp_path, capsys):
+    call = ["check", *folders, "--classes", "4"]
+    assert main(call) == 0
+    assert "no pixel in train: class 3" in capsys.readouterr().out
+    assert main([*call, "--strict"]) == 1
+    told = capsys.readouterr()
+    assert "2 warnings, which --strict does not let pass" in told.err
+    assert "can be trained on" not in told.out
+    out = tmp_path / "model"
+    call = ["train", *folders, "-o", str(out), "--classes", "4", "--strict", "--no-pretrained"]
+    assert main(call) == 2
+    assert "Nothing was trained" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_remedies_name_the_options_of_the_command_line(folders, tmp_path, capsys):
     """Of Python the same messages name its keywords."""
     for path in (tmp_path / "masks").iterdir():

@@ -129,11 +129,15 @@ def test_errors(tmp_path, kind):
 WARNINGS = {
     "missing in train": (
         lambda root: [save(root / "masks" / f"{n}.png", labels(s, 2)) for s, n in enumerate("cdef")],
-        "1 class has no pixel in train: class 2. It cannot be learned.",
+        "1 class has no pixel in train: class 2. A model never learns it, and is scored on it all",
+    ),
+    "missing everywhere": (
+        lambda root: [save(root / "masks" / f"{n}.png", labels(s, 2)) for s, n in enumerate("abcdef")],
+        "1 class has no pixel in train: class 2. A model never learns it. Label some, or leave it",
     ),
     "missing in val": (
         lambda root: [save(root / "masks" / f"{n}.png", labels() * 0 + 1) for n in "ab"],
-        "2 classes have no pixel in val: class 0, class 2. They cannot be scored.",
+        "2 classes have no pixel in val: class 0, class 2. Scores say nothing of them. Another seed=,",
     ),
     "one void": (
         lambda root: save(root / "masks" / "d.png", labels() * 0 + 255),

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import segzoo
 from segzoo.training import run as run_module
+from segzoo.training import separable, spreading
 
 from .. import forking
 from .toys import Blobs, toy_model
@@ -32,7 +33,9 @@ PAIRS, JUDGED = 12, 5
 _LONGEST = 120
 
 
-def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -> None:
+def run(
+    out: str, workers: int, device: str, rank: int, ranks: int, port: int, more: dict[str, Any]
+) -> None:
     """One process of a training, saving after each step."""
     os.setpgrp()  # its workers die with it, whatever they wait for
     multiprocessing.set_start_method("fork", force=True)  # workers that start at once
@@ -43,12 +46,14 @@ def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -
             LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
             OMP_NUM_THREADS="1",
         )  # fmt: skip
+    spreading.LARGE = 30  # tensors that go by themselves, too
+    separable.LEAST = 300  # several groups in a model of a few thousand numbers
     run_module.write_results = lambda *_, **__: None  # drawing takes longer than the training
     segzoo.train(
         toy_model(),
         (Blobs(PAIRS, ignore_index=255), Blobs(JUDGED, seed=1, ignore_index=255)),
         out=out,
-        recipe=segzoo.Recipe(**RECIPE),
+        recipe=segzoo.Recipe(**{**RECIPE, **more}),
         ignore_index=255,
         workers=workers,
         device=device,
@@ -56,12 +61,12 @@ def run(out: str, workers: int, device: str, rank: int, ranks: int, port: int) -
     )
 
 
-def start(out: Path, workers: int, ranks: int) -> list[BaseProcess]:
-    """The processes of one training."""
+def start(out: Path, workers: int, ranks: int, **more: Any) -> list[BaseProcess]:
+    """The processes of one training, with more of the recipe than :data:`RECIPE`."""
     port = free_port()
     made = forking.context()
     processes = [
-        made.Process(target=run, args=(str(out), workers, "cpu", rank, ranks, port))
+        made.Process(target=run, args=(str(out), workers, "cpu", rank, ranks, port, more))
         for rank in range(ranks)
     ]
     for process in processes:
@@ -94,7 +99,13 @@ def kill(processes: list[BaseProcess]) -> None:
 
 
 def killed_often(
-    out: Path, workers: int, ranks: int, kills: int, chance: random.Random, longest: float
+    out: Path,
+    workers: int,
+    ranks: int,
+    kills: int,
+    chance: random.Random,
+    longest: float,
+    **more: Any,
 ) -> int:
     """Train to the end, killed a number of times on the way; how often it was killed in fact.
 
@@ -103,14 +114,14 @@ def killed_often(
     """
     done = 0
     while done < kills:
-        processes = start(out, workers, ranks)
+        processes = start(out, workers, ranks, **more)
         processes[0].join(chance.uniform(0, longest))
         ended = processes[0].exitcode is not None
         kill(processes)
         if ended:
             break
         done += 1
-    finish(start(out, workers, ranks))
+    finish(start(out, workers, ranks, **more))
     return done
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import segzoo
 from segzoo.errors import TrainingError
-from segzoo.training.finding import PLAIN_BATCH, chosen_rate, find_batch_size, find_learning_rate
+from segzoo.training import finding
+from segzoo.training.finding import (
+    PLAIN_BATCH,
+    chosen_rate,
+    doubled,
+    find_batch_size,
+    find_learning_rate,
+)
 from segzoo.training.learner import Learner, Settled
 from segzoo.training.objective import AllHeads, has_unused
 from segzoo.training.optimizer import encoder_layers, make_optimizer
@@ -108,6 +116,25 @@ def test_a_step_is_that_of_plain_torch():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(made.model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_in_one_pass_is_torch_s_step_however_weights_lie():
+    """torch's pass over memory would be wrong, without a word, for gradients that lie otherwise."""
+    models = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = segzoo.Unet("resnet10t", classes=3)
+        model = model.double().to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(model, segzoo.Recipe(), 1e-2, fused=fused)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            image = torch.randn(2, 3, 33, 47).double().to(memory_format=torch.channels_last)
+            model(image).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        models.append(model)
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def test_accumulated_batches_make_one_step():
@@ -252,6 +279,70 @@ def test_a_cpu_takes_the_plain_batch(most):
         toy_model(), segzoo.Recipe(), SETTLED, CPU, sample, most=most, ignore_index=None
     )
     assert found == min(most, PLAIN_BATCH)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 0), (2, 2), (9, 8), (100, 32)])
+def test_sizes_are_doubled_while_they_fit(most, expected):
+    assert doubled(lambda size: size <= 40, most) == expected
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_a_size_that_fails_does_not_fit(error):
+    def fits(size):
+        if size > 4:
+            raise error("CUDNN_STATUS_ALLOC_FAILED")
+        return True
+
+    assert doubled(fits, 100) == 4
+
+
+def test_two_that_fail_otherwise_are_an_error():
+    def fits(size):
+        raise RuntimeError("no kernel image")
+
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        doubled(fits, 100)
+
+
+@pytest.mark.parametrize(
+    ("largest", "free", "expected"),
+    [(20, lambda size: 0.5, 16), (100, lambda size: 0.5 if size < 9 else 0.01, 8), (1, None, None)],
+)
+def test_a_gpu_takes_what_fits_and_leaves_some_memory(monkeypatch, largest, free, expected):
+    """On a device that only pretends to be one."""
+    seen = []
+
+    class Pretends:
+        def __init__(self, *_, teacher, **__):
+            assert teacher == "who is asked too"
+
+        def begin(self, *, frozen):
+            assert not frozen
+
+        def update(self, batches, share, momentum):
+            seen.append(len(batches[0][0]))
+            if seen[-1] > largest:
+                raise torch.OutOfMemoryError
+
+    for name, value in {
+        "synchronize": lambda device: None,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda device: (free(seen[-1]) * 1000, 1000),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(finding, "Learner", Pretends)
+    monkeypatch.setattr(finding, "random_state", lambda device: None)
+    monkeypatch.setattr(finding, "set_random_state", lambda state, device: None)
+    gpu = copy.copy(CPU)
+    gpu.device = SimpleNamespace(type="cuda", index=0)
+    call = (toy_model(), segzoo.Recipe(), SETTLED, gpu, batch(1))
+    options = {"most": 1000, "ignore_index": None, "teacher": "who is asked too"}
+    if expected is None:
+        with pytest.raises(TrainingError, match="Not even two images fit"):
+            find_batch_size(*call, **options)
+        return
+    assert find_batch_size(*call, **options) == expected
+    assert max(seen) == 2 * expected
 
 
 @pytest.mark.parametrize(("width", "computed"), [(32, torch.float32), (33, torch.bfloat16)])

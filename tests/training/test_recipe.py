@@ -47,6 +47,8 @@ OTHERS = {
     "teacher": "large-model",
     "temperature": 4.0,
     "distillation": 0.5,
+    "sharding": "full",
+    "sync_batch_norm": True,
 }
 
 
@@ -86,6 +88,9 @@ def test_a_recipe_does_not_change_and_equal_ones_are_equal():
         ({"cross_entropy": 0, "dice": 0}, "All losses have the weight 0"),
         ({"class_weights": (-1.0,)}, "class_weights.0. must be between 0"),
         ({"ema": 1.5}, "ema must be between 0 and 1"),
+        ({"sync_batch_norm": 1}, "sync_batch_norm must be True or False"),
+        ({"sharding": "full", "keep_features": True}, "leave keep_features out"),
+        ({"sharding": "full", "batch_size": "auto"}, "Give batch_size a number"),
     ],
 )
 def test_values_that_cannot_work(values, reason):
@@ -100,6 +105,7 @@ def test_values_that_cannot_work(values, reason):
         ({"precision": "bfloat"}, "Did you mean bfloat16"),
         ({"class_weights": "balance"}, "Did you mean balanced"),
         ({"learning_rate": "fnd"}, "Did you mean find"),
+        ({"sharding": "ful"}, "Did you mean full"),
     ],
 )
 def test_a_word_that_is_misspelt_is_told_the_nearest(values, hint):

@@ -11,7 +11,7 @@ import torch
 
 import segzoo
 from segzoo.errors import ArgumentError, DataError, StorageError, TrainingError
-from segzoo.training.validate import Validator
+from segzoo.training.validate import Validator, batched
 
 from .toys import Blobs, toy_model
 from .trainings import RECIPE, assert_same, data, state_of, train
@@ -174,6 +174,31 @@ def test_a_damaged_state_is_refused(tmp_path, content):
         train(tmp_path / "out")
     assert "weights_only" not in str(caught.value)
     assert "Weights only" not in str(caught.value)
+
+
+def test_a_state_of_a_version_that_knew_fewer_fields_goes_on(tmp_path):
+    out = tmp_path / "out"
+    train(out)
+    state = state_of(out)
+    for name in ("sharding", "sync_batch_norm"):
+        del state["begun"]["recipe"][name]
+    torch.save(state, out / "training" / "state.pt")
+    assert train(out).was_finished
+    del state["begun"]["recipe"]["epochs"]
+    torch.save(state, out / "training" / "state.pt")
+    with pytest.raises(TrainingError, match=r"recipe\.epochs was 30, is 2"):
+        train(out)
+
+
+@pytest.mark.parametrize(("pixels", "counts"), [(None, [3, 1]), (24, [2, 1, 1]), (1, [1] * 4)])
+def test_large_pictures_are_judged_in_smaller_batches(pixels, counts):
+    small = [(torch.zeros(3, 3, 4), torch.zeros(6, 8), str(i)) for i in range(3)]
+    large = (torch.zeros(3, 30, 40), torch.zeros(30, 40), "large")
+    found = list(batched([*small, large], pixels))
+    assert (
+        [len(images) for images, _, _ in found] == [len(masks) for _, masks, _ in found] == counts
+    )
+    assert [name for *_, names in found for name in names] == ["0", "1", "2", "large"]
 
 
 def test_it_trains_in_another_thread(tmp_path):

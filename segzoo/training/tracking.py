@@ -1,0 +1,145 @@
+"""What a training tells to the trackers of others: TensorBoard, Weights & Biases, MLflow ...
+
+Which there are, and how each is spoken to, is accelerate's. None is used unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ..errors import ArgumentError, MissingPackageError, nearest, warn
+from ..packages import load_package
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """What is asked of a tracker: the methods of accelerate's ``GeneralTracker``."""
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Keep the settings of a run."""
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        """Keep values of a step."""
+
+    def finish(self) -> None:
+        """End the run."""
+
+
+#: The name of a tracker of accelerate, a tracker, or several of them.
+LogWith = str | Tracker | Sequence[str | Tracker]
+
+
+def as_list(log_with: LogWith | None) -> list[str | Tracker]:
+    """The trackers that were asked for, checked as far as that takes no package.
+
+    Raises:
+        ArgumentError: Something else than a name or a tracker.
+    """
+    if log_with is None:
+        return []
+    given = list(log_with) if isinstance(log_with, (list, tuple)) else [log_with]
+    for item in given:
+        if not isinstance(item, (str, Tracker)):
+            raise ArgumentError(
+                "log_with must be names of trackers, or objects with the methods "
+                "store_init_configuration, log and finish, as accelerate's GeneralTracker has "
+                f"them; got {type(item).__name__}."
+            )
+    return [item for item in given if isinstance(item, (str, Tracker))]
+
+
+class Tracking:
+    """The trackers of one training, told by its first process.
+
+    Args:
+        trackers: Of :func:`as_list`.
+        folder: Where those that write files write them: ``training/logs`` of a model's folder,
+            which names the run.
+        settings: What is trained, and how: each tracker keeps it.
+
+    Raises:
+        ArgumentError: A name that accelerate does not know.
+        MissingPackageError: accelerate, or the package of a tracker, is not installed.
+    """
+
+    def __init__(
+        self, trackers: Sequence[str | Tracker], folder: Path, settings: Mapping[str, Any]
+    ) -> None:
+        self._trackers = [
+            _opened(item, folder) if isinstance(item, str) else item for item in trackers
+        ]
+        for tracker in self._trackers:
+            tracker.store_init_configuration(dict(flat(settings)))
+
+    def log(self, row: Mapping[str, Any], class_names: Sequence[str] | None) -> None:
+        """Tell the row of an epoch: of ``training/metrics.jsonl``.
+
+        A tracker that fails, for want of a network say, is told nothing more; the training goes on.
+        """
+        values = dict(numbers(row, class_names))
+        for tracker in list(self._trackers):
+            try:
+                tracker.log(values, step=row["step"])
+            except Exception as error:  # whatever others raise
+                self._trackers.remove(tracker)
+                warn(
+                    f"{type(tracker).__name__} failed and is told nothing more: {error}. The "
+                    "training goes on; all rows are in training/metrics.jsonl."
+                )
+
+    def finish(self) -> None:
+        """End all runs, whatever one of them says."""
+        for tracker in self._trackers:
+            with suppress(Exception):  # what the training ended with is what is told
+                tracker.finish()
+
+
+def flat(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"recipe": {"crop": (64, 64)}}`` as ``recipe/crop`` and a text, as all trackers take it."""
+    for key, value in settings.items():
+        inner = f"{name}/{key}" if name else str(key)
+        if isinstance(value, Mapping):
+            yield from flat(value, inner)
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            yield inner, "None" if value is None else value
+        else:
+            yield inner, str(value)
+
+
+def numbers(
+    row: Mapping[str, Any], class_names: Sequence[str] | None
+) -> Iterator[tuple[str, float]]:
+    """The numbers of a row of an epoch: ``loss``, ``val/miou``, ``val/iou/road`` ..."""
+    for name in ("epoch", "loss", "lr", "seconds"):
+        yield name, row[name]
+    for name, value in row["val"].items():
+        if isinstance(value, (int, float)):
+            yield f"val/{name}", value
+    for index, value in enumerate(row["val"].get("iou") or ()):
+        if value is not None:
+            yield f"val/iou/{class_names[index] if class_names else index}", value
+
+
+def _opened(name: str, folder: Path) -> Tracker:
+    """One of accelerate's trackers."""
+    tracking = load_package("accelerate.tracking", extra="train")
+    known: Mapping[str, Any] = tracking.LOGGER_TYPE_TO_CLASS
+    if name not in known:
+        raise ArgumentError(
+            f"There is no tracker {name!r}.{nearest(name, known)} accelerate knows "
+            f"{', '.join(sorted(known))}."
+        )
+    kind = known[name]
+    where = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
+    tracker = kind(folder.resolve().parents[1].name, **where)
+    # Only the first process comes here. Asked, accelerate would set up its state of the program.
+    tracker.main_process_only = False
+    try:
+        tracker.start()
+    except ImportError as error:
+        raise MissingPackageError(name.replace("_", "-"), extra=None) from error
+    found: Tracker = tracker
+    return found
