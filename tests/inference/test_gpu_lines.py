@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -340,6 +341,58 @@ def test_more_models_than_the_compiler_keeps_of_one_code_are_compiled(monkeypatc
             assert run(image[..., :3]).shape == (1, 2, 4, 3)
     assert len(compiled) == 11
     torch.compiler.reset()
+
+
+def steps_by(body):
+    return {step.kernel for step in body.modules() if isinstance(step, FusedConv)}
+
+
+def test_fastest_tries_the_compiler_too(monkeypatch):
+    """The compiler gets the steps that are best for it, and one that fails is told."""
+    made = {}
+
+    def make(name, body, image):
+        made[name] = body
+        if name == "max-autotune":
+            raise AssertionError  # without a word
+        return body
+
+    monkeypatch.setattr(optimize, "make_backend", make)
+    model = ready(tiny_unet())
+    fast = segzoo.optimize(model, backend="fastest", example=torch.rand(1, 3, 32, 32))
+    assert list(made) == ["eager", "compile", "max-autotune"]
+    assert made["eager"] is not made["compile"] is made["max-autotune"]
+    assert "onednn" not in steps_by(made["compile"])
+    assert "  backend max-autotune  AssertionError: " in fast.report()
+    assert fast.report().count("x backend") == 1
+    made.clear()
+    segzoo.optimize(model, backend="auto", example=torch.rand(1, 3, 32, 32))
+    assert list(made) == ["eager"]
+    with pytest.raises(OptimizationError, match="'max-autotune' failed"):
+        segzoo.optimize(model, backend="max-autotune", example=torch.rand(1, 3, 32, 32))
+
+
+def test_which_backends_are_compared():
+    cuda = torch.device("cuda")
+    assert backends.to_be_compared("auto", cuda) == ["eager", "cudagraph"]
+    assert backends.to_be_compared("fastest", cuda) == list(backends.BACKENDS)
+    assert backends.to_be_compared("compile", cuda) == ["compile"]
+
+
+def test_differences_are_found_piece_by_piece(monkeypatch):
+    """A batch in float64 may not fit where it does itself."""
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.rand(5, 3, 4, 6, generator=generator)
+    output = reference.clone()
+    output[3, 1, 2, 3] += 0.5
+    whole = timing.largest_difference(output, reference)
+    assert whole == pytest.approx(0.5 / float(reference.max()))
+    monkeypatch.setattr(timing, "_AT_ONCE", 150)
+    assert timing.largest_difference(output, reference) == whole
+    assert math.isnan(timing.largest_difference(output * math.nan, reference))
+    assert timing.largest_difference(torch.tensor(3.0), torch.tensor(2.0)) == 0.5
+    with pytest.raises(ValueError, match="cannot be compared"):
+        timing.largest_difference(output[:2], reference)
 
 
 def test_without_timing_a_large_window_is_not_given_to_cudnn(monkeypatch):

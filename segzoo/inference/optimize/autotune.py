@@ -24,7 +24,7 @@ from ..precision import rounds_float32
 from .cuda_graph import launched_at_once
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
-from .fused_conv import FusedConv
+from .fused_conv import TRITON, FusedConv
 
 #: What has several implementations to compute the same.
 Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
@@ -95,6 +95,10 @@ class _Chooser:
         # kernels only (pytorch#68506). A timing sees that; without one it is not taken.
         if not self.timed and isinstance(step, FusedConv) and max(step.weight.shape[2:]) > 3:
             names = [name for name in names if name != "cudnn"]
+        # Which tile is faster the clock alone knows; without it the second would be compiled for
+        # nothing.
+        if not self.timed:
+            names = [name for name in names if TRITON.get(name, 0) == 0]
         best = self._best(step, inputs, {name: _using(name, x) for name in names})
         step.use(best, x)
         if isinstance(step, DoubledConv) and best != "plain":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ _WARMUP = 3
 
 
 def record(
-    call: Callable[[], Tensor], image: Tensor, *, repeats: int = 1
+    call: Callable[[], Tensor], image: Tensor, *, repeats: int = 1, pool: Any = None
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     """Record a call, or several one after the other, on the device of ``image``.
 
@@ -20,6 +21,7 @@ def record(
         call: What is recorded, always on the same tensors; it must not wait for the device.
         image: Any tensor that is on the device.
         repeats: How many calls the graph holds.
+        pool: That of another graph, whose memory it works in: only one of them may run at a time.
 
     Returns:
         The graph, and the tensor that holds the last call's output after each replay.
@@ -37,7 +39,8 @@ def record(
         torch.cuda.current_stream(image.device).wait_stream(stream)
         # On that stream, as torch's own for recording stays on the device that was current when it
         # was first needed. Other threads go on using the device.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        held = {} if pool is None else {"pool": pool}
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local", **held):
             for _ in range(repeats):
                 output = call()
     return graph, output
