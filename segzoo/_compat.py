@@ -73,6 +73,15 @@ def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
     return tuple({} if hooks is None else hooks for hooks in _hooks(module))
 
 
+def version_of(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where torch does not tell.
+
+    Then a map that something changes after its ReLU would pass for unchanged; nothing here does.
+    """
+    version: int | None = found(tensor, "_version")
+    return version
+
+
 def may_have_hooks(module: nn.Module) -> bool:
     """Whether calling the module may do more than its forward: it has hooks, or nobody can see."""
     return any(hooks is None or len(hooks) > 0 for hooks in _hooks(module))
