@@ -185,6 +185,19 @@ def freezing() -> AbstractContextManager[object]:
     return frozen
 
 
+def keeping_at_most(share: float) -> AbstractContextManager[object]:
+    """What is compiled meanwhile keeps at most so much for the backward pass, 0 to 1 of all.
+
+    The rest is computed again. Another setting that ``torch.compile`` has no argument for; without
+    it the compiler keeps what it keeps by itself.
+    """
+    patch = found("torch._functorch.config", "patch")
+    if patch is None or found("torch._functorch.config", "activation_memory_budget") is None:
+        return nullcontext()
+    limited: AbstractContextManager[object] = patch(activation_memory_budget=share)
+    return limited
+
+
 def options_of(mode: str) -> dict[str, Any]:
     """The compiler's settings that a mode of ``torch.compile`` stands for, to be added to.
 
