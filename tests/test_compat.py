@@ -145,7 +145,11 @@ def test_pages_are_read_line_by_line():
 
 def test_each_private_name_is_asked_for_before_it_is_used():
     used = {name for _, name in private_names(COMPAT.read_text(), {"_hooks"}, known()[1])}
-    parts = {"_inductor", "_functorch", "_python_dispatch"}  # modules, in the paths of what is asked for
+    parts = {
+        "_inductor",
+        "_functorch",
+        "_python_dispatch",
+    }  # modules, in the paths of what is asked for
     assert used - parts <= set(looked_up())
     assert {name for name in looked_up() if is_private(name)} <= used
 

@@ -247,21 +247,30 @@ def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
         def replay(self):
             seen.append(("replay", current[-1]))
 
-    @contextlib.contextmanager
-    def graph(recorded, stream, **options):
-        seen.append(("record", current[-1], stream.device))
-        yield
+        def capture_begin(self, **options):
+            seen.append(("record", current[-1], streams[-1].device))
 
-    for name in ("stream", "current_stream", "Event"):
+        def capture_end(self):
+            seen.append("recorded")
+
+    @contextlib.contextmanager
+    def on_stream(stream):
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    streams = []
+    for name in ("current_stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", on_stream)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
     image = torch.zeros(1, 3, 4, 5)
     with torch.no_grad():
         backends.RecordedFor(nn.Conv2d(3, 2, 1), image)(image)
-    assert seen == [("record", "the image's", image.device), ("replay", "the image's")]
+    recorded = ("record", "the image's", image.device)
+    assert seen == [recorded, "recorded", ("replay", "the image's")]
 
 
 def test_steps_are_timed_many_at_a_launch(monkeypatch):
@@ -272,26 +281,26 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
         def replay(self):
             replayed.append(self)
 
-    @contextlib.contextmanager
-    def graph(held, stream, **options):
-        before = len(calls)
-        yield
-        recorded.append(len(calls) - before)
+        def capture_begin(self, *, pool, capture_error_mode):
+            assert cuda_graph._RECORDING.locked()  # torch records one at a time
+            self.pool, self.before = pool, len(calls)
+
+        def capture_end(self):
+            recorded.append((len(calls) - self.before, self.pool))
 
     for name in ("stream", "device_of"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: contextlib.nullcontext())
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: SimpleNamespace(wait_stream=id))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
     calls = []
 
     def call():
         calls.append(1)
         return torch.full((2,), float(len(calls)))
 
-    replay = cuda_graph.launched_at_once(call, torch.zeros(1), 10)
-    assert recorded == [10]
+    replay = cuda_graph.launched_at_once(call, torch.zeros(1), 10, "a pool")
+    assert recorded == [(10, "a pool")]
     assert len(calls) == 13
     assert replay().tolist() == [13, 13]
     assert (len(replayed), len(calls)) == (1, 13)
@@ -299,8 +308,16 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
     def refuse(*arguments, **options):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    monkeypatch.setattr(Graph, "capture_begin", refuse)
     assert cuda_graph.launched_at_once(call, torch.zeros(1), 10) is call
+    assert not cuda_graph._RECORDING.locked()
+    monkeypatch.setattr(Graph, "capture_begin", lambda graph, **options: None)
+    monkeypatch.setattr(Graph, "capture_end", lambda graph: ended.append(graph))
+    ended = []
+    assert cuda_graph.launched_at_once(lambda: refuse(), torch.zeros(1), 10)
+    monkeypatch.setattr(cuda_graph, "_WARMUP", 0)  # what fails only while it is recorded
+    cuda_graph.launched_at_once(lambda: refuse(), torch.zeros(1), 10)
+    assert len(ended) == 1  # a recording that failed is ended, or all later ones would fail
 
 
 def test_memory_is_asked_for_only_where_it_is_wanted(monkeypatch):

@@ -126,6 +126,8 @@ class RecordedFor(nn.Module):
         self.body = body
         self.image = image.clone() if beside is None else beside.image
         pool = None if beside is None else beside.graph.pool()
+        if beside is None:  # a graph's memory is new, and while it is recorded nothing is freed
+            torch.cuda.empty_cache()
         self.graph, self.logits = record(lambda: body(self.image), self.image, pool=pool)
         if beside is None:
             with torch.cuda.device_of(image):
