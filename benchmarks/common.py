@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from segzoo.nn.recomputed_norm import Again, RecomputedNorms
 from segzoo.timing import Timing
 
 RESULTS = Path(__file__).parent / "results"
@@ -95,7 +97,18 @@ def saved_activations(model: nn.Module, image: Tensor) -> int:
             alive.append(tensor)  # so that no address is used twice
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    # Inner hooks hide what they keep from those outside.
+    inner = RecomputedNorms.keep
+
+    def keep(norms: RecomputedNorms, tensor: Tensor) -> Tensor | Again:
+        kept = inner(norms, tensor)
+        pack(kept.before if isinstance(kept, Again) else kept)
+        return kept
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        mock.patch.object(RecomputedNorms, "keep", keep),
+    ):
         model(image)
     return sum(storages.values())
 

@@ -28,7 +28,14 @@ from .parity.tables import (
 from .records import RESULTS, environment, exists, markdown, record
 from .serving_tables import serving, serving_batches
 from .throughput.report import title as title_of
-from .throughput.tables import achieved, convolutions, optimized, roofline, throughput
+from .throughput.tables import (
+    achieved,
+    convolutions,
+    kernel_compiling,
+    optimized,
+    roofline,
+    throughput,
+)
 from .tiling_tables import tiling, tiling_margins, tiling_memory
 from .training_tables import (
     camvid_anchor,
@@ -159,6 +166,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "achieved_gpu": lambda: achieved("gpu"),
     "optimized": optimized,
     "convolutions": convolutions,
+    "kernel_compiling": kernel_compiling,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,

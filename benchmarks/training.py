@@ -20,11 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from segzoo._compat import keeping_at_most
 
 from .common import peak_rise, saved_activations, summary, write_result
 from .parity.smp import make_pair, step_difference
@@ -41,10 +44,13 @@ class Candidate:
     training: Mapping[str, Any] = field(default_factory=dict)
     channels_last: bool = True
     compiled: bool = False
+    #: Of what a compiler may keep, the share that it keeps at most; None leaves it alone.
+    budget: float | None = None
 
     def __str__(self) -> str:
         options = [f"{name}={value}" for name, value in self.training.items()]
         options += ["channels_last"] * self.channels_last + ["compiled"] * self.compiled
+        options += [] if self.budget is None else [f"keeps at most {self.budget:.0%}"]
         return ", ".join([self.library, *options])
 
     def make(self, pair: tuple[nn.Module, nn.Module], device: str) -> nn.Module:
@@ -66,7 +72,9 @@ class Candidate:
 
         def run() -> None:
             model.zero_grad(set_to_none=True)
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=on_gpu):
+            # What the compiler keeps it decides in the first step.
+            kept = nullcontext() if self.budget is None else keeping_at_most(self.budget)
+            with kept, torch.autocast(image.device.type, torch.bfloat16, enabled=on_gpu):
                 loss = nn.functional.cross_entropy(call(image), mask)
             loss.backward()
 
@@ -80,11 +88,13 @@ CANDIDATES = (
     Candidate("segzoo", {"decoder_impl": "rewritten"}, channels_last=False),
     Candidate("segzoo", {"decoder_impl": "rewritten"}),
     Candidate("segzoo", {"decoder_impl": "auto"}),
+    Candidate("segzoo", {"decoder_impl": "auto", "checkpoint": "norms"}),
     Candidate("segzoo", {"decoder_impl": "auto", "checkpoint": 2}),
     Candidate("segzoo", {"decoder_impl": "auto", "checkpoint": 5}),
     Candidate("smp", compiled=True),
     Candidate("segzoo", {"decoder_impl": "plain"}, compiled=True),
     Candidate("segzoo", {"decoder_impl": "rewritten"}, compiled=True),
+    Candidate("segzoo", {"decoder_impl": "rewritten"}, compiled=True, budget=0.5),
 )
 
 

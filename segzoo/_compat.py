@@ -73,6 +73,15 @@ def hooks_of(module: nn.Module) -> tuple[dict[int, Any], ...]:
     return tuple({} if hooks is None else hooks for hooks in _hooks(module))
 
 
+def version_of(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where torch does not tell.
+
+    Then a map that something changes after its ReLU would pass for unchanged; nothing here does.
+    """
+    version: int | None = found(tensor, "_version")
+    return version
+
+
 def may_have_hooks(module: nn.Module) -> bool:
     """Whether calling the module may do more than its forward: it has hooks, or nobody can see."""
     return any(hooks is None or len(hooks) > 0 for hooks in _hooks(module))
@@ -174,6 +183,19 @@ def freezing() -> AbstractContextManager[object]:
         return nullcontext()
     frozen: AbstractContextManager[object] = patch(freezing=True)
     return frozen
+
+
+def keeping_at_most(share: float) -> AbstractContextManager[object]:
+    """What is compiled meanwhile keeps at most so much for the backward pass, 0 to 1 of all.
+
+    The rest is computed again. Another setting that ``torch.compile`` has no argument for; without
+    it the compiler keeps what it keeps by itself.
+    """
+    patch = found("torch._functorch.config", "patch")
+    if patch is None or found("torch._functorch.config", "activation_memory_budget") is None:
+        return nullcontext()
+    limited: AbstractContextManager[object] = patch(activation_memory_budget=share)
+    return limited
 
 
 def options_of(mode: str) -> dict[str, Any]:

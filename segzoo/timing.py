@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Values that are compared in float64 at once.
+_AT_ONCE = 2**24
 #: Below this there is no median to speak of.
 _FEWEST_ROUNDS = 3
 #: Calls before the first that counts. CUDA graphs are recorded in the second.
@@ -76,9 +78,25 @@ def largest_difference(output: Tensor, reference: Tensor) -> float:
 
     Both of one shape; compared in float64. NaN where either has one.
     """
-    reference = reference.detach().to(torch.float64)
-    gap = (output.detach().to(reference) - reference).abs().max()
-    return float(gap / reference.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
+    tiny = torch.finfo(torch.float32).tiny
+    if output.shape != reference.shape:
+        raise ValueError(f"{tuple(output.shape)} cannot be compared with {tuple(reference.shape)}")
+    gaps, largest = [], []
+    # Piece by piece: in float64 a whole batch takes several times the memory that it has itself.
+    pieces = (
+        item.detach().reshape(-1, *item.shape[1:]).split(_rows_at_once(item))
+        for item in (output, reference)
+    )
+    for ours, theirs in zip(*pieces, strict=True):
+        wide = theirs.to(torch.float64)
+        gaps.append((ours.to(wide) - wide).abs().max())
+        largest.append(wide.abs().max())
+    return float(torch.stack(gaps).max() / torch.stack(largest).max().clamp_min(tiny))
+
+
+def _rows_at_once(batch: Tensor) -> int:
+    """So many have :data:`_AT_ONCE` values, or it is one that has more."""
+    return max(1, _AT_ONCE * max(len(batch) if batch.ndim else 1, 1) // max(batch.numel(), 1))
 
 
 def synchronise(device: torch.device) -> None:

@@ -18,6 +18,7 @@ from segzoo.inference.kernels import (
     usable,
 )
 from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.answers import Answers, decided
 from segzoo.inference.optimize.doubled_conv import DoubledConv
 from segzoo.inference.optimize.fuse_head import HeadedConv
 
@@ -34,6 +35,8 @@ CASES = (
     (ConvRelu, (3, 40), (1, 1, 1)),
     (ConvReluHead, (16, 16, 1), (2, 7, 4)),
     (ConvReluHead, (3, 24, 11), (1, 1, 1)),
+    (ConvReluHead, (5, 16, 3), (1, 3, 7)),
+    (ConvReluHead, (3, 4, 6), (1, 3, 2)),
 )
 
 
@@ -75,6 +78,7 @@ def test_an_optimised_model_can_take_them(monkeypatch):
         return compare(self, step, inputs, {n: s for n, s in setters.items() if n in kept})
 
     monkeypatch.setattr(optimize, "_ODD", (5, 7))  # the interpreter is slow
+    monkeypatch.setattr(checking, "_checked", lambda *_: None)  # the tests above do
     monkeypatch.setattr(autotune._Chooser, "_compare", prefer)
     model = tiny_unet()
     randomise(model)
@@ -83,11 +87,47 @@ def test_an_optimised_model_can_take_them(monkeypatch):
     steps = [step for step in fast.modules() if isinstance(step, (DoubledConv, HeadedConv))]
     assert sum(isinstance(step, HeadedConv) for step in steps) == 1
     assert [step.implementation for step in steps] == ["triton"] * 3, fast.report()
+    answering = Answers(fast._run, model.threshold)
+    assert answering.fused
+    classes = answering(image)
     for size in ((8, 4), (5, 4)):
-        image = torch.randn(1, 3, *size)
+        image = image[..., : size[0], :]
         with torch.no_grad():
-            gap = (fast(image) - model(image)).abs().max() / model(image).abs().max()
-        assert gap < 1e-5, gap
+            logits, expected = fast(image), model(image)
+        assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+        if size == (8, 4):
+            assert torch.equal(classes, logits.argmax(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("index", "dtype"), [(6, torch.float32), (7, torch.float16), (8, torch.float32)]
+)
+def test_classes_are_those_of_the_logits(index, dtype):
+    kind, widths, shape = CASES[index]
+    kernel, _, (x,) = case(kind, widths, shape)
+    kernel, x = kernel.to(dtype), x.to(dtype)
+    classes = kernel.classes_of(x)
+    assert (classes.dtype, classes.shape) == (torch.uint8, (shape[0], *shape[1:]))
+    assert torch.equal(classes, decided(kernel(x), 0.0))
+    x[0, 0, -1, -1] = torch.nan
+    assert classes_are_missing_around_the_end(kernel.classes_of(x)[0])
+
+
+def classes_are_missing_around_the_end(classes):
+    """Where two windows of 3x3 look at the last pixel, and at most a pixel further."""
+    rows, columns = torch.where(classes == 255)
+    near = [min(3, side) for side in classes.shape]
+    return (
+        (classes[-near[0] :, -near[1] :] == 255).all()
+        and rows.min() >= classes.shape[0] - 4
+        and columns.min() >= classes.shape[1] - 4
+    )
+
+
+def test_of_equal_logits_the_first_class_wins():
+    weight = torch.zeros(3, 4, 3, 3)
+    kernel = ConvReluHead(torch.zeros(4, 3, 3, 3), None, weight, torch.tensor([-1.0, 2, 2]))
+    assert (kernel.classes_of(torch.zeros(1, 3, 2, 3)) == 1).all()
 
 
 def test_any_memory_format_and_no_bias():
@@ -144,11 +184,12 @@ def test_torch_sees_operators(recwarn):
     expected = block(*maps)
     compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(*maps), expected)
-    arguments = (*maps, kernel.weight, kernel.skip_weight, kernel.bias, 4, True)
+    arguments = (*maps, kernel.weight, kernel.skip_weight, kernel.bias, 4, True, 0)
     torch.library.opcheck(operators.double_concat_conv, arguments)
-    torch.library.opcheck(operators.conv3x3, (x, conv.weight, conv.bias, 4, True))
-    arguments = (x, head.weight, head.bias, head.head_weight, head.head_bias, 2)
-    torch.library.opcheck(operators.conv3x3_head, arguments)
+    torch.library.opcheck(operators.conv3x3, (x, conv.weight, conv.bias, 4, True, 0))
+    for answer in (False, True):
+        arguments = (x, head.weight, head.bias, head.head_weight, head.head_bias, 2, answer, 1)
+        torch.library.opcheck(operators.conv3x3_head, arguments)
 
 
 def test_maps_of_another_type_are_refused():
@@ -160,7 +201,7 @@ def test_maps_of_another_type_are_refused():
 
 
 def test_an_interpreter_chosen_too_late_is_a_reason(monkeypatch):
-    from segzoo.inference.kernels import tuning
+    from segzoo.inference.kernels import launching
 
-    monkeypatch.setattr(tuning, "INTERPRETED", False)
+    monkeypatch.setattr(launching, "INTERPRETED", False)
     assert "set it before" in usable(CPU, torch.float32)

@@ -145,7 +145,11 @@ def test_pages_are_read_line_by_line():
 
 def test_each_private_name_is_asked_for_before_it_is_used():
     used = {name for _, name in private_names(COMPAT.read_text(), {"_hooks"}, known()[1])}
-    parts = {"_inductor", "_python_dispatch"}  # modules, in the paths of what is asked for
+    parts = {
+        "_inductor",
+        "_functorch",
+        "_python_dispatch",
+    }  # modules, in the paths of what is asked for
     assert used - parts <= set(looked_up())
     assert {name for name in looked_up() if is_private(name)} <= used
 
@@ -278,3 +282,23 @@ def test_a_mode_s_settings_are_told_or_refused(without):
     without("list_mode_options")
     with pytest.raises(RuntimeError, match="mode='max-autotune' stands for"):
         _compat.options_of("max-autotune")
+
+
+@pytest.mark.parametrize("name", ["patch", "activation_memory_budget"])
+def test_a_compiler_keeps_what_it_is_told_or_what_it_likes(name, without):
+    settings = importlib.import_module("torch._functorch.config")
+    before = settings.activation_memory_budget
+    with _compat.keeping_at_most(0.25):
+        assert settings.activation_memory_budget == 0.25
+    without(name)
+    with _compat.keeping_at_most(0.25):
+        assert settings.activation_memory_budget == before
+
+
+def test_changes_of_a_tensor_are_counted_or_not_known(without):
+    tensor = torch.zeros(2)
+    before = _compat.version_of(tensor)
+    tensor.add_(1)
+    assert _compat.version_of(tensor) == before + 1
+    without("_version")
+    assert _compat.version_of(tensor) is None

@@ -173,15 +173,6 @@ def _optimized(load: Load, *, backend: str) -> Call:
     return optimized(load.model, load.image, load.dtype, backend=backend)
 
 
-def _optimized_and_tuned(load: Load, *, mode: str) -> Call:
-    """The passes of optimize, and then the compiler in a mode that tries its own kernels."""
-    assert isinstance(load.model, segzoo.SegmentationModel)
-    fast = optimized(load.model, load.image, load.dtype, backend="eager")
-    call = as_called(torch.compile(unique(fast.model), options=_options(mode, {})), fast.image)
-    call()
-    return call
-
-
 def onnx_runtime_cuda(load: Load) -> Call:
     """ONNX Runtime on the card, images and logits staying there; needs onnxruntime-gpu."""
     import onnxruntime
@@ -302,8 +293,8 @@ INFERENCE = (
         "tuned",
     ),
     Candidate(
-        "optimize max-autotune",
-        partial(_optimized_and_tuned, mode="max-autotune"),
+        "optimize fastest",
+        partial(_optimized, backend="fastest"),
         _OURS,
         _GPU,
         "tuned",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.records import exists, markdown, record
 
 from .report import report
@@ -100,3 +102,26 @@ def convolutions() -> str:
         )
     head = ["channels", "algorithm", "oneDNN, ms", "its, ms", "speed-up"]
     return markdown([*head, "oneDNN to float64", "its to float64"], rows)
+
+
+def kernel_compiling() -> str:
+    """What optimising the reference compiles, by card and type."""
+    cards: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in record("kernel_compiling")["rows"]:
+        cards.setdefault((row["capability"], row["type"]), []).append(row)
+    names = {"bf16": "bfloat16", "fp16": "float16", "fp32": "TF32"}
+    return markdown(
+        ["card", "in", "kernels", "processor time", "registers", "shared memory", "spill"],
+        [
+            [
+                f"sm_{capability}",
+                names[kind],
+                len(rows),
+                f"{sum(row['cpu_seconds'] for row in rows):.0f} s",
+                f"{max(row['registers'] for row in rows)} at most",
+                f"{max(row['shared_kib'] for row in rows):.0f} KiB at most",
+                sum(row["stack_bytes"] > 0 for row in rows),
+            ]
+            for (capability, kind), rows in cards.items()
+        ],
+    )

@@ -241,7 +241,7 @@ class SegmentationModel(StoredModel, ABC):
         return modules.get(inner) or modules[name]
 
     def configure_training(
-        self, *, decoder_impl: str | None = None, checkpoint: bool | int | None = None
+        self, *, decoder_impl: str | None = None, checkpoint: bool | int | str | None = None
     ) -> Self:
         """Set how a model computes that is there already; returns the model.
 

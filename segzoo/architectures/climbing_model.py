@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..nn.graph_capture import in_graph
 from ..nn.layers import SegmentationHead
+from ..nn.recomputed_norm import RecomputedNorms
 from .base import SegmentationModel
 from .climbing_decoder import ClimbingDecoder
-from .decoder_config import JoiningConfig
+from .decoder_config import NORMS_ONLY, JoiningConfig
 
 
 class ClimbingModel(SegmentationModel):
@@ -39,5 +43,8 @@ class ClimbingModel(SegmentationModel):
 
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of ``features`` -> logits of the image's size."""
-        logits: Tensor = self.head(self.decoder(maps, (image.shape[-2], image.shape[-1])))
+        trains = self.training and torch.is_grad_enabled() and not in_graph()
+        again = self.config.checkpoint == NORMS_ONLY and trains
+        with RecomputedNorms() if again else contextlib.nullcontext():
+            logits: Tensor = self.head(self.decoder(maps, (image.shape[-2], image.shape[-1])))
         return logits

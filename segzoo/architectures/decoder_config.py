@@ -13,6 +13,8 @@ from ..nn.layers import ATTENTIONS, INTERPOLATIONS, NORMS
 
 #: No decoder is wider than this; it keeps a config from asking for the memory of a data centre.
 MAX_CHANNELS = 8192
+#: The value of ``checkpoint`` that keeps convolutions' outputs alone.
+NORMS_ONLY = "norms"
 #: How a block joins its inputs: see :class:`~segzoo.architectures.unet.UnetBlock`.
 DECODER_IMPLS = ("auto", "plain", "rewritten")
 
@@ -62,13 +64,15 @@ class BlocksConfig(DecoderConfig):
         interpolation: How a block resizes its input: ``nearest``, ``bilinear``, ``bicubic``,
             ``area`` or ``nearest-exact``.
         checkpoint: How many of the last blocks keep only their inputs for the backward pass, and
-            compute the rest again: less memory for more time. True for two.
+            compute the rest again: less memory for more time. True for two. ``norms``: the blocks
+            keep what their convolutions give, and compute batch normalisations and ReLUs again,
+            which is nearly for nothing.
     """
 
     decoder_channels: tuple[int, ...] | None = None
     attention: str = "none"
     interpolation: str = "nearest"
-    checkpoint: bool | int = field(default=False, metadata=NOT_SAVED)
+    checkpoint: bool | int | str = field(default=False, metadata=NOT_SAVED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +82,9 @@ class BlocksConfig(DecoderConfig):
             )
         checks.choice("attention", self.attention, ATTENTIONS)
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
-        if not isinstance(self.checkpoint, bool):
+        if isinstance(self.checkpoint, str):
+            checks.choice("checkpoint", self.checkpoint, (NORMS_ONLY,))
+        elif not isinstance(self.checkpoint, bool):
             checks.integer("checkpoint", self.checkpoint, minimum=0, maximum=1024)
 
 
@@ -128,6 +134,8 @@ def checkpointed_blocks(config: BlocksConfig, count: int) -> int:
     Raises:
         ArgumentError: There are not that many blocks.
     """
+    if isinstance(config.checkpoint, str):
+        return 0
     if config.checkpoint > count:
         raise ArgumentError(
             f"checkpoint must be between 0 and {count}, the number of the decoder's blocks; got "

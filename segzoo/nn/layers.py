@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from .graph_capture import in_graph, serves_other_sizes
+from .recomputed_norm import normalised
 
 #: Batch normalisation of every kind that torch has, for ``isinstance`` too.
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -169,8 +170,7 @@ class ConvNormAct(nn.Module):
 
     def finish(self, x: Tensor) -> Tensor:
         """What comes after the convolution."""
-        out: Tensor = self.act(self.norm(x))
-        return out
+        return normalised(x, self.norm, self.act)
 
 
 class SCSE(nn.Module):

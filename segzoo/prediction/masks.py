@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -83,7 +84,12 @@ def unsure(probabilities: Tensor, least: float) -> Tensor:
 
 
 def classes_of(
-    model: Segments, image: Tensor, weight: Tensor, min_confidence: float | None = None
+    model: Segments,
+    image: Tensor,
+    weight: Tensor,
+    min_confidence: float | None = None,
+    *,
+    masks: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The class of each pixel of pictures; see :meth:`segzoo.SegmentationModel.predict`.
 
@@ -92,12 +98,21 @@ def classes_of(
         image: ``(C, H, W)`` or ``(N, C, H, W)``, before normalisation.
         weight: On the model's device, of its precision.
         min_confidence: Pixels of a smaller probability become :data:`VOID`; None for none.
+        masks: Gives the classes of normalised images without their logits, :data:`VOID` where one
+            is NaN; None where there is no such way.
     """
     least = check_confidence(min_confidence, max(model.classes, 2))
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
-    logits = model(model.normalization(batch.to(weight.device)).to(weight.dtype))
+    normalized = model.normalization(batch.to(weight.device)).to(weight.dtype)
+    if masks is not None and least is None:
+        found = masks(normalized)
+        if bool((found == VOID).any()):
+            raise InputError(_not_a_number(batch))
+        found = found.long()
+        return found if image.ndim == 4 else found[0]
+    logits = model(normalized)
     one = model.classes == 1
     # As argmax gives, which takes four times as long on a CPU.
     largest, winner = (logits[:, 0], logits[:, 0]) if one else logits.max(dim=1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -246,21 +247,30 @@ def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
         def replay(self):
             seen.append(("replay", current[-1]))
 
-    @contextlib.contextmanager
-    def graph(recorded, stream, **options):
-        seen.append(("record", current[-1], stream.device))
-        yield
+        def capture_begin(self, **options):
+            seen.append(("record", current[-1], streams[-1].device))
 
-    for name in ("stream", "current_stream", "Event"):
+        def capture_end(self):
+            seen.append("recorded")
+
+    @contextlib.contextmanager
+    def on_stream(stream):
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    streams = []
+    for name in ("current_stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", on_stream)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
     image = torch.zeros(1, 3, 4, 5)
     with torch.no_grad():
         backends.RecordedFor(nn.Conv2d(3, 2, 1), image)(image)
-    assert seen == [("record", "the image's", image.device), ("replay", "the image's")]
+    recorded = ("record", "the image's", image.device)
+    assert seen == [recorded, "recorded", ("replay", "the image's")]
 
 
 def test_steps_are_timed_many_at_a_launch(monkeypatch):
@@ -271,26 +281,26 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
         def replay(self):
             replayed.append(self)
 
-    @contextlib.contextmanager
-    def graph(held, stream, **options):
-        before = len(calls)
-        yield
-        recorded.append(len(calls) - before)
+        def capture_begin(self, *, pool, capture_error_mode):
+            assert cuda_graph._RECORDING.locked()  # torch records one at a time
+            self.pool, self.before = pool, len(calls)
+
+        def capture_end(self):
+            recorded.append((len(calls) - self.before, self.pool))
 
     for name in ("stream", "device_of"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: contextlib.nullcontext())
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: SimpleNamespace(wait_stream=id))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
     calls = []
 
     def call():
         calls.append(1)
         return torch.full((2,), float(len(calls)))
 
-    replay = cuda_graph.launched_at_once(call, torch.zeros(1), 10)
-    assert recorded == [10]
+    replay = cuda_graph.launched_at_once(call, torch.zeros(1), 10, "a pool")
+    assert recorded == [(10, "a pool")]
     assert len(calls) == 13
     assert replay().tolist() == [13, 13]
     assert (len(replayed), len(calls)) == (1, 13)
@@ -298,8 +308,16 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
     def refuse(*arguments, **options):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    monkeypatch.setattr(Graph, "capture_begin", refuse)
     assert cuda_graph.launched_at_once(call, torch.zeros(1), 10) is call
+    assert not cuda_graph._RECORDING.locked()
+    monkeypatch.setattr(Graph, "capture_begin", lambda graph, **options: None)
+    monkeypatch.setattr(Graph, "capture_end", lambda graph: ended.append(graph))
+    ended = []
+    assert cuda_graph.launched_at_once(lambda: refuse(), torch.zeros(1), 10)
+    monkeypatch.setattr(cuda_graph, "_WARMUP", 0)  # what fails only while it is recorded
+    cuda_graph.launched_at_once(lambda: refuse(), torch.zeros(1), 10)
+    assert len(ended) == 1  # a recording that failed is ended, or all later ones would fail
 
 
 def test_memory_is_asked_for_only_where_it_is_wanted(monkeypatch):
@@ -340,6 +358,58 @@ def test_more_models_than_the_compiler_keeps_of_one_code_are_compiled(monkeypatc
             assert run(image[..., :3]).shape == (1, 2, 4, 3)
     assert len(compiled) == 11
     torch.compiler.reset()
+
+
+def steps_by(body):
+    return {step.kernel for step in body.modules() if isinstance(step, FusedConv)}
+
+
+def test_fastest_tries_the_compiler_too(monkeypatch):
+    """The compiler gets the steps that are best for it, and one that fails is told."""
+    made = {}
+
+    def make(name, body, image):
+        made[name] = body
+        if name == "max-autotune":
+            raise AssertionError  # without a word
+        return body
+
+    monkeypatch.setattr(optimize, "make_backend", make)
+    model = ready(tiny_unet())
+    fast = segzoo.optimize(model, backend="fastest", example=torch.rand(1, 3, 32, 32))
+    assert list(made) == ["eager", "compile", "max-autotune"]
+    assert made["eager"] is not made["compile"] is made["max-autotune"]
+    assert "onednn" not in steps_by(made["compile"])
+    assert "  backend max-autotune  AssertionError: " in fast.report()
+    assert fast.report().count("x backend") == 1
+    made.clear()
+    segzoo.optimize(model, backend="auto", example=torch.rand(1, 3, 32, 32))
+    assert list(made) == ["eager"]
+    with pytest.raises(OptimizationError, match="'max-autotune' failed"):
+        segzoo.optimize(model, backend="max-autotune", example=torch.rand(1, 3, 32, 32))
+
+
+def test_which_backends_are_compared():
+    cuda = torch.device("cuda")
+    assert backends.to_be_compared("auto", cuda) == ["eager", "cudagraph"]
+    assert backends.to_be_compared("fastest", cuda) == list(backends.BACKENDS)
+    assert backends.to_be_compared("compile", cuda) == ["compile"]
+
+
+def test_differences_are_found_piece_by_piece(monkeypatch):
+    """A batch in float64 may not fit where it does itself."""
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.rand(5, 3, 4, 6, generator=generator)
+    output = reference.clone()
+    output[3, 1, 2, 3] += 0.5
+    whole = timing.largest_difference(output, reference)
+    assert whole == pytest.approx(0.5 / float(reference.max()))
+    monkeypatch.setattr(timing, "_AT_ONCE", 150)
+    assert timing.largest_difference(output, reference) == whole
+    assert math.isnan(timing.largest_difference(output * math.nan, reference))
+    assert timing.largest_difference(torch.tensor(3.0), torch.tensor(2.0)) == 0.5
+    with pytest.raises(ValueError, match="cannot be compared"):
+        timing.largest_difference(output[:2], reference)
 
 
 def test_without_timing_a_large_window_is_not_given_to_cudnn(monkeypatch):

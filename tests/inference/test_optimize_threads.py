@@ -21,6 +21,12 @@ from tests.helpers import in_threads, tiny_unet
 class Recorded:
     """A CUDA graph without CUDA: it computes the recorded logits from the recorded image."""
 
+    def capture_begin(self, **options):
+        pass
+
+    def capture_end(self):
+        pass
+
     def replay(self):
         image = self.run.image.clone()
         time.sleep(1e-3)
@@ -42,7 +48,7 @@ class Stream:
 @pytest.fixture
 def recorded(monkeypatch):
     """What runs a model as a recorded graph, on the CPU."""
-    for name in ("Stream", "stream", "graph", "current_stream", "Event"):
+    for name in ("Stream", "stream", "current_stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: Stream())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     with torch.no_grad():
@@ -162,7 +168,7 @@ def test_what_was_found_is_forgotten_the_longest_unused_first(monkeypatch):
 
 def test_kernels_are_launched_one_at_a_time(monkeypatch):
     pytest.importorskip("triton")
-    from segzoo.inference.kernels import operators, tuning
+    from segzoo.inference.kernels import launching, operators
 
     inside, together = [], []
 
@@ -177,15 +183,14 @@ def test_kernels_are_launched_one_at_a_time(monkeypatch):
             inside.pop()
 
     monkeypatch.setattr(operators, "_demand_usable", lambda x: None)
-    monkeypatch.setattr(tuning, "conv", Launched)
-    monkeypatch.setattr(tuning, "head", Launched)
+    monkeypatch.setattr(launching, "KERNELS", {"conv": Launched(), "head": Launched()})
     x, weight, bias = torch.zeros(1, 16, 4, 4), torch.zeros(9, 16, 16), torch.zeros(16)
 
     def launch(i):
         if i % 2:
-            operators._conv3x3(x, weight, bias, 16, True)
+            operators._conv3x3(x, weight, bias, 16, True, 0)
         else:
-            operators._conv3x3_head(x, weight, bias, weight, bias, 3)
+            operators._conv3x3_head(x, weight, bias, weight, bias, 3, False, 0)
 
     in_threads(launch, range(16))
     assert together == [1] * 16

@@ -7,7 +7,8 @@ a kernel is first asked for, and every reason why one cannot be used is a senten
 """
 
 from .availability import usable
+from .balance import pays
 from .checking import self_check
 from .modules import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel
 
-__all__ = ["ConvRelu", "ConvReluHead", "DoubleConcatConv", "Kernel", "self_check", "usable"]
+__all__ = ["ConvRelu", "ConvReluHead", "DoubleConcatConv", "Kernel", "pays", "self_check", "usable"]

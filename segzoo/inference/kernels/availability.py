@@ -52,8 +52,8 @@ def _triton() -> str | None:
 
 
 def _interpreting() -> str | None:
-    from . import tuning
+    from . import launching
 
-    if not tuning.INTERPRETED:
+    if not launching.INTERPRETED:
         return "TRITON_INTERPRET was set after Triton had been imported: set it before"
     return None

@@ -29,14 +29,21 @@ def self_check(kernel: Kernel) -> str | None:
 
     Compiles and runs a kernel with the same widths, type and device on random weights and small
     maps, and compares its error against float64 with that of torch's convolution in the same type.
-    The answer is kept for each kind, widths, type and device. Another size of the map may be
-    computed with another tile, so a caller who times the kernel on its real shapes compares there
-    too.
+    The answer is kept for each kind, widths, type, tile and device. What is compiled here is what
+    runs on maps of every other size.
     """
     bias = kernel.bias
     kind = _KINDS.index(type(kernel))
     try:
-        return _checked(kind, kernel.widths, bias.device, bias.dtype, tf32_allowed())
+        return _checked(
+            kind,
+            kernel.widths,
+            bias.device,
+            bias.dtype,
+            tf32_allowed(),
+            kernel.tile,
+            kernel.relu,
+        )
     except torch.OutOfMemoryError as error:  # may go better another time, so it is not kept
         return f"the kernel could not be tried: {str(error)[:200]}"
 
@@ -48,6 +55,8 @@ def _checked(
     device: torch.device,
     dtype: torch.dtype,
     tf32: bool,
+    tile: int,
+    relu: bool,
 ) -> str | None:
     reason = usable(device, dtype)
     if reason is not None:
@@ -56,26 +65,33 @@ def _checked(
     weights, maps = trial(kind, widths)
     try:
         kernel = made(kind, widths, weights).to(device, dtype)
+        kernel.tile, kernel.relu = tile, relu
         with torch.no_grad():
             ours = kernel(*(None if x is None else x.to(device, dtype) for x in maps))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a compiler or a driver fails in many ways
         return f"the kernel does not run: {type(error).__name__}: {str(error)[:200]}"
-    return compared(ours, kind, weights, maps)
+    return compared(ours, kind, weights, maps, relu=relu)
 
 
 def compared(
-    ours: Tensor, kind: type[Kernel], weights: Sequence[Tensor], maps: Sequence[Tensor | None]
+    ours: Tensor,
+    kind: type[Kernel],
+    weights: Sequence[Tensor],
+    maps: Sequence[Tensor | None],
+    *,
+    relu: bool = True,
 ) -> str | None:
     """None where a kernel's result is as near to float64 as torch's, else by how much it is not."""
     device, dtype = ours.device, ours.dtype
     cast = [None if x is None else x.to(device, dtype) for x in maps]
-    theirs = by_torch(kind, [weight.to(device, dtype) for weight in weights], cast)
+    theirs = by_torch(kind, [weight.to(device, dtype) for weight in weights], cast, relu=relu)
     exact = by_torch(
         kind,
         [weight.to(device, torch.float64) for weight in weights],
         [None if x is None else x.double() for x in cast],
+        relu=relu,
     )
     mine, other = (((out.double() - exact).square().mean().sqrt().item()) for out in (ours, theirs))
     cut = device.type == "cpu" and dtype == torch.bfloat16
@@ -90,7 +106,11 @@ def compared(
 
 
 def by_torch(
-    kind: type[Kernel], weights: Sequence[Tensor], maps: Sequence[Tensor | None]
+    kind: type[Kernel],
+    weights: Sequence[Tensor],
+    maps: Sequence[Tensor | None],
+    *,
+    relu: bool = True,
 ) -> Tensor:
     """What a kernel stands for, as torch computes it: with a ReLU after the first convolution."""
     x = maps[0]
@@ -98,7 +118,8 @@ def by_torch(
     if kind is DoubleConcatConv:
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = x if maps[1] is None else torch.cat([x, maps[1]], dim=1)
-    x = F.relu(F.conv2d(x, weights[0], weights[1], padding=1))
+    x = F.conv2d(x, weights[0], weights[1], padding=1)
+    x = F.relu(x) if relu else x
     return F.conv2d(x, weights[2], weights[3], padding=1) if kind is ConvReluHead else x
 
 

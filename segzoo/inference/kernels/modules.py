@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, InputError
 from . import operators
-from .packing import pack_bias, pack_phases, pack_taps, padded
+from .packing import pack_bias, pack_head, pack_head_bias, pack_phases, pack_taps, padded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,6 +28,10 @@ class Kernel(nn.Module):
 
     weight: Tensor
     bias: Tensor
+    #: Which of the tiles of :mod:`.launching` it is computed in; the results are equal.
+    tile: int = 0
+    #: Whether there is a ReLU after the first convolution.
+    relu: bool = True
 
     @property
     @abstractmethod
@@ -142,7 +146,14 @@ class DoubleConcatConv(Kernel):
         size = (x.shape[-2], x.shape[-1])
         _raise(self.why_not(x, skip, (2 * size[0], 2 * size[1])))
         out: Tensor = operators.double_concat_conv(
-            x, skip, self.weight, self.skip_weight, self.bias, self.channels, self.relu
+            x,
+            skip,
+            self.weight,
+            self.skip_weight,
+            self.bias,
+            self.channels,
+            self.relu,
+            self.tile,
         )
         return out
 
@@ -193,7 +204,9 @@ class ConvRelu(MapKernel):
             InputError: A map that does not belong to the weights.
         """
         _raise(self.why_not(x))
-        out: Tensor = operators.conv3x3(x, self.weight, self.bias, self.channels, self.relu)
+        out: Tensor = operators.conv3x3(
+            x, self.weight, self.bias, self.channels, self.relu, self.tile
+        )
         return out
 
 
@@ -232,8 +245,10 @@ class ConvReluHead(MapKernel):
         self.classes = len(head_weight)
         self.register_buffer("weight", pack_taps(weight.detach()), persistent=False)
         self.register_buffer("bias", _packed_bias(weight, bias), persistent=False)
-        self.register_buffer("head_weight", pack_taps(head_weight.detach()), persistent=False)
-        self.register_buffer("head_bias", _packed_bias(head_weight, head_bias), persistent=False)
+        self.register_buffer("head_weight", pack_head(head_weight.detach()), persistent=False)
+        zeros = head_weight.new_zeros(self.classes)
+        packed = pack_head_bias(zeros if head_bias is None else head_bias.detach())
+        self.register_buffer("head_bias", packed, persistent=False)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -246,9 +261,30 @@ class ConvReluHead(MapKernel):
         Raises:
             InputError: A map that does not belong to the weights.
         """
+        return self._run(x, answer=False)
+
+    def classes_of(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` -> the class of each pixel ``(N, H, W)``, uint8.
+
+        That of the largest logit; with one class whether the logit is above zero. 255 where a logit
+        is NaN. The logits are not written to memory.
+
+        Raises:
+            InputError: A map that does not belong to the weights.
+        """
+        return self._run(x, answer=True)
+
+    def _run(self, x: Tensor, *, answer: bool) -> Tensor:
         _raise(self.why_not(x))
         out: Tensor = operators.conv3x3_head(
-            x, self.weight, self.bias, self.head_weight, self.head_bias, self.classes
+            x,
+            self.weight,
+            self.bias,
+            self.head_weight,
+            self.head_bias,
+            self.classes,
+            answer,
+            self.tile,
         )
         return out
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from .availability import usable
-from .packing import padded
+from .packing import merges, padded
 
 #: Programs of the kernel with a head for each multiprocessor, and in the interpreter.
 PROGRAMS_PER_PROCESSOR = 4
@@ -36,9 +36,11 @@ def precision_of(dtype: torch.dtype, device: torch.device) -> str:
 
 
 def out_block(channels: int, dtype: torch.dtype) -> int:
-    """How many output channels one program of the plain kernel computes."""
-    exact = dtype == torch.float32 and not tf32_allowed()
-    return math.gcd(padded(channels), 16 if exact else 32)
+    """How many output channels one program of the plain kernel computes.
+
+    In float32 the weights of 32, which older cards keep in registers, would not fit there.
+    """
+    return math.gcd(padded(channels), 16 if dtype == torch.float32 else 32)
 
 
 def _demand_usable(x: Tensor) -> None:
@@ -60,6 +62,12 @@ def _empty(like: Tensor, channels: int, height: Any, width: Any) -> Tensor:
     )
 
 
+def _empty_answer(like: Tensor) -> Tensor:
+    """A class for each pixel ``(N, H, W)``."""
+    size = (like.shape[0], like.shape[2], like.shape[3])
+    return torch.empty(size, dtype=torch.uint8, device=like.device)
+
+
 def _run_conv(
     out: Tensor,
     small: Tensor | None,
@@ -68,44 +76,45 @@ def _run_conv(
     full_weight: Tensor | None,
     bias: Tensor,
     relu: bool,
+    tile: int,
 ) -> Tensor:
     _demand_usable(out)
-    from . import tuning
+    from . import launching
 
     batch, channels, height, width = out.shape
     small_channels = 0 if small is None else small.shape[1]
     full_channels = 0 if full is None else full.shape[1]
     outs = padded(channels)
     block = out_block(channels, out.dtype)
-
-    def grid(meta: dict[str, int]) -> tuple[int]:
-        tiles = -(-height // (2 * meta["TILE_H"])) * -(-width // (2 * meta["TILE_W"]))
-        return (batch * tiles * (outs // block),)
-
-    options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
-    # A kernel never touches the pointer of a map without channels; it gets one that exists.
-    with torch.cuda.device_of(out), tuning.LAUNCHING:
-        tuning.conv()[grid](
+    precision = precision_of(out.dtype, out.device)
+    cells = launching.tile_of(tile, out.dtype, precision)
+    tiles = -(-height // (2 * cells.height)) * -(-width // (2 * cells.width))
+    launching.launch(
+        "conv",
+        batch * tiles * (outs // block),
+        # A kernel never touches the pointer of a map without channels; it gets one that exists.
+        (
             out,
             bias if small is None else _channels_last(small),
             bias if full is None else _channels_last(full),
             bias if small_weight is None else small_weight,
             bias if full_weight is None else full_weight,
             bias,
-            batch,
-            height,
-            width,
-            SMALL=small_channels,
-            FULL=full_channels,
-            CHANNELS=channels,
-            PADDED_SMALL=padded(small_channels),
-            PADDED_FULL=padded(full_channels),
-            OUTS=outs,
-            BLOCK=block,
-            RELU=relu,
-            PRECISION=precision_of(out.dtype, out.device),
-            **options,
-        )
+        ),
+        (batch, height, width),
+        {
+            "SMALL": small_channels,
+            "FULL": full_channels,
+            "CHANNELS": channels,
+            "PADDED_SMALL": padded(small_channels),
+            "PADDED_FULL": padded(full_channels),
+            "OUTS": outs,
+            "BLOCK": block,
+            "RELU": relu,
+            "PRECISION": precision,
+        },
+        cells,
+    )
     return out
 
 
@@ -117,23 +126,33 @@ def _double_concat_conv(
     bias: Tensor,
     channels: int,
     relu: bool,
+    tile: int,
 ) -> Tensor:
     out = _empty(x, channels, 2 * x.shape[2], 2 * x.shape[3])
-    return _run_conv(out, x, skip, weight, skip_weight, bias, relu)
+    return _run_conv(out, x, skip, weight, skip_weight, bias, relu, tile)
 
 
-def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor, channels: int, relu: bool) -> Tensor:
+def _conv3x3(
+    x: Tensor, weight: Tensor, bias: Tensor, channels: int, relu: bool, tile: int
+) -> Tensor:
     out = _empty(x, channels, x.shape[2], x.shape[3])
-    return _run_conv(out, None, x, None, weight, bias, relu)
+    return _run_conv(out, None, x, None, weight, bias, relu, tile)
 
 
 def _conv3x3_head(
-    x: Tensor, weight: Tensor, bias: Tensor, head_weight: Tensor, head_bias: Tensor, classes: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    head_weight: Tensor,
+    head_bias: Tensor,
+    classes: int,
+    answer: bool,
+    tile: int,
 ) -> Tensor:
     _demand_usable(x)
-    from . import tuning
+    from . import launching
 
-    out = _empty(x, classes, x.shape[2], x.shape[3])
+    out = _empty_answer(x) if answer else _empty(x, classes, x.shape[2], x.shape[3])
     batch, channels, height, width = x.shape
     middle = len(bias)
     if x.is_cuda:
@@ -141,29 +160,27 @@ def _conv3x3_head(
         programs = processors * PROGRAMS_PER_PROCESSOR
     else:
         programs = INTERPRETED_PROGRAMS
-    largest = max(tile.height * tile.width for tile in tuning.HEAD_TILES)
-    scratch = torch.empty(programs * 4 * largest * middle, dtype=x.dtype, device=x.device)
-    options = tuning.INTERPRETED_OPTIONS if tuning.INTERPRETED else {}
-    with torch.cuda.device_of(out), tuning.LAUNCHING:
-        tuning.head()[(programs,)](
-            out,
-            _channels_last(x),
-            scratch,
-            weight,
-            bias,
-            head_weight,
-            head_bias,
-            batch,
-            height,
-            width,
-            FULL=channels,
-            CLASSES=classes,
-            PADDED_FULL=padded(channels),
-            MIDDLE=middle,
-            OUTS=len(head_bias),
-            PRECISION=precision_of(x.dtype, x.device),
-            **options,
-        )
+    precision = precision_of(x.dtype, x.device)
+    cells = launching.tile_of(tile, x.dtype, precision)
+    size = programs * 4 * cells.height * cells.width * middle
+    scratch = torch.empty(size, dtype=x.dtype, device=x.device)
+    launching.launch(
+        "head",
+        programs,
+        (out, _channels_last(x), scratch, weight, bias, head_weight, head_bias),
+        (batch, height, width),
+        {
+            "FULL": channels,
+            "CLASSES": classes,
+            "PADDED_FULL": padded(channels),
+            "MIDDLE": middle,
+            "OUTS": len(head_bias),
+            "MERGED": merges(classes),
+            "ANSWER": answer,
+            "PRECISION": precision,
+        },
+        cells,
+    )
     return out
 
 
@@ -172,34 +189,34 @@ double_concat_conv = torch.library.custom_op(
     _double_concat_conv,
     mutates_args=(),
     schema="(Tensor x, Tensor? skip, Tensor weight, Tensor? skip_weight, Tensor bias, "
-    "int channels, bool relu) -> Tensor",
+    "int channels, bool relu, int tile) -> Tensor",
 )
 conv3x3 = torch.library.custom_op(
     "segzoo::conv3x3",
     _conv3x3,
     mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor bias, int channels, bool relu) -> Tensor",
+    schema="(Tensor x, Tensor weight, Tensor bias, int channels, bool relu, int tile) -> Tensor",
 )
 conv3x3_head = torch.library.custom_op(
     "segzoo::conv3x3_head",
     _conv3x3_head,
     mutates_args=(),
     schema="(Tensor x, Tensor weight, Tensor bias, Tensor head_weight, Tensor head_bias, "
-    "int classes) -> Tensor",
+    "int classes, bool answer, int tile) -> Tensor",
 )
 
 
 # Shapes for torch.compile and torch.export: an operator and what stands for it take the same.
 double_concat_conv.register_fake(
-    lambda x, skip, weight, skip_weight, bias, channels, relu: _empty(
+    lambda x, skip, weight, skip_weight, bias, channels, relu, tile: _empty(
         x, channels, 2 * x.shape[2], 2 * x.shape[3]
     )
 )
 conv3x3.register_fake(
-    lambda x, weight, bias, channels, relu: _empty(x, channels, x.shape[2], x.shape[3])
+    lambda x, weight, bias, channels, relu, tile: _empty(x, channels, x.shape[2], x.shape[3])
 )
 conv3x3_head.register_fake(
-    lambda x, weight, bias, head_weight, head_bias, classes: _empty(
-        x, classes, x.shape[2], x.shape[3]
+    lambda x, weight, bias, head_weight, head_bias, classes, answer, tile: (
+        _empty_answer(x) if answer else _empty(x, classes, x.shape[2], x.shape[3])
     )
 )

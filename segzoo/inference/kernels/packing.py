@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +39,42 @@ def pack_phases(weight: Tensor) -> Tensor:
     kernel = doubled_kernel(weight.double()).to(weight.dtype).permute(2, 3, 0, 1)
     phases = [kernel[list(rows)][:, list(columns)] for rows in _PHASES for columns in _PHASES]
     return _pad(torch.cat([phase.flatten(0, 1) for phase in phases]))
+
+
+def merges(classes: int) -> bool:
+    """Whether a head computes its four phases as columns of one product.
+
+    That is 16 products instead of 36, with as many columns or, of five to eight classes, twice.
+    """
+    return classes <= 8
+
+
+def pack_head(weight: Tensor) -> Tensor:
+    """The head's ``(O, C, 3, 3)`` -> ``(9, padded C, padded O)``, or where it :func:`merges`.
+
+    Then ``(16, padded C, 4 P)``: the cells of a 4x4 window row by row, and of each phase ``P``
+    columns, a power of two. The window of phase (1, 0) lies a row further down than that of (0, 0).
+    """
+    outs, channels = weight.shape[:2]
+    if not merges(outs):
+        return pack_taps(weight)
+    merged = weight.new_zeros(4, 4, channels, 2, 2, merged_width(outs))
+    taps = weight.permute(2, 3, 1, 0)
+    for row, column in itertools.product(range(2), repeat=2):
+        merged[row : row + 3, column : column + 3, :, row, column, :outs] = taps
+    return _pad(merged.flatten(3).flatten(0, 1))
+
+
+def pack_head_bias(bias: Tensor) -> Tensor:
+    """One value for each column of :func:`pack_head`."""
+    if not merges(len(bias)):
+        return pack_bias(bias)
+    return F.pad(bias, (0, merged_width(len(bias)) - len(bias))).repeat(4)
+
+
+def merged_width(classes: int) -> int:
+    """Columns of a phase: four times as many are what a product takes at least, or twice that."""
+    return 4 if classes <= 4 else 8
 
 
 def pack_bias(bias: Tensor) -> Tensor:

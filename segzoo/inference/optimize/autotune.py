@@ -21,10 +21,10 @@ from torch.utils.hooks import RemovableHandle
 from ...nn.upsample_conv import doubles
 from ...timing import largest_difference, side_by_side
 from ..precision import rounds_float32
-from .cuda_graph import launched_at_once
+from .cuda_graph import launched_at_once, memory_pool
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
-from .fused_conv import FusedConv
+from .fused_conv import TRITON, FusedConv
 
 #: What has several implementations to compute the same.
 Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
@@ -61,8 +61,11 @@ class _Chooser:
         self.timed = timed
         self.compiled = compiled
         self.handles: dict[nn.Module, RemovableHandle] = {}
+        #: Of the graphs that are timed: memory of their own would stay reserved for each of them.
+        self.pool: Any = None
 
     def run(self, body: nn.Module, image: Tensor) -> None:
+        self.pool = memory_pool(image.device)
         kinds = (FusedConv, DoubledConv, HeadedConv)
         steps = [item for item in body.modules() if isinstance(item, kinds)]
         # The inputs of a step, with their layouts, are there only while the body runs: each step is
@@ -95,6 +98,10 @@ class _Chooser:
         # kernels only (pytorch#68506). A timing sees that; without one it is not taken.
         if not self.timed and isinstance(step, FusedConv) and max(step.weight.shape[2:]) > 3:
             names = [name for name in names if name != "cudnn"]
+        # Which tile is faster the clock alone knows; without it the second would be compiled for
+        # nothing.
+        if not self.timed:
+            names = [name for name in names if TRITON.get(name, 0) == 0]
         best = self._best(step, inputs, {name: _using(name, x) for name in names})
         step.use(best, x)
         if isinstance(step, DoubledConv) and best != "plain":
@@ -126,7 +133,7 @@ class _Chooser:
             call = functools.partial(own, *inputs)
             if device.type != "cuda" or not self.timed:
                 return call
-            return launched_at_once(call, inputs[0], _REPEATS)
+            return launched_at_once(call, inputs[0], _REPEATS, self.pool)
 
         reference = build(setters[plain])().clone()
         results = side_by_side(

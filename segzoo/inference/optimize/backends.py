@@ -19,18 +19,36 @@ from ..._compat import freezing
 from ...nn.sharing import Lock
 from .cuda_graph import record
 
-#: Backends by name, the plain one first; ``auto`` takes the fastest that the device has.
-BACKENDS = ("eager", "compile", "cudagraph")
+#: Backends by name, the plain one first.
+BACKENDS = ("eager", "cudagraph", "compile", "max-autotune")
+#: Those that compile, and the mode of torch's compiler. It is always asked for no graphs of its
+#: own: they work in one thread only, the first.
+_MODES = {"compile": None, "max-autotune": "max-autotune-no-cudagraphs"}
 #: The compiler's settings are those of the process: one at a time changes them, and puts them back.
 _COMPILING = threading.Lock()
 _NUMBERS = itertools.count()
 
 
+def compiles(name: str) -> bool:
+    """Whether making that backend takes a compiler, and up to minutes."""
+    return name in _MODES
+
+
+def to_be_compared(name: str, device: torch.device) -> list[str]:
+    """The backends of which the fastest is wanted, where a name stands for several.
+
+    ``auto``: those that are made in a moment. ``fastest``: all that the device has.
+    """
+    if name not in ("auto", "fastest"):
+        return [name]
+    on_device = [item for item in BACKENDS if item != "cudagraph" or device.type == "cuda"]
+    return [item for item in on_device if name == "fastest" or not compiles(item)]
+
+
 def make_backend(name: str, body: nn.Module, image: Tensor) -> nn.Module:
     """Something to call instead of ``body``, made for images like ``image`` and warm already."""
-    if name == "compile":
-        compiled = CompiledFor(body, image)
-        # Not with the compiler's own graphs: they work in one thread only, the first.
+    if compiles(name):
+        compiled = CompiledFor(body, image, mode=_MODES[name])
         return RecordedFor(compiled, image) if image.device.type == "cuda" else compiled
     if name == "cudagraph":
         return RecordedFor(body, image)
@@ -38,16 +56,22 @@ def make_backend(name: str, body: nn.Module, image: Tensor) -> nn.Module:
 
 
 class CompiledFor(nn.Module):
-    """``torch.compile`` for one shape; on CPUs with frozen weights, which the compiler packs."""
+    """``torch.compile`` for one shape; on CPUs with frozen weights, which the compiler packs.
 
-    def __init__(self, body: nn.Module, image: Tensor) -> None:
+    Args:
+        body: What is compiled.
+        image: One of that shape.
+        mode: Of ``torch.compile``.
+    """
+
+    def __init__(self, body: nn.Module, image: Tensor, *, mode: str | None = None) -> None:
         super().__init__()
         self.body = body
         self.shape = image.shape
         # The compiler looks at this when it begins, so it must stand while the first image runs.
         frozen = freezing() if image.device.type == "cpu" else contextlib.nullcontext()
         with _COMPILING, frozen, torch.no_grad():
-            self.compiled = torch.compile(_own_code(body), dynamic=False)
+            self.compiled = torch.compile(_own_code(body), dynamic=False, mode=mode)
             for _ in range(2):
                 self.compiled(ordinary(image))
 
@@ -84,20 +108,45 @@ class RecordedFor(nn.Module):
     """A CUDA graph: all kernels of one forward, launched at once.
 
     At small batches the launches take longer than the work; a graph has one.
+
+    Args:
+        body: What is recorded.
+        image: As those that will come, in its precision and layout.
+        beside: Another one, for images of the same shape, whose image and memory it shares; of the
+            two one runs at a time.
     """
 
-    def __init__(self, body: nn.Module, image: Tensor) -> None:
+    image: Tensor
+    graph: torch.cuda.CUDAGraph
+
+    def __init__(
+        self, body: nn.Module, image: Tensor, *, beside: RecordedFor | None = None
+    ) -> None:
         super().__init__()
         self.body = body
-        self.image = image.clone()
-        self.graph, self.logits = record(lambda: body(self.image), self.image)
-        with torch.cuda.device_of(image):
-            self.done = torch.cuda.Event()
-        self.lock = Lock()
+        self.image = image.clone() if beside is None else beside.image
+        pool = None if beside is None else beside.graph.pool()
+        if beside is None:  # a graph's memory is new, and while it is recorded nothing is freed
+            torch.cuda.empty_cache()
+        self.graph, self.logits = record(lambda: body(self.image), self.image, pool=pool)
+        if beside is None:
+            with torch.cuda.device_of(image):
+                self.done = torch.cuda.Event()
+            self.lock = Lock()
+        else:
+            self.done, self.lock = beside.done, beside.lock
+
+    def takes(self, image: Tensor) -> bool:
+        """Whether it was recorded for such an image, of any floating point type and layout."""
+        return image.shape == self.image.shape
 
     def forward(self, image: Tensor) -> Tensor:
-        """The body's output."""
-        if image.shape != self.image.shape:
+        """The body's output.
+
+        An image that it :meth:`takes` may have any type and layout: it becomes what the graph reads
+        in one copy.
+        """
+        if not self.takes(image):
             logits: Tensor = self.body(image)
             return logits
         # One image and one place for logits: they belong to one call at a time, on the device too,

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 
 from ...nn.layers import resize
 from ...nn.upsample_conv import doubled_kernel, doubles
-from ..kernels import DoubleConcatConv, usable
+from ..kernels import DoubleConcatConv, pays, usable
 from .fused_conv import (
     ACTIVATIONS,
+    TRITON,
     TRITON_ACTIVATIONS,
     FusedConv,
     Geometry,
     checked_kernel,
     run_kernel,
 )
-from .winograd import Part, Winograd, pays
+from .winograd import Part, Winograd
+from .winograd import pays as winograd_pays
 
 #: Of the transposed convolution that stands for doubling and a 3x3 convolution.
 _TRANSPOSED = Geometry(stride=(2, 2), transposed=True)
@@ -31,9 +33,9 @@ class DoubledConv(nn.Module):
         mode: How ``x`` is resized.
 
     Attributes:
-        implementation: ``plain``; ``split``: two convolutions, no concatenation; ``triton``: all of
-            it in one kernel; ``transposed``: the convolution of ``x`` on the small map;
-            ``winograd``: all of it with fewer multiplications, on a CPU.
+        implementation: ``plain``; ``split``: two convolutions, no concatenation;
+            ``triton`` or ``triton wide``: all of it in one kernel; ``transposed``: the convolution
+            of ``x`` on the small map; ``winograd``: all of it with fewer multiplications, on a CPU.
     """
 
     def __init__(self, conv: FusedConv, in_channels: int, *, mode: str = "nearest") -> None:
@@ -53,6 +55,9 @@ class DoubledConv(nn.Module):
             _TRANSPOSED,
             act="none" if beside.shape[1] else conv.act,
         )
+        for part in self.implementations.children():
+            assert isinstance(part, FusedConv)
+            part.inner = True
         self.implementation = "transposed"
         #: The Triton kernel; in a tuple, so that copies with other implementations do not share it.
         self._triton: tuple[DoubleConcatConv, ...] = ()
@@ -71,7 +76,7 @@ class DoubledConv(nn.Module):
             return self._run("plain", x if skip is None else torch.cat([x, skip, *more], dim=1))
         if skip is not None and more:  # beside the doubled map all other implementations know one
             skip = torch.cat([skip, *more], dim=1)
-        if self.implementation == "triton":
+        if self.implementation in TRITON:
             return run_kernel(self._triton[0], x, skip)
         if self._winograd is not None and self._winograd.takes(x):
             out = self._winograd(x) if skip is None else self._winograd(x, skip)
@@ -92,10 +97,12 @@ class DoubledConv(nn.Module):
     def choices(self, x: Tensor) -> list[str]:
         """The implementations there are for an input, the plain one first."""
         names = [name for name in self.implementations if name not in ("beside", "transposed")]
-        if self.plain.act in TRITON_ACTIVATIONS and usable(x.device, x.dtype) is None:
-            names.append("triton")
         names.append("transposed")
-        return [*names, "winograd"] if pays(self.plain.weight, x) else names
+        outs, channels = self.plain.weight.shape[:2]
+        widths = (self.in_channels, channels - self.in_channels, outs)
+        if self.plain.act in TRITON_ACTIVATIONS and pays(*widths, x.dtype):
+            names += TRITON if usable(x.device, x.dtype) is None else []
+        return [*names, "winograd"] if winograd_pays(self.plain.weight, x) else names
 
     def use(self, implementation: str, x: Tensor) -> None:
         """Compute in that implementation from now on.
@@ -106,11 +113,11 @@ class DoubledConv(nn.Module):
         self._triton, self._winograd = (), None
         conv = self.plain
         others = conv.weight.shape[1] - self.in_channels
-        if implementation == "triton":
+        if implementation in TRITON:
             kernel = DoubleConcatConv(
                 conv.weight, conv.bias, self.in_channels, others, relu=conv.act == "relu"
             )
-            self._triton = (checked_kernel(kernel, x),)
+            self._triton = (checked_kernel(kernel, x, implementation),)
         if implementation == "winograd":
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
             self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts)

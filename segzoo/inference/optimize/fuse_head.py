@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from ..kernels import ConvReluHead, usable
+from ..kernels import ConvReluHead, pays, usable
 from ..kernels.modules import MAX_FUSED_CHANNELS
 from .fuse_epilogues import only_user, replace_step
-from .fused_conv import FusedConv, Geometry, checked_kernel, run_kernel
+from .fused_conv import TRITON, FusedConv, Geometry, checked_kernel, run_kernel
 from .trace import simplify
 
 
@@ -24,7 +24,8 @@ class HeadedConv(nn.Module):
         head: 3x3, on what ``conv`` gives.
 
     Attributes:
-        implementation: ``plain``: one after the other; ``triton``: both in one kernel.
+        implementation: ``plain``: one after the other; ``triton`` or ``triton wide``: both in one
+            kernel.
     """
 
     def __init__(self, conv: FusedConv, head: FusedConv) -> None:
@@ -37,10 +38,19 @@ class HeadedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""
-        if self.implementation == "triton":
+        if self.implementation in TRITON:
             return run_kernel(self._triton[0], x)
         logits: Tensor = self.head(self.conv(x))
         return logits
+
+    @property
+    def decides(self) -> bool:
+        """Whether it can give classes without logits."""
+        return self.implementation in TRITON
+
+    def classes_of(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> the class of each pixel ``(N, H, W)``, where it :attr:`decides`."""
+        return self._triton[0].classes_of(x)
 
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its input."""
@@ -48,7 +58,9 @@ class HeadedConv(nn.Module):
 
     def choices(self, x: Tensor) -> list[str]:
         """The implementations there are for an input, the plain one first."""
-        return ["plain", *(["triton"] if usable(x.device, x.dtype) is None else [])]
+        outs, channels = self.conv.weight.shape[:2]
+        kernels = pays(0, channels, outs, x.dtype) and usable(x.device, x.dtype) is None
+        return ["plain", *(TRITON if kernels else [])]
 
     def use(self, implementation: str, x: Tensor) -> None:
         """Compute in that implementation from now on.
@@ -57,10 +69,10 @@ class HeadedConv(nn.Module):
             OptimizationError: The Triton kernel does not work where ``x`` is.
         """
         self._triton = ()
-        if implementation == "triton":
+        if implementation in TRITON:
             conv, head = self.conv, self.head
             kernel = ConvReluHead(conv.weight, conv.bias, head.weight, head.bias)
-            self._triton = (checked_kernel(kernel, x),)
+            self._triton = (checked_kernel(kernel, x, implementation),)
         self.implementation = implementation
 
     def used(self) -> list[FusedConv]:

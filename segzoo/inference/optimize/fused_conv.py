@@ -26,9 +26,10 @@ from ..._compat import (
     packed_transposed,
 )
 from ...errors import OptimizationError
-from ..kernels import ConvRelu, Kernel, self_check, usable
+from ..kernels import ConvRelu, Kernel, pays, self_check, usable
 from .few_outputs import FewOutputs
-from .winograd import Winograd, pays
+from .winograd import Winograd
+from .winograd import pays as winograd_pays
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
@@ -41,17 +42,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 #: Activations that the Triton kernels know.
 TRITON_ACTIVATIONS = ("none", "relu")
+#: The Triton kernels by implementation: the same, in the first or the second of their tiles.
+TRITON = {"triton": 0, "triton wide": 1}
 #: Outputs up to which squares are tried.
 _FEW = 4
 
 
-def checked_kernel(kernel: AnyKernel, x: Tensor) -> AnyKernel:
+def checked_kernel(kernel: AnyKernel, x: Tensor, implementation: str) -> AnyKernel:
     """A Triton kernel where its maps are, once it has shown there that it is right.
+
+    Args:
+        kernel: With weights of any type, anywhere.
+        x: The map.
+        implementation: A name of :data:`TRITON`.
 
     Raises:
         OptimizationError: It is not, or cannot be compiled.
     """
     kernel = kernel.to(x.device, x.dtype)
+    kernel.tile = TRITON[implementation]
     reason = self_check(kernel)
     if reason is not None:
         raise OptimizationError(reason)
@@ -94,8 +103,8 @@ class FusedConv(nn.Module):
         adds: Whether there is an ``other`` to add.
 
     Attributes:
-        kernel: What computes it: ``torch``, ``triton``, ``onednn``, ``cudnn``, ``winograd`` or
-            ``squares``.
+        kernel: What computes it: ``torch``, ``triton`` (or ``triton wide``), ``onednn``,
+            ``cudnn``, ``winograd`` or ``squares``.
     """
 
     weight: Tensor
@@ -117,6 +126,8 @@ class FusedConv(nn.Module):
         self.act = act
         self.adds = adds
         self.kernel = "torch"
+        #: Part of a step that has a Triton kernel of its own, which does more.
+        self.inner = False
         self._packed: Tensor | None = None
         #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
         self._triton: tuple[ConvRelu, ...] = ()
@@ -130,7 +141,7 @@ class FusedConv(nn.Module):
             return self._onednn(x, other)
         if self.kernel == "cudnn":
             return self._cudnn(x, other)
-        if self.kernel == "triton":
+        if self.kernel in TRITON:
             return run_kernel(self._triton[0], x)
         if self._algorithm is not None and self._algorithm.takes(x):
             return ACTIVATIONS[self.act](self._algorithm(x, other=other))
@@ -153,10 +164,9 @@ class FusedConv(nn.Module):
         """
         self._packed = self._pack(x) if kernel == "onednn" else None
         self._triton = ()
-        if kernel == "triton":
-            self._triton = (
-                checked_kernel(ConvRelu(self.weight, self.bias, relu=self.act == "relu"), x),
-            )
+        if kernel in TRITON:
+            made = ConvRelu(self.weight, self.bias, relu=self.act == "relu")
+            self._triton = (checked_kernel(made, x, kernel),)
         self._algorithm = None
         if kernel == "winograd":
             self._algorithm = Winograd(self.weight, self.bias, x.shape)
@@ -172,12 +182,14 @@ class FusedConv(nn.Module):
         """Those to be tried on an input; whether one works for its shape is seen by trying."""
         g, names = self.geometry, ["torch"]
         plain = g == Geometry() and self.weight.shape[2:] == (3, 3)
-        if plain and not self.adds and self.act in TRITON_ACTIVATIONS:
-            names += ["triton"] if usable(x.device, x.dtype) is None else []
+        if plain and not (self.adds or self.inner) and self.act in TRITON_ACTIVATIONS:
+            outs, channels = self.weight.shape[:2]
+            if pays(0, channels, outs, x.dtype) and usable(x.device, x.dtype) is None:
+                names += TRITON
         onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if onednn and not (g.transposed and self.adds):
             names += ["onednn"] if fuses_on_cpu() else []
-            if plain and pays(self.weight, x):
+            if plain and winograd_pays(self.weight, x):
                 names.append("winograd")
             if plain and len(self.weight) <= _FEW:
                 names.append("squares")

@@ -19,11 +19,20 @@ from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
 from ...nn.finite import first_infinite
 from ...prediction.inputs import check_batch
+from ...prediction.masks import VOID
 from ...timing import in_turn
 from ..kernels import usable
 from ..precision import trying_algorithms
+from .answers import Answers, decided
 from .autotune import choose
-from .backends import BACKENDS, make_backend, ordinary
+from .backends import (
+    BACKENDS,
+    RecordedFor,
+    compiles,
+    make_backend,
+    ordinary,
+    to_be_compared,
+)
 from .doubled_conv import DoubledConv
 from .dtypes import as_dtype, check_supported, fastest, warn_if_slower
 from .fold_batchnorm import fold_batchnorm
@@ -39,6 +48,8 @@ from .verify import Judge, Run
 _SIDE = 512
 #: The other image that passes are checked on: odd sides, where no map is twice another.
 _ODD = (65, 97)
+#: Of another image's pixels so many must get the class of their logits where they get one at once.
+_AGREEMENT = 0.99
 #: Of a batch so many images are compared: the others are computed alike.
 _ROWS = 2
 
@@ -67,9 +78,10 @@ def optimize(
             own; ``report()`` says what was found. Give a real picture as example: classes of noise
             are decided by roundings.
         channels_last: Keep maps in memory cell by cell rather than plane by plane.
-        backend: ``eager``, ``compile`` (torch.compile) or ``cudagraph``; ``auto`` takes the
-            fastest of those that need no compiler, and chooses the implementation of each step by
-            a short timing. With a named backend nothing is timed, and two runs make the same model.
+        backend: ``auto`` takes the fastest of what is made in seconds: ``eager`` and, on a GPU,
+            ``cudagraph``. ``fastest`` tries ``compile`` and ``max-autotune`` (torch.compile) as
+            well, for minutes. Both choose the implementation of each step by a short timing. With
+            one of the four names nothing is timed, and two runs make the same model.
         example: A batch ``(N, C, H, W)`` of the shape that matters most: implementations are
             compared on it, and a compiled or recorded backend is made for it. None for one image
             of 512x512. Other shapes work too.
@@ -86,7 +98,7 @@ def optimize(
     _check_model(model)
     source = next(model.parameters())
     device = source.device
-    checks.choice("backend", backend, ("auto", *BACKENDS))
+    checks.choice("backend", backend, ("auto", "fastest", *BACKENDS))
     checks.flag("channels_last", channels_last)
     if backend == "cudagraph" and device.type != "cuda":
         raise ArgumentError(f"backend='cudagraph' needs a CUDA device; the model is on {device}.")
@@ -102,7 +114,8 @@ def optimize(
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
     # Tensors of inference mode could be used in no training, not even as constants.
-    with torch.inference_mode(False), torch.no_grad():
+    unmixed = torch.autocast(device.type, enabled=False)  # outputs are compared in one precision
+    with torch.inference_mode(False), torch.no_grad(), unmixed:
         image = ordinary(example)
 
         def build(dtype: torch.dtype) -> OptimizedModel:
@@ -144,13 +157,12 @@ class _Optimizer:
         order = "cell by cell" if self.channels_last else "plane by plane, as was asked for"
         self._note("channels last", self.channels_last, f"maps are kept {order}")
         with trying_algorithms(image.device):
-            choose(body, image, timed=backend == "auto", compiled=backend == "compile")
-            self._note_choices(body)
-            run = self._backend(body, backend, image)
+            body, run = self._backend(body, backend, image)
+            answers = self._answers(run, image)
         # In the layout that it is made for: another one would be compiled once more.
         self._check_outputs(lambda image: run(self._laid_out(image)), tolerance)
         reports = tuple(self.reports)
-        return OptimizedModel(self.model, body, run, reports, image, self.channels_last)
+        return OptimizedModel(self.model, body, run, reports, image, self.channels_last, answers)
 
     def _traced(self) -> Body:
         """The model as graphs, its branches merged where the backbone can do that itself."""
@@ -190,9 +202,7 @@ class _Optimizer:
             detail = change(changed)
             good, outcome = self._verdict(changed) if detail else (False, "no such steps")
         except Exception as error:  # a pass is a convenience: it must not cost the model
-            lines = str(error).splitlines()
-            good, outcome = False, f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
-            detail = ""
+            good, outcome, detail = False, _said(error), ""
         self._note(name, good, "; ".join(filter(None, (detail, outcome))))
         return changed if good else body
 
@@ -214,41 +224,71 @@ class _Optimizer:
         detail = ", ".join(f"{count} {implementation}" for implementation, count in counts.items())
         self._note("autotune", bool(implementations), detail or "nothing to choose")
 
-    def _backend(self, body: Body, backend: str, image: Tensor) -> nn.Module:
-        """The backend of that name, or the fastest of those that are quick to make."""
-        names = [backend]
-        if backend == "auto":
-            names = ["eager", "cudagraph"] if image.device.type == "cuda" else ["eager"]
+    def _backend(self, body: Body, backend: str, image: Tensor) -> tuple[Body, nn.Module]:
+        """The fastest backend of those that a name stands for, and the body that it runs."""
+        names = to_be_compared(backend, image.device)
+        timed = backend not in BACKENDS
+        # On a CPU a compiler wants other steps than it is best without.
+        apart = image.device.type == "cpu" and 0 < sum(map(compiles, names)) < len(names)
+        bodies = {False: body, True: copy.deepcopy(body) if apart else body}
+        settled: set[int] = set()
         candidates: dict[str, nn.Module] = {}
         for name in names:
+            own = bodies[compiles(name)]
+            if id(own) not in settled:
+                choose(own, image, timed=timed, compiled=compiles(name))
+                settled.add(id(own))
             try:
-                candidates[name] = make_backend(name, body, image)
+                candidates[name] = make_backend(name, own, image)
             except Exception as error:
                 if name == backend:
                     raise OptimizationError(f"backend={name!r} failed: {error}") from error
-                self._note(f"backend {name}", False, str(error).splitlines()[0][:160])
-        best = names[0]
+                self._note(f"backend {name}", False, _said(error))
+        best = names[0]  # step by step: that is not made, and cannot fail
         if len(candidates) > 1:
             calls = {name: _call(run, image) for name, run in candidates.items()}
             timings = in_turn(calls, device=image.device, rounds=7)
             best = min(timings, key=lambda name: timings[name].median)
+        self._note_choices(bodies[compiles(best)])
         self._note(f"backend {best}", True, "runs it")
-        return candidates[best]
+        return bodies[compiles(best)], candidates[best]
+
+    def _answers(self, run: nn.Module, image: Tensor) -> RecordedFor | None:
+        """What gives classes instead of logits, recorded beside what gives logits."""
+        if not isinstance(run, RecordedFor) or self.model.classes > VOID:
+            return None
+        threshold = self.model.threshold
+        try:
+            answering = Answers(run.body, threshold)
+            answers = RecordedFor(answering, image, beside=run)
+            other = self._laid_out(self._other().to(self.dtype))
+            wanted = decided(run(other), threshold)
+            share = float((answers(other) == wanted).double().mean())
+        except Exception as error:  # classes can be had from logits
+            self._note("masks", False, _said(error))
+            return None
+        where = "with the head, in one kernel" if answering.fused else "in the recorded graph"
+        good = share >= _AGREEMENT
+        self._note("masks", good, f"decided {where}; {share:.2%} of the pixels as by the logits")
+        return answers if good else None
+
+    def _other(self) -> Tensor:
+        """Another image of the example's shape.
+
+        What is recorded may give the logits of the image that it was recorded with for every other
+        one, and would pass on that.
+        """
+        seeded = torch.Generator().manual_seed(1)
+        return torch.rand(self.images[0].shape, generator=seeded).to(self.images[0])
 
     def _laid_out(self, image: Tensor) -> Tensor:
         form = torch.channels_last if self.channels_last else torch.contiguous_format
         return image.contiguous(memory_format=form)
 
     def _check_outputs(self, run: Run, tolerance: float | None) -> None:
-        """Raise unless the outputs are as near to the source's as was asked for.
-
-        On another image of the example's shape: what is recorded may give the logits of the image
-        that it was recorded with for every other one, and would pass on that.
-        """
-        example, small = self.images
-        seeded = torch.Generator().manual_seed(1)
-        other = torch.rand(example.shape, generator=seeded).to(example)
-        judge = Judge(self.model, [other, small], rows=_ROWS, as_it_runs=True)
+        """Raise unless the outputs are as near to the source's as was asked for."""
+        images = [self._other(), self.images[1]]
+        judge = Judge(self.model, images, rows=_ROWS, as_it_runs=True)
         good, detail = judge.verdict(run, self.dtype, tolerance)
         if not good:
             raise OptimizationError(
@@ -274,6 +314,12 @@ def _fuse(body: Body) -> str:
 def _join(body: Body) -> str:
     count = sum(join_head(graph) for graph in body.graphs())
     return "the head with the convolution before it" if count else ""
+
+
+def _said(error: Exception) -> str:
+    """An error in a line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
 
 
 def _call(run: nn.Module, image: Tensor) -> Callable[[], object]:

@@ -13,7 +13,9 @@ from ...architectures.base import SegmentationModel
 from ...config import Configured
 from ...errors import ArgumentError, InputError
 from ...prediction.inputs import check_batch, warn_if_resized
-from ...prediction.masks import classes_of
+from ...prediction.masks import VOID, classes_of
+from .answers import decided
+from .backends import RecordedFor
 from .trace import Body
 
 
@@ -55,6 +57,7 @@ class OptimizedModel(Configured, nn.Module):
         passes: tuple[PassReport, ...],
         example: Tensor,
         channels_last: bool,
+        answers: RecordedFor | None = None,
     ) -> None:
         super().__init__()
         self.config = model.config
@@ -65,30 +68,66 @@ class OptimizedModel(Configured, nn.Module):
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._encoder = body.encoder
         self._run = run
+        self._answers = answers
         super().train(False)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
+        In its own precision under ``torch.autocast`` too.
+
         Raises:
             InputError: Another shape, integers, or an image on another device.
         """
+        self._check(image)
+        # What comes is cast by hand; autocast would cast between the steps, which were chosen, and
+        # may be recorded or compiled, for the precision that the model has.
+        with torch.autocast(self.device.type, enabled=False):
+            if isinstance(self._run, RecordedFor) and self._run.takes(image):
+                return self._run(image)  # type: ignore[no-any-return]
+            rule = self._encoder.size_rule
+            fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
+            return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
+
+    @torch.no_grad()
+    def masks(self, image: Tensor) -> Tensor:
+        """Normalised images ``(N, in_channels, H, W)`` -> the class of each pixel ``(N, H, W)``.
+
+        uint8: with one class 1 where the logit is above :attr:`threshold`, and 255 where a logit is
+        NaN. On a GPU images of the example's shape are decided there, in the recorded graph, and
+        no logits are handed out: of 3 classes in bfloat16 they are six times as large.
+        :meth:`predict` takes pictures instead, and does the same.
+
+        Raises:
+            InputError: As :meth:`forward`.
+            ArgumentError: The model has more than 255 classes, which uint8 does not hold.
+        """
+        if self.classes > VOID:
+            raise ArgumentError(
+                f"masks gives uint8, where {VOID} is no class; the model has {self.classes} "
+                "classes. Take predict, which gives int64."
+            )
+        if self._answers is not None and isinstance(image, Tensor) and self._answers.takes(image):
+            self._check(image)
+            with torch.autocast(self.device.type, enabled=False):
+                return self._answers(image)  # type: ignore[no-any-return]
+        return decided(self(image), self.threshold)
+
+    def _check(self, image: Tensor) -> None:
         check_batch(image, self.in_channels)
         if image.device != self.device:
             raise InputError(
                 f"The image is on {image.device}, the optimised model on {self.device}."
             )
         warn_if_resized(image, self._encoder)
-        rule = self._encoder.size_rule
-        fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
-        return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
 
     @torch.no_grad()
     def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
         weight = torch.empty(0, device=self.device, dtype=self.dtype)
-        return classes_of(self, image, weight, min_confidence)
+        masks = None if self._answers is None else self.masks
+        return classes_of(self, image, weight, min_confidence, masks=masks)
 
     def report(self) -> str:
         """What each pass did, or why it was left out, one line each."""
