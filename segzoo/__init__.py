@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from .encoders import encoder_info as encoder_info
     from .encoders import list_encoders as list_encoders
     from .encoders import register_encoder as register_encoder
+    from .environment.report import EnvironmentReport as EnvironmentReport
+    from .environment.report import check_environment as check_environment
     from .features import FeatureSpec as FeatureSpec
     from .inference.export.export import export as export
     from .inference.export.exported import ExportedModel as ExportedModel
@@ -98,6 +100,7 @@ _HOMES = {
     "DataSplits": "data.splits",
     "Encoder": "encoders",
     "EncoderInfo": "encoders",
+    "EnvironmentReport": "environment.report",
     "ExportedModel": "inference.export.exported",
     "FeatureSpec": "features",
     "Head": "architectures.multi_head",
@@ -119,6 +122,7 @@ _HOMES = {
     "TrainingResult": "training.train",
     "add_lora": "training.lora",
     "check_data": "data.check",
+    "check_environment": "environment.report",
     "collate": "data.collate",
     "TiledPrediction": "prediction.tiling.predict",
     "convert": "convert",

@@ -18,6 +18,7 @@ from .bench import bench_command
 from .check import check_command
 from .convert import convert_command
 from .demo import demo_command
+from .doctor import doctor_command
 from .evaluate import evaluate_command
 from .export import export_command
 from .info import info_command
@@ -48,6 +49,7 @@ COMMANDS: tuple[click.Command, ...] = (
     push_command,
     pull_command,
     demo_command,
+    doctor_command,
 )
 
 
