@@ -27,7 +27,7 @@ from .datasets.making import make_pairs
 ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
-    *("docs/architectures.md", "docs/vit.md", "docs/many-pictures.md"),
+    *("docs/architectures.md", "docs/encoders.md", "docs/vit.md", "docs/many-pictures.md"),
     *("docs/pictures.md", "docs/large-images.md", "docs/data.md", "docs/training.md"),
     "docs/scores.md",
     *("docs/performance.md", "docs/deployment.md"),
