@@ -1,4 +1,4 @@
-"""What sets segzoo apart, in five sentences with their figures, for README and the site's first page."""
+"""What sets segzoo apart, in five lines with figures: for README and the site's first page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def backbones() -> str:
     return (
         f"**Any backbone, by its name.** A U-Net on {works['segzoo']} of timm's "
         f"{found['architectures']} architectures, each at {sizes} image sizes, without options. "
-        f"segmentation_models_pytorch {version} (smp): {works['smp']}. Counted by shapes, without pixels."
+        f"segmentation_models_pytorch {version} (smp): {works['smp']}. "
+        "Counted by shapes, without pixels."
     )
 
 
@@ -45,11 +46,14 @@ def architectures() -> str:
     pairs = [row for row in found["rows"] if "smp" not in row]  # else smp cannot build it itself
     refused = sum("refused" in row for row in pairs)
     sizes = ["x".join(map(str, size)) for size in found["sizes"]]
-    equal = sum(all(size in row and row[size]["difference"] == 0 for size in sizes) for row in pairs)
+    equal = sum(
+        all(size in row and row[size]["difference"] == 0 for size in sizes) for row in pairs
+    )
     theirs = len({row["architecture"] for row in pairs})
     return (
-        f"**{len(BUILT_IN)} architectures, smp's to the bit.** {theirs} are smp's too. Of {len(pairs)} "
-        f"pairs of architecture and encoder {equal} have its logits bit for bit with its weights; "
+        f"**{len(BUILT_IN)} architectures, smp's to the bit.** {theirs} are smp's too. "
+        f"Of {len(pairs)} pairs of architecture and encoder {equal} have its logits bit for bit "
+        "with its weights; "
         f"{refused} are refused with the reason."
     )
 
@@ -63,9 +67,10 @@ def tiles() -> str:
     best = min(windows, key=lambda row: row["flipped"])
     library = best["method"].partition(",")[0]
     return (
-        f"**Large pictures without seams.** Cut into exact tiles, {exact['flipped'] * pixels:.0f} of "
-        f"{pixels / 1e6:.1f} million pixels get another class than in one piece; by the best of "
-        f"{library}'s sliding windows {best['flipped']:.1%} do."
+        "**Large pictures without seams.** Cut into exact tiles, "
+        f"{exact['flipped'] * pixels:.0f} of {pixels / 1e6:.1f} million pixels "
+        f"get another class than in one piece; by the best of {library}'s sliding "
+        f"windows {best['flipped']:.1%} do."
     )
 
 
@@ -87,8 +92,8 @@ def strangers() -> str:
     cases, failed = (sum(row[key] for row in kinds) for key in ("cases", "failed"))
     return (
         f"**Nothing half done, nothing run.** {whole} of {kills} kills amid a save, push, pull, "
-        f"prediction, conversion or training left everything whole; {cases - failed} of {cases} hostile "
-        "files were refused or did no harm."
+        f"prediction, conversion or training left everything whole; {cases - failed} of {cases} "
+        "hostile files were refused or did no harm."
     )
 
 

@@ -18,11 +18,17 @@ project = "segzoo"
 author = "The segzoo authors"
 copyright = "The segzoo authors"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "generated"]
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # of Pygments; furo's own choice underlines modules
 html_title = "segzoo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
@@ -35,20 +41,27 @@ napoleon_google_docstring = True
 nitpicky = False
 
 importlib.import_module("benchmarks.tables").write_all(HERE / "generated")
-importlib.import_module("benchmarks.architecture_pages").write_pages(HERE / "architectures")
+importlib.import_module("benchmarks.architecture_pages").write_pages(
+    HERE / "architectures"
+)
 
 
 # A trained model at work on the first page; without it that page says why, and shows a picture.
 SITE = HERE / "generated" / "site"
 no_live_page = importlib.import_module("live").write_live(SITE)
 if no_live_page:
-    logging.getLogger(__name__).info("The first page has no live model: %s", no_live_page)
+    logging.getLogger(__name__).info(
+        "The first page has no live model: %s", no_live_page
+    )
 else:
     tags.add("live")  # noqa: F821, which Sphinx puts here
     html_extra_path = [str(SITE)]
 
 #: Page -> what only it loads.
-FILES_OF = {"index": ("first-page.css", "first-page.js"), "encoders": ("encoders.css", "encoders.js")}
+FILES_OF = {
+    "index": ("first-page.css", "first-page.js"),
+    "encoders": ("encoders.css", "encoders.js"),
+}
 
 
 def setup(app):

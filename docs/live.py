@@ -1,7 +1,7 @@
-"""A small trained model as a page for the browser, which the site's first page shows at work.
+"""A small trained model as a page for the browser, which the first page shows at work.
 
-It learns from the upper two thirds of the demo's photograph while the site is built, in seconds. The page is
-kept in ``docs/generated`` until something that it is made of changes.
+It learns from the upper two thirds of the demo's photograph while the site is built, in
+seconds. The page is kept in ``docs/generated`` until something it is made of changes.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ def write_live(folder: Path) -> str:
         with tempfile.TemporaryDirectory(prefix="segzoo-live-") as place:
             example = Path(place) / "never-seen.png"
             upper, lower = _parts(scene)
-            Image.fromarray(lower.photo.permute(1, 2, 0).contiguous().numpy()).save(example)
+            Image.fromarray(lower.photo.permute(1, 2, 0).contiguous().numpy()).save(
+                example
+            )
             model = _trained(upper, Path(place) / "model")
-            segzoo.write_page(model, page, title="Coins", examples=[example], runtime=runtime)
+            segzoo.write_page(
+                model, page, title="Coins", examples=[example], runtime=runtime
+            )
     except SegzooError as error:
         shutil.rmtree(folder, ignore_errors=True)
         return str(error)
@@ -68,16 +72,24 @@ def _trained(scene: Scene, folder: Path) -> segzoo.SegmentationModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = segzoo.Unet(
-            ENCODER, classes=scene.classes, class_names=scene.class_names, decoder_channels=WIDTHS
+            ENCODER,
+            classes=scene.classes,
+            class_names=scene.class_names,
+            decoder_channels=WIDTHS,
         )
     shown = (Shown(scene, STEPS // epochs_of(STEPS) * BATCH), Shown(scene, 1))
     plan = recipe(scene, steps=STEPS, seed=0)
-    return segzoo.train(model, shown, out=folder, recipe=plan, device="cpu").model.eval()
+    return segzoo.train(
+        model, shown, out=folder, recipe=plan, device="cpu"
+    ).model.eval()
 
 
 def _digest() -> str:
     """What changes when the page would."""
     found = hashlib.sha256(f"{segzoo.__version__} {torch.__version__}".encode())
-    for content in (Path(__file__).read_bytes(), *(content for _, content in sorted(assets().items()))):
+    for content in (
+        Path(__file__).read_bytes(),
+        *(content for _, content in sorted(assets().items())),
+    ):
         found.update(content)
     return found.hexdigest()
