@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from .deployment_tables import int8
 from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .eomt_tables import eomt_parity, eomt_speed
+from .figures import fastest, figures
 from .many_tables import kill_predictions, listing, predict_throughput
 from .parity.tables import (
     architecture_chooser,
@@ -84,7 +84,7 @@ def rivals() -> str:
     rows.append(
         [
             f"Images per second on a CPU, each at its fastest: {title_of(measured)}",
-            *(_fastest(measured, name) for name in names),
+            *(_speed(measured, name) for name in names),
         ]
     )
     for trial, row in result["trials"].items():
@@ -92,17 +92,9 @@ def rivals() -> str:
     return markdown(["", *(f"{name} {result['versions'][name]}" for name in names)], rows)
 
 
-def _fastest(result: Mapping[str, Any], library: str) -> str:
-    """The images per second of a library's fastest implementation, and its name."""
-    speeds = {
-        name.removeprefix(f"{library} "): row["images_per_second"]
-        for name, row in result["ways"].items()
-        if name.startswith(f"{library} ") and "ms" in row
-    }
-    if not speeds:
-        return "not measured"
-    best = max(speeds, key=lambda name: speeds[name])
-    return f"{speeds[best]} ({best})"
+def _speed(measured: Mapping[str, Any], library: str) -> str:
+    way, images = fastest(measured, library)
+    return f"{images} ({way})" if way else "not measured"
 
 
 def demo_iou() -> str:
@@ -147,6 +139,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage_pyramids": lambda: coverage("coverage_pyramids"),
     "loading": loading,
     "rivals": rivals,
+    "figures": figures,
     "demo_iou": demo_iou,
     "dynamic_unet": dynamic_unet,
     "dynamic_parity": dynamic_parity,
@@ -197,12 +190,29 @@ def write_all(folder: Path) -> None:
         (folder / f"{name}.md").write_text(f"{table()}\n{where}\n")
 
 
+#: What README shows of it, between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
+IN_README: dict[str, Callable[[], str]] = {"figures": lambda: figures("docs/"), "rivals": rivals}
+
+
+def readme(text: str) -> str:
+    """README with its tables as the records have them.
+
+    Raises:
+        ValueError: A table has no place in it.
+    """
+    for name, table in IN_README.items():
+        head, begin, rest = text.partition(f"<!-- table: {name} -->\n")
+        _, end, tail = rest.partition("<!-- end of table -->")
+        if not end:
+            raise ValueError(f"README has no place for the table {name}.")
+        text = f"{head}{begin}{table()}{end}{tail}"
+    return text
+
+
 def update_readme() -> None:
-    """Put the tables where the README has marked their places."""
+    """Put the tables where README has marked their places."""
     path = RESULTS.parents[1] / "README.md"
-    pattern = r"(<!-- table: rivals -->\n).*?(<!-- end of table -->)"
-    text = re.sub(pattern, rf"\g<1>{rivals()}\g<2>", path.read_text(), flags=re.DOTALL)
-    path.write_text(text)
+    path.write_text(readme(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .datasets.making import make_pairs
 ROOT = Path(__file__).parents[1]
 PAGES = (
     *("README.md", "docs/quickstart.md", "docs/resnet34.md", "docs/dynamic_unet.md"),
-    *("docs/architectures.md", "docs/vit.md", "docs/many-pictures.md"),
+    *("docs/architectures.md", "docs/encoders.md", "docs/vit.md", "docs/many-pictures.md"),
     *("docs/pictures.md", "docs/large-images.md", "docs/data.md", "docs/training.md"),
     "docs/scores.md",
     *("docs/performance.md", "docs/deployment.md"),
@@ -48,6 +48,9 @@ SMALLER = {
     "torch.rand(1, 3, 256, 320)": "torch.rand(1, 3, 64, 96)",
 }
 ENCODERS = {'"resnet18"': '"test_resnet"', '"resnet34"': '"test_resnet"'}
+ENCODERS["--encoder resnet34"] = "--encoder test_resnet"
+#: Pages whose commands in bash are run.
+COMMANDS = ("docs/index.md", "docs/quickstart.md")
 
 
 def smaller(block: str, page: str) -> str:
@@ -79,15 +82,23 @@ def test_python_snippets_run(page, hub, tmp_path, monkeypatch):
 def test_the_commands_of_a_training_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_pairs(tmp_path, DATA)
-    Image.new("RGB", (20, 20)).save("photo.jpg")
+    Path("photos").mkdir()
+    for name in ("photo.jpg", "photos/street.jpg"):
+        Image.new("RGB", (20, 20)).save(name)
     extra = ["--no-pretrained", "--epochs", "1", "--workers", "0"]
-    lines = [*snippets("README.md", "console"), snippets("docs/training.md", "console")[0]]
+    readme = "".join(snippets("README.md", "console"))
+    lines = [readme, snippets("docs/training.md", "console")[0]]
     commands = [
-        shlex.split(line, comments=True)[1:] for text in lines for line in text.splitlines()
+        shlex.split(line, comments=True)[1:]
+        for text in lines
+        for line in smaller(text, "docs/training.md").splitlines()
     ]
     assert [command[1] for command in commands] == [
-        *("check", "train", "report", "check", "train", "predict")
+        *("check", "train", "report", "predict", "export"),
+        *("check", "train", "predict"),
     ]
+    shown = "".join(snippets("docs/index.md", "console"))
+    assert commands_in(shown, "$ segzoo") == commands_in(readme, "$ segzoo")[:3]
     for command in commands:
         more = extra if command[1] == "train" else []
         assert main([*command[1:], *more]) == 0, (command, capsys.readouterr().err)
@@ -109,7 +120,14 @@ def test_the_check_of_data_prints_what_its_page_says(tmp_path, monkeypatch, caps
     assert capsys.readouterr().out == expected
 
 
-def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):
+def commands_in(text: str, begin: str) -> list[list[str]]:
+    """The words of each line that begins so, without comments."""
+    return [
+        shlex.split(line, comments=True) for line in text.splitlines() if line.startswith(begin)
+    ]
+
+
+def test_the_commands_of_the_first_pages_run(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # What it prints is looked at in tests/cli/test_bench.py; here it is not to take its time.
     monkeypatch.setattr(bench, "run_bench", functools.partial(bench.run_bench, rounds=1))
@@ -118,15 +136,15 @@ def test_the_readmes_commands_run(hub, tmp_path, monkeypatch, capsys):
     bound = serving.bound
     monkeypatch.setattr(serving, "bound", lambda host, port: bound(host, 0))
     prepare_folder(tmp_path)
-    lines = smaller("".join(snippets("README.md", "bash")), "README.md").splitlines()
-    commands = [line.partition("#")[0].strip() for line in lines if line.startswith("segzoo ")]
-    assert len(commands) >= 6
+    text = "".join(block for page in COMMANDS for block in snippets(page, "bash"))
+    commands = commands_in(smaller(text, COMMANDS[0]), "segzoo ")
+    assert len(commands) >= 10
     for command in commands:
-        assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+        assert main(command[1:]) == 0, (command, capsys.readouterr().err)
 
 
 def prepare_folder(folder: Path) -> None:
-    """What the README's commands work on."""
+    """What the commands work on."""
     segzoo.Unet("test_resnet", classes=3).save_pretrained(folder / "my-model")
     torch.save(smp.Unet("resnet18", encoder_weights=None).state_dict(), folder / "unet.pth")
     theirs = fastai_unet(Case(), classes=2)
@@ -136,17 +154,13 @@ def prepare_folder(folder: Path) -> None:
     Image.new("RGB", (50, 37), "orange").save(folder / "photos" / "street.jpg")
 
 
-def test_the_readmes_table_is_made_from_the_records():
+def test_the_readmes_tables_are_made_from_the_records():
     text = (ROOT / "README.md").read_text()
-    table = re.search(r"<!-- table: rivals -->\n(.*?)<!-- end of table -->", text, flags=re.DOTALL)
-    assert table is not None
-    assert table[1].strip() == tables.rivals().strip(), "run: python -m benchmarks.tables"
+    assert tables.readme(text) == text, "run: python -m benchmarks.tables"
+    assert all(f"<!-- table: {name} -->" in text for name in ("figures", "rivals"))
 
 
-def test_the_readmes_drawing_is_what_is_drawn():
-    text = (ROOT / "README.md").read_text()
-    model = build_on_meta(lambda: segzoo.DynamicUnet("resnet34"))
-    assert f"```text\n{diagram(model)}\n```" in text
+def test_the_guides_drawing_is_what_is_drawn():
     guide = (ROOT / "docs" / "dynamic_unet.md").read_text()
     model = build_on_meta(lambda: segzoo.DynamicUnet("resnet34", classes=3))
     assert f"```text\n{diagram(model)}\n```" in guide

@@ -5,14 +5,18 @@ from __future__ import annotations
 import html
 from typing import Any
 
+#: What the columns are called, and what is in them: the page sorts by it.
+COLUMNS = {
+    **{"encoder": "text", "parameters": "number", "GFLOPs": "number", "strides": "list"},
+    **{"channels": "list", "image sizes": "text", "licence": "text", "weights": "number"},
+}
+
 
 def encoders(records: list[dict[str, Any]]) -> str:
     """Every encoder, as HTML: it is quicker to build than Markdown, and its rows have heads."""
-    heads = {"encoder": "text", "parameters": "number", "GFLOPs": "number", "strides": "list"}
-    heads |= {"channels": "list", "image sizes": "text", "licence": "text", "weights": "number"}
-    head = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in heads.items())
+    head = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in COLUMNS.items())
     rows = [
-        f'<tr><th scope="row"><code>{html.escape(row["name"])}</code></th>'
+        f'<tr><th scope="row"><code>{_name(row["name"])}</code></th>'
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in encoder_cells(row))
         + "</tr>"
         for row in records
@@ -30,6 +34,11 @@ def encoders(records: list[dict[str, Any]]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name(name: str) -> str:
+    """An encoder's name that a browser may break behind each underscore."""
+    return html.escape(name).replace("_", "_<wbr>")
 
 
 def encoder_cells(row: dict[str, Any]) -> list[str]:

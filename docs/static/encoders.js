@@ -1,4 +1,4 @@
-// Searching and sorting the table of encoders. Without JavaScript the table is simply complete.
+// Searching, filtering and sorting the table of encoders. Without JavaScript the table is simply complete.
 "use strict";
 
 /** The words of a query, lower case; "2, 4, 8" is one word. */
@@ -15,6 +15,14 @@ function matches(row, wanted) {
   return wanted.every((word) =>
     /^\d+(,\d+)+$/.test(word) ? row.lists.includes(word) : row.text.includes(word)
   );
+}
+
+/** Whether a cell passes a filter of that kind; an empty filter lets everything through. */
+function passes(kind, cell, value) {
+  if (value === "") return true;
+  if (kind === "most") return parseFloat(cell) <= parseFloat(value); // not what is no number
+  if (kind === "least") return parseFloat(cell) >= parseFloat(value);
+  return cell === value;
 }
 
 /** The order of two cells of a column of that kind; what is no number comes last. */
@@ -36,10 +44,24 @@ function compareNumbers(one, other) {
   return Number.isNaN(one) - Number.isNaN(other) || one - other || 0;
 }
 
+const FORM =
+  '<label class="wide">Search names, licences, image sizes and strides' +
+  '<input type="search" autocomplete="off" spellcheck="false" placeholder="resnet apache 2,4,8,16,32"' +
+  ' aria-describedby="encoder-count"></label>' +
+  '<label>Million parameters, at most' +
+  '<input type="number" min="0" step="any" inputmode="decimal" data-column="parameters" data-kind="most"></label>' +
+  '<label>GFLOPs, at most' +
+  '<input type="number" min="0" step="any" inputmode="decimal" data-column="GFLOPs" data-kind="most"></label>' +
+  '<label>Licence<select data-column="licence" data-kind="is"><option value="">all</option></select></label>' +
+  '<label>Pretrained weights<select data-column="weights" data-kind="least">' +
+  '<option value="">all</option><option value="1">some</option></select></label>' +
+  '<p class="wide"><span id="encoder-count" role="status"></span> <button type="reset">Show all</button></p>';
+
 function start(region) {
   const table = region.querySelector("table");
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
+  const names = heads.map((head) => head.textContent);
   const kinds = heads.map((head) => head.className);
   const rows = [...body.rows].map((element) => {
     const cells = [...element.cells].map((cell) => cell.textContent.toLowerCase());
@@ -51,23 +73,27 @@ function start(region) {
     };
   });
 
-  const search = document.createElement("form");
-  search.className = "encoder-search";
-  search.setAttribute("role", "search");
-  search.innerHTML =
-    '<label for="encoder-words">Search names, licences, image sizes and strides</label>' +
-    '<input id="encoder-words" type="search" autocomplete="off" spellcheck="false"' +
-    ' placeholder="resnet apache 2,4,8,16,32" aria-describedby="encoder-count">' +
-    '<p id="encoder-count" aria-live="polite"></p>';
-  region.before(search);
-  const input = search.querySelector("input");
-  const count = search.querySelector("p");
+  const form = document.createElement("form");
+  form.className = "encoder-search";
+  form.setAttribute("role", "search");
+  form.innerHTML = FORM;
+  const search = form.querySelector("[type=search]");
+  const count = form.querySelector("#encoder-count");
+  const filters = [...form.querySelectorAll("[data-column]")].map((field) => ({
+    field,
+    kind: field.dataset.kind,
+    column: names.indexOf(field.dataset.column),
+  }));
+  const licences = new Set(rows.map((row) => row.cells[names.indexOf("licence")]).filter(Boolean));
+  form.querySelector("[data-kind=is]").append(...[...licences].sort().map((name) => new Option(name)));
+  region.before(form);
 
   function show() {
-    const wanted = words(input.value);
+    const wanted = words(search.value);
     let shown = 0;
     for (const row of rows) {
-      row.element.hidden = !matches(row, wanted);
+      const all = filters.every(({ field, kind, column }) => passes(kind, row.cells[column], field.value));
+      row.element.hidden = !(all && matches(row, wanted));
       shown += !row.element.hidden;
     }
     count.textContent = `${shown} of ${rows.length} encoders`;
@@ -80,6 +106,7 @@ function start(region) {
     const order = (one, other) => compare(kinds[column], one.cells[column], other.cells[column]);
     rows.sort((one, other) => (falling ? order(other, one) : order(one, other)));
     body.append(...rows.map((row) => row.element));
+    region.scrollTop = 0;
   }
 
   heads.forEach((head, column) => {
@@ -89,8 +116,16 @@ function start(region) {
     button.addEventListener("click", () => sort(column));
     head.append(button);
   });
-  search.addEventListener("submit", (event) => event.preventDefault());
-  input.addEventListener("input", show);
+  // In a narrow window each row is a block of its own, which to browsers is no table any more.
+  const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TD: "cell" };
+  for (const part of [table, ...table.querySelectorAll("thead, tbody, tr, td")]) {
+    part.setAttribute("role", roles[part.tagName]);
+  }
+  for (const part of table.querySelectorAll("th")) part.setAttribute("role", part.scope === "col" ? "columnheader" : "rowheader");
+
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("input", show);
+  form.addEventListener("reset", () => setTimeout(show)); // the fields are empty after the event
   show();
 }
 
@@ -99,4 +134,4 @@ if (typeof document !== "undefined") {
     document.querySelectorAll(".encoder-table").forEach(start);
   });
 }
-if (typeof module !== "undefined") module.exports = { words, matches, compare };
+if (typeof module !== "undefined") module.exports = { words, matches, passes, compare };

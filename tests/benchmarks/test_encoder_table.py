@@ -102,6 +102,24 @@ def test_the_words_of_a_search_are_all_wanted():
 
 
 @pytest.mark.skipif(not node, reason="needs node")
+def test_a_filter_lets_through_what_it_says():
+    asked = {
+        ("most", "21.28 m", "21.28"): True,
+        ("most", "21.28 m", "21"): False,
+        ("most", "5.00 at 256x256", "5"): True,
+        ("most", "?", "5"): False,  # what is not known is not known to be small
+        ("most", "?", ""): True,
+        ("least", "4", "1"): True,
+        ("least", "0", "1"): False,
+        ("is", "mit", "mit"): True,
+        ("is", "mit-0", "mit"): False,
+        ("is", "", ""): True,
+    }
+    code = f"{json.dumps(list(asked))}.map((each) => page.passes(...each))"
+    assert dict(zip(asked, run_script(code), strict=True)) == asked
+
+
+@pytest.mark.skipif(not node, reason="needs node")
 @pytest.mark.parametrize(
     ("kind", "cells"),
     [
@@ -122,12 +140,12 @@ def test_the_page_in_a_browser(tmp_path):
     act = """
         const input = document.querySelector(".encoder-search input");
         input.value = "2,4,8,16,32 resnet";
-        input.dispatchEvent(new Event("input"));
+        input.dispatchEvent(new Event("input", { bubbles: true }));
         const button = document.querySelectorAll(".encoder-table button")[1];
         button.click(); button.click();
         document.title = [...document.querySelectorAll("tbody tr:not([hidden]) th")]
             .map((cell) => cell.textContent).join(" ")
-            + "; " + document.querySelector("[aria-live]").textContent
+            + "; " + document.querySelector("[role=status]").textContent
             + "; " + document.querySelector("[aria-sort=descending]").textContent
             + "; " + input.labels.length;
     """

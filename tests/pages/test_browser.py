@@ -7,7 +7,6 @@ import json
 import shutil
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +17,11 @@ from segzoo.data.drawing import overlay, write_mask
 from segzoo.data.pictures import read_mask, read_picture, to_bands
 from segzoo.pages.site import assets, page_json
 
-from .browser import ISOLATED, change_json, need, serving
+from .browser import ISOLATED, change_json, serving
 from .conftest import NAMES
 from .pictures import encoded, noise, png, turned
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-DOCS = Path(__file__).parents[2] / "docs" / "_build" / "html"
 
 
 def test_the_mask_in_the_page_is_that_of_predict(tab, site, model, tmp_path):
@@ -308,30 +306,3 @@ def test_the_same_page_with_the_model_on_a_server(tab, model, tmp_path):
         expected = model.predict(torch.from_numpy(pictures[0]).permute(2, 0, 1))
         assert torch.equal(saved, expected)
         assert not any("runtime/" in address for address in page.asked)
-
-
-def test_the_search_of_the_table_of_encoders(tab):
-    need((DOCS / "encoders.html").is_file(), "the documentation (make docs)")
-    with serving(DOCS) as site:
-        site.url += "encoders.html"
-        site.answers["/favicon.ico"] = lambda _: (200, "image/png", png(noise(8, 8, 3)))
-        page = tab(site)
-        rows = page.page.locator(".encoder-table tbody tr:visible th")
-        everything = rows.count()
-        words = page.page.get_by_label("Search names")
-        words.fill("resnet34 apache")
-        names = rows.all_inner_texts()
-        assert "resnet34" in names
-        assert len(names) < everything
-        assert all("resnet34" in name for name in names)
-        count = page.page.locator("#encoder-count")
-        assert count.inner_text() == f"{len(names)} of {everything} encoders"
-        words.fill("no such encoder")
-        assert (rows.count(), count.inner_text()) == (0, f"0 of {everything} encoders")
-        words.fill("")
-        first = rows.first.inner_text()
-        head = page.page.locator(".encoder-table thead button").first
-        head.click()
-        head.click()
-        assert rows.first.inner_text() != first
-        assert rows.count() == everything
