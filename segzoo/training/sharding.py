@@ -185,7 +185,7 @@ def owned(value: Any) -> Any:
         return {name: owned(item) for name, item in value.items()}
     if isinstance(value, tuple):
         items = [owned(item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+        return tuple(items) if type(value) is tuple else type(value)(*items)  # with names
     return value
 
 
