@@ -43,10 +43,15 @@ def test_pixels_come_back_as_they_were(monkeypatch, shape, kind, mode, stripe):
         assert np.array_equal(decoded(encode_png(view))[1], view)
 
 
-def test_a_palette_is_kept_with_its_numbers():
-    pixels = RNG.integers(0, 7, (11, 13)).astype(np.uint8)
-    colors = class_colors(7)
+@pytest.mark.parametrize(
+    ("count", "bits"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 4), (16, 4), (17, 8), (256, 8)]
+)
+@pytest.mark.parametrize("width", [1, 7, 8, 13])
+def test_a_palette_is_kept_with_its_numbers(count, bits, width):
+    pixels = RNG.integers(0, count, (11, width)).astype(np.uint8)
+    colors = class_colors(count)
     content = encode_png(pixels, palette=colors.tobytes())
+    assert content[24] == bits
     mode, values = decoded(content)
     assert mode == "P"
     assert np.array_equal(values, pixels)
@@ -54,13 +59,27 @@ def test_a_palette_is_kept_with_its_numbers():
         assert np.array_equal(np.array(image.convert("RGB")), colors[pixels])
 
 
-def test_masks_are_no_larger_than_those_of_a_general_encoder():
+@pytest.mark.parametrize("classes", [2, 3, 12, 40])
+def test_masks_are_about_as_small_as_those_of_a_general_encoder(classes):
     rows, columns = np.mgrid[:240, :320]
     mask = ((rows - 120) ** 2 + (columns - 90) ** 2 < 70**2) + 2 * (columns > 200 + rows // 7)
-    pixels = mask.astype(np.uint8)
-    general = io.BytesIO()
-    Image.fromarray(pixels).save(general, "PNG")
-    assert len(encode_png(pixels)) <= len(general.getvalue())
+    pixels = (mask % classes + (classes - 3) * (rows > 200 + columns // 9)) % classes
+    general = Image.fromarray(pixels.astype(np.uint8))
+    general.putpalette(class_colors(classes).tobytes())
+    buffer = io.BytesIO()
+    general.save(buffer, "PNG")
+    ours = encode_png(pixels.astype(np.uint8), palette=class_colors(classes).tobytes())
+    assert len(ours) <= 1.3 * len(buffer.getvalue())
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_overlays_are_about_as_small_as_those_of_a_general_encoder(bands):
+    rough = Image.fromarray(RNG.integers(0, 256, (9, 12, bands)).astype(np.uint8).squeeze())
+    smooth = np.array(rough.resize((320, 240)).convert("RGB")).astype(int)
+    pixels = (smooth + RNG.integers(-2, 3, (240, 320, bands))).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    assert len(encode_png(pixels)) <= 1.1 * len(buffer.getvalue())
 
 
 @pytest.mark.parametrize("classes", [1, 2, 11, 130, 256, 300])
