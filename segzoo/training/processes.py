@@ -82,8 +82,8 @@ class Processes:
             )
         if recipe.sharding is not None and self.device.type == "cpu" and not cpus_share():
             raise ArgumentError(
-                f"sharding={recipe.sharding!r}: torch {torch.__version__} cuts models on GPUs only. "
-                "These processes are on CPUs: use a newer torch, or leave it out."
+                f"sharding={recipe.sharding!r}: torch {torch.__version__} cuts models on GPUs "
+                "only. These processes are on CPUs: use a newer torch, or leave it out."
             )
         if recipe.sync_batch_norm and self.count > 1 and self.device.type == "cpu":
             raise ArgumentError(
