@@ -72,12 +72,18 @@ class Processes:
         """Raise where a recipe asks for what these processes cannot do.
 
         Raises:
-            ArgumentError: Parts of a model for one process, or synchronised normalisation on CPUs.
+            ArgumentError: Parts of a model for one process, or on CPUs with an old torch, or
+                synchronised normalisation on CPUs.
         """
         if recipe.sharding is not None and self.count == 1:
             raise ArgumentError(
                 f"sharding={recipe.sharding!r} cuts the model into a part for each process, and "
                 "there is one. Start several (torchrun --nproc_per_node=8 ...), or leave it out."
+            )
+        if recipe.sharding is not None and self.device.type == "cpu" and not cpus_share():
+            raise ArgumentError(
+                f"sharding={recipe.sharding!r}: torch {torch.__version__} cuts models on GPUs "
+                "only. These processes are on CPUs: use a newer torch, or leave it out."
             )
         if recipe.sync_batch_norm and self.count > 1 and self.device.type == "cpu":
             raise ArgumentError(
@@ -145,6 +151,11 @@ class Processes:
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+
+
+def cpus_share() -> bool:
+    """Whether torch's FSDP works on CPUs: it waits for events of streams, which they lacked."""
+    return hasattr(torch.cpu.Stream, "record_event")
 
 
 def is_first() -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 import segzoo
 from segzoo.training import separable, spreading
 from segzoo.training.learner import Learner, Settled
-from segzoo.training.processes import Processes
+from segzoo.training.processes import Processes, cpus_share
 from segzoo.training.sharded_learner import learner_of
 from segzoo.training.spreading import from_first
 
@@ -29,8 +29,9 @@ VOID = 255
 TRIED: dict[str, dict[str, Any]] = {
     "whole models": {"dice": 0.0},
     "class weights": {"dice": 0.0, "class_weights": (0.5, 1.0, 4.0)},
-    "parts": {"dice": 0.0, "sharding": "full", "ema": 0.5},
 }
+if cpus_share():
+    TRIED["parts"] = {"dice": 0.0, "sharding": "full", "ema": 0.5}
 
 
 def recipe(**values: Any) -> segzoo.Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segzoo.training.processes import Processes
+from segzoo.training.processes import Processes, cpus_share
 
 from . import ranks
 
@@ -75,6 +75,7 @@ def test_large_tensors_go_to_all_one_at_a_time_or_not_at_all(found):
         assert "division" in rank["error"]
 
 
+@pytest.mark.skipif(not cpus_share(), reason="torch shares on GPUs only")
 def test_an_average_in_parts_is_what_is_judged(found, alone):
     average, kept = alone["parts"][1]["ema"], found[0]["parts"]
     for key, value in kept["state"]["ema"].items():

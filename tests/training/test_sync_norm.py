@@ -134,8 +134,12 @@ def test_cpus_are_refused_and_one_process_needs_nothing():
         Processes.check(Two(), recipe)
 
 
-def test_parts_want_several_processes():
+def test_parts_want_several_processes(monkeypatch):
     recipe = segzoo.Recipe(sharding="full")
     with pytest.raises(ArgumentError, match=r"there is one\. Start several \(torchrun"):
         Processes("cpu").check(recipe)
+    monkeypatch.setattr("segzoo.training.processes.cpus_share", lambda: True)
     Processes.check(Two(), recipe)
+    monkeypatch.setattr("segzoo.training.processes.cpus_share", lambda: False)
+    with pytest.raises(ArgumentError, match=r"on GPUs only.*use a newer torch"):
+        Processes.check(Two(), recipe)
