@@ -6,7 +6,8 @@
 computes the same with torch. Each of these kernels is then compiled for several cards. Processor
 seconds are those of Triton and NVIDIA's assembler together; the sum for one card is what optimising
 costs there the first time, before Triton's cache has it. Nothing runs on a card, so there are no
-times of kernels here.
+times of kernels here. Ends with 1 where a kernel keeps more than a few values in memory for want of
+registers, or wants more shared memory than the card has.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import copy
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +40,8 @@ from .common import write_result
 
 #: Compute capability -> the shared memory that a program may have there, in KiB.
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+#: Bytes of eight registers: as much may lie in memory, in the cache.
+STACK = 32
 _PACKAGE = "segzoo.inference"
 _ASK_FOR_A_GPU = (
     "optimize.fused_conv.usable",
@@ -259,11 +263,14 @@ def main() -> None:
                     rows.append(compiled(kernel, capability))
                     print(*rows[-1].values(), flush=True)
     bad = [
-        row for row in rows if row["stack_bytes"] or row["shared_kib"] > SHARED[row["capability"]]
+        row
+        for row in rows
+        if row["stack_bytes"] > STACK or row["shared_kib"] > SHARED[row["capability"]]
     ]
     print(f"{len(bad)} of {len(rows)} spill or have too much shared memory", flush=True)
     record = {"encoder": arguments.encoder, "spill_or_too_large": len(bad)}
     write_result("kernel_compiling", record, rows=rows)
+    sys.exit(bool(bad))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from benchmarks.common import write_result
 from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel, self_check
 from segzoo.inference.kernels.checking import by_torch, compared, made, trial
+from segzoo.inference.optimize.fused_conv import TRITON
 from segzoo.timing import in_turn
 
 #: Kernel, widths, side of its first map.
@@ -83,23 +85,28 @@ def measured(
         else weight.to("cuda", dtype)
         for weight in weights
     ]
-    kernel = made(kind, widths, weights).to("cuda", dtype)
-    reason = self_check(kernel)
-    if reason is not None:
-        return {"reason": reason}
-    try:
-        ours, out = graphed(lambda: kernel(*on_device))
-        theirs, _ = graphed(lambda: by_torch(kind, cast, on_device))
-        ours()
-        reason = compared(out, kind, weights, maps)
-    except Exception as error:  # memory, a driver, a compiler: the record goes on
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
-    if reason is not None:
-        return {"reason": reason}
-    timings = in_turn({"torch": theirs, "kernel": ours}, device="cuda", rounds=9, turn=0.02)
+    calls = {}
+    for name, tile in TRITON.items():
+        kernel = made(kind, widths, weights).to("cuda", dtype)
+        kernel.tile = tile
+        reason = self_check(kernel)
+        if reason is not None:
+            return {"reason": f"{name}: {reason}"}
+        try:
+            calls[name], out = graphed(partial(kernel, *on_device))
+            calls[name]()
+            reason = compared(out, kind, weights, maps)
+        except Exception as error:  # memory, a driver, a compiler: the record goes on
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+        if reason is not None:
+            return {"reason": f"{name}: {reason}"}
+    calls["torch"], _ = graphed(lambda: by_torch(kind, cast, on_device))
+    timings = in_turn(calls, device="cuda", rounds=9, turn=0.02)
+    best = min(TRITON, key=lambda name: timings[name].median)
     return {
         "ms": {name: timing.summary() for name, timing in timings.items()},
-        "speed_up": round(timings["kernel"].speed_up_over(timings["torch"]), 3),
+        "best": best,
+        "speed_up": round(timings[best].speed_up_over(timings["torch"]), 3),
     }
 
 

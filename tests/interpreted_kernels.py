@@ -71,11 +71,9 @@ def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtyp
 
 def test_an_optimised_model_can_take_them(monkeypatch):
     torch.manual_seed(0)
-    compare = autotune._Chooser._compare
 
     def prefer(self, step, inputs, setters):
-        kept = ("plain", "torch", "triton")
-        return compare(self, step, inputs, {n: s for n, s in setters.items() if n in kept})
+        return "triton" if "triton" in setters else next(iter(setters))
 
     monkeypatch.setattr(optimize, "_ODD", (5, 7))  # the interpreter is slow
     monkeypatch.setattr(checking, "_checked", lambda *_: None)  # the tests above do

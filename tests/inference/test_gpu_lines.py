@@ -260,6 +260,7 @@ def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
         streams.pop()
 
     streams = []
+    monkeypatch.setattr(cuda_graph, "_STREAMS", {})
     for name in ("current_stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
     monkeypatch.setattr(torch.cuda, "stream", on_stream)
@@ -271,6 +272,7 @@ def test_a_graph_is_recorded_on_the_images_device(monkeypatch):
         backends.RecordedFor(nn.Conv2d(3, 2, 1), image)(image)
     recorded = ("record", "the image's", image.device)
     assert seen == [recorded, "recorded", ("replay", "the image's")]
+    assert list(cuda_graph._STREAMS) == [image.device]
 
 
 def test_steps_are_timed_many_at_a_launch(monkeypatch):
@@ -293,6 +295,7 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
     for name in ("Stream", "current_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: SimpleNamespace(wait_stream=id))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda_graph, "_STREAMS", {})
     calls = []
 
     def call():
@@ -309,7 +312,9 @@ def test_steps_are_timed_many_at_a_launch(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(Graph, "capture_begin", refuse)
-    assert cuda_graph.launched_at_once(call, torch.zeros(1), 10) is call
+    again = cuda_graph.launched_at_once(call, torch.zeros(1), 10)
+    before = len(calls)
+    assert again().tolist() == [before + 10] * 2  # as much work as those that are recorded
     assert not cuda_graph._RECORDING.locked()
     monkeypatch.setattr(Graph, "capture_begin", lambda graph, **options: None)
     monkeypatch.setattr(Graph, "capture_end", lambda graph: ended.append(graph))

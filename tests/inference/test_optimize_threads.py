@@ -12,7 +12,7 @@ from torch import fx, nn
 
 import segzoo
 from segzoo.inference import precision
-from segzoo.inference.optimize import autotune, backends
+from segzoo.inference.optimize import autotune, backends, cuda_graph
 from segzoo.inference.optimize.trace import trace_module
 from segzoo.nn.sharing import Lock
 from tests.helpers import in_threads, tiny_unet
@@ -51,6 +51,7 @@ def recorded(monkeypatch):
     for name in ("Stream", "stream", "current_stream", "Event"):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: Stream())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(cuda_graph, "_STREAMS", {})
     with torch.no_grad():
         run = backends.RecordedFor(nn.Conv2d(3, 2, 1), torch.zeros(1, 3, 4, 5))
     run.graph.run = run

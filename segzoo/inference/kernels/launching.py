@@ -45,6 +45,8 @@ class Tile(NamedTuple):
 TILES = (Tile(8, 8, 4), Tile(8, 16, 8))
 #: For exact float32, which is computed without tensor cores, each thread with its operands.
 _EXACT = Tile(4, 4, 4)
+#: Of the head in TF32, whose operands are twice as large: twice the warps share them.
+_HEAD_IN_TF32 = Tile(8, 8, 8)
 #: In the interpreter: small, so that small maps have several tiles.
 _INTERPRETED = Tile(4, 4, 4)
 #: Channels at a time: what a product of matrices sums over at least. Before compute capability 9.0
@@ -52,12 +54,13 @@ _INTERPRETED = Tile(4, 4, 4)
 DEPTH = 16
 
 
-def tile_of(index: int, dtype: torch.dtype, precision: str) -> Tile:
-    """A tile of :data:`TILES`, where there is a choice."""
+def tile_of(name: str, index: int, dtype: torch.dtype, precision: str) -> Tile:
+    """The tile of a kernel of :data:`KERNELS`: one of :data:`TILES`, where there is a choice."""
     if INTERPRETED:
         return _INTERPRETED
-    exact = dtype == torch.float32 and precision == "ieee"
-    return _EXACT if exact else TILES[index]
+    if dtype == torch.float32 and precision == "ieee":
+        return _EXACT
+    return _HEAD_IN_TF32 if dtype == torch.float32 and name == "head" else TILES[index]
 
 
 def launch(

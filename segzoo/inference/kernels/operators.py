@@ -87,7 +87,7 @@ def _run_conv(
     outs = padded(channels)
     block = out_block(channels, out.dtype)
     precision = precision_of(out.dtype, out.device)
-    cells = launching.tile_of(tile, out.dtype, precision)
+    cells = launching.tile_of("conv", tile, out.dtype, precision)
     tiles = -(-height // (2 * cells.height)) * -(-width // (2 * cells.width))
     launching.launch(
         "conv",
@@ -161,7 +161,7 @@ def _conv3x3_head(
     else:
         programs = INTERPRETED_PROGRAMS
     precision = precision_of(x.dtype, x.device)
-    cells = launching.tile_of(tile, x.dtype, precision)
+    cells = launching.tile_of("head", tile, x.dtype, precision)
     size = programs * 4 * cells.height * cells.width * middle
     scratch = torch.empty(size, dtype=x.dtype, device=x.device)
     launching.launch(

@@ -60,7 +60,9 @@ class HeadedConv(nn.Module):
         """The implementations there are for an input, the plain one first."""
         outs, channels = self.conv.weight.shape[:2]
         kernels = pays(0, channels, outs, x.dtype) and usable(x.device, x.dtype) is None
-        return ["plain", *(TRITON if kernels else [])]
+        # In float32 there is one tile.
+        tiles = [name for name, tile in TRITON.items() if tile == 0 or x.dtype != torch.float32]
+        return ["plain", *(tiles if kernels else [])]
 
     def use(self, implementation: str, x: Tensor) -> None:
         """Compute in that implementation from now on.
