@@ -45,17 +45,28 @@ function compareNumbers(one, other) {
 }
 
 const FORM =
-  '<label class="wide">Search names, licences, image sizes and strides' +
-  '<input type="search" autocomplete="off" spellcheck="false" placeholder="resnet apache 2,4,8,16,32"' +
-  ' aria-describedby="encoder-count"></label>' +
-  '<label>Million parameters, at most' +
-  '<input type="number" min="0" step="any" inputmode="decimal" data-column="parameters" data-kind="most"></label>' +
-  '<label>GFLOPs, at most' +
-  '<input type="number" min="0" step="any" inputmode="decimal" data-column="GFLOPs" data-kind="most"></label>' +
-  '<label>Licence<select data-column="licence" data-kind="is"><option value="">all</option></select></label>' +
-  '<label>Pretrained weights<select data-column="weights" data-kind="least">' +
-  '<option value="">all</option><option value="1">some</option></select></label>' +
+  '<div class="wide"><label for="encoder-words">Search names, licences, image sizes and strides</label>' +
+  '<input id="encoder-words" type="search" autocomplete="off" spellcheck="false"' +
+  ' placeholder="resnet apache 2,4,8,16,32" aria-describedby="encoder-count"></div>' +
+  numberField("encoder-parameters", "Million parameters, at most", "parameters") +
+  numberField("encoder-gflops", "GFLOPs, at most", "GFLOPs") +
+  choiceField("encoder-licence", "Licence", "licence", "is", "") +
+  choiceField("encoder-weights", "Pretrained weights", "weights", "least", '<option value="1">some</option>') +
   '<p class="wide"><span id="encoder-count" role="status"></span> <button type="reset">Show all</button></p>';
+
+function numberField(id, label, column) {
+  return (
+    `<div><label for="${id}">${label}</label><input id="${id}" type="number" min="0" step="any"` +
+    ` inputmode="decimal" data-column="${column}" data-kind="most"></div>`
+  );
+}
+
+function choiceField(id, label, column, kind, options) {
+  return (
+    `<div><label for="${id}">${label}</label><select id="${id}" data-column="${column}"` +
+    ` data-kind="${kind}"><option value="">all</option>${options}</select></div>`
+  );
+}
 
 function start(region) {
   const table = region.querySelector("table");
@@ -121,7 +132,9 @@ function start(region) {
   for (const part of [table, ...table.querySelectorAll("thead, tbody, tr, td")]) {
     part.setAttribute("role", roles[part.tagName]);
   }
-  for (const part of table.querySelectorAll("th")) part.setAttribute("role", part.scope === "col" ? "columnheader" : "rowheader");
+  for (const part of table.querySelectorAll("th")) {
+    part.setAttribute("role", part.scope === "col" ? "columnheader" : "rowheader");
+  }
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", show);
