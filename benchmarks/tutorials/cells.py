@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,19 @@ def parse(name: str, text: str) -> Tutorial:
         end = block.end()
     parts.append(text[end:])
     return Tutorial(name, tuple(parts), dict(_SMALLER.findall(text)))
+
+
+def essence(cell: Cell) -> str:
+    """What a record keeps of a cell: neither a formatter's line breaks nor comments count."""
+    lines = cell.source.splitlines()
+    if cell.language == "python":
+        readline = io.StringIO(cell.source).readline
+        for token in tokenize.generate_tokens(readline):
+            if token.type == tokenize.COMMENT:
+                row, column = token.start
+                lines[row - 1] = lines[row - 1][:column]
+    text = re.sub(r"\s+", "", "".join(lines))
+    return f"{cell.language} {re.sub(r',(?=[])}])', '', text)}"
 
 
 def commands(source: str) -> list[str]:

@@ -21,7 +21,7 @@ import torch
 
 from segzoo.cli import main
 
-from .cells import Cell, Tutorial, commands
+from .cells import Tutorial, commands
 
 #: Colours and bars that are meant for a terminal.
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -161,8 +161,3 @@ def _plain(text: str) -> str:
     """Without what only a terminal understands; of lines written over each other the last."""
     lines = [line.rpartition("\r")[2].rstrip() for line in _CONTROL.sub("", text).splitlines()]
     return "\n".join(lines).strip("\n")
-
-
-def source_of(cell: Cell) -> str:
-    """What a record keeps of a cell, to tell when the text has changed since."""
-    return f"{cell.language}\n{cell.source}"

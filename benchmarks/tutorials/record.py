@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.common import environment
 
-from .cells import OUTPUTS, Tutorial
-from .execute import Output, source_of
+from .cells import OUTPUTS, Tutorial, essence
+from .execute import Output
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Shown:
 
 def digest(tutorial: Tutorial) -> str:
     """Of all cells: another one, and the record is of another text."""
-    text = "\0".join(map(source_of, tutorial.cells))
+    text = "\0".join(map(essence, tutorial.cells))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
