@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "benchmarks.tutorials.extension",
 ]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
