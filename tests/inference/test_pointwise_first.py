@@ -123,9 +123,3 @@ def test_what_is_moved_and_what_is_not(run, moved):
     wanted = module(maps, image)
     assert pointwise_first(graph, maps, image) == moved
     assert largest_difference(graph(maps, image), wanted) < 1e-14
-
-
-def test_optimize_says_so():
-    model = ready(segzoo.Segformer("test_resnet", classes=2, decoder_channels=16))
-    fast = segzoo.optimize(model, example=torch.rand(1, 3, 64, 64), backend="eager")
-    assert "x pointwise first  1 1x1 convolutions of maps before they are enlarged" in fast.report()
