@@ -17,12 +17,16 @@ Result = TypeVar("Result")
 
 
 def in_process(
-    trial: Callable[..., Result], *arguments: Any, seconds: float = SECONDS
+    trial: Callable[..., Result],
+    *arguments: Any,
+    seconds: float = SECONDS,
+    gibibytes: int = GIBIBYTES,
+    threads: int = 1,
 ) -> Result | str:
     """Run a trial in a forked process under the limits: its result, or what went wrong, as text."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(trial, arguments, sender))
+    process = context.Process(target=_child, args=(trial, arguments, sender, gibibytes, threads))
     process.start()
     sender.close()
     try:
@@ -31,15 +35,21 @@ def in_process(
         result: Result | str = receiver.recv()
         return result
     except EOFError:
-        return f"died (memory limit {GIBIBYTES} GiB?)"
+        return f"died (memory limit {gibibytes} GiB?)"
     finally:
         process.kill()
         process.join()
 
 
-def _child(trial: Callable[..., Any], arguments: tuple[Any, ...], sender: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (GIBIBYTES * 2**30,) * 2)
-    torch.set_num_threads(1)
+def _child(
+    trial: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    sender: Connection,
+    gibibytes: int,
+    threads: int,
+) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (gibibytes * 2**30,) * 2)
+    torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     try:
         result = trial(*arguments)

@@ -12,6 +12,7 @@ from .encoders.table import encoders
 from .encoders.tables import coverage, flat_pyramid, genericity
 from .eomt_tables import eomt_parity, eomt_speed
 from .figures import fastest, figures
+from .growth_tables import growth
 from .many_tables import kill_predictions, listing, predict_throughput
 from .parity.tables import (
     architecture_chooser,
@@ -178,6 +179,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "eomt_parity": eomt_parity,
     "eomt_speed": eomt_speed,
     "zoo": zoo,
+    "growth": growth,
     "encoders": lambda: encoders(record("encoders")["rows"]),
 }
 

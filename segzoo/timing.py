@@ -113,6 +113,7 @@ def in_turn(
     warmup: int = 1,
     turn: float = 0.0,
     limit: float = math.inf,
+    own_time: bool = False,
 ) -> dict[str, Timing]:
     """Time the calls one after the other, round by round.
 
@@ -123,13 +124,17 @@ def in_turn(
         warmup: Calls of each before the first round.
         turn: Least seconds of a turn: a call that takes less is repeated, and the mean counts.
         limit: No round begins after this many seconds, once there were three.
+        own_time: Count the time of this thread on the processor, where it is the only one that
+            computes: on a busy machine that is what a call takes. Else it is the clock's.
     """
     device = torch.device(device)
+    alone = own_time and device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     repeats = {}
     for name, call in calls.items():
         for _ in range(warmup):
             call()
-        repeats[name] = math.ceil(turn / _seconds(call, 1, device)) if turn else 1
+        repeats[name] = math.ceil(turn / _seconds(call, 1, device, clock)) if turn else 1
     times: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
     began = time.perf_counter()
@@ -138,7 +143,7 @@ def in_turn(
             break
         shuffle(order)
         for name in order:
-            seconds = _seconds(calls[name], repeats[name], device)
+            seconds = _seconds(calls[name], repeats[name], device, clock)
             times[name].append(seconds * 1e3 / repeats[name])
     return {name: Timing(tuple(values)) for name, values in times.items()}
 
@@ -247,14 +252,16 @@ class _Memory:
         return torch.cuda.max_memory_reserved(self.device) - self.base
 
 
-def _seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+def _seconds(
+    call: Callable[[], object], repeats: int, device: torch.device, clock: Callable[[], float]
+) -> float:
     """Of so many calls."""
     synchronise(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         call()
     synchronise(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _first_line(error: Exception) -> str:

@@ -43,7 +43,7 @@ def architecture_speed() -> str:
     if not exists("architecture_speed"):
         return "There is no record yet.\n"
     rows = record("architecture_speed")["rows"]
-    table = []
+    table, notes = [], []
     for row in rows:
         cells = [f"`{row['architecture']}`", row["encoder"], row["threads"]]
         for title in ("eager", "optimized"):
@@ -53,9 +53,11 @@ def architecture_speed() -> str:
                 cells.append(f"{found['ratio']:.2f} ({', '.join(both)})")
             else:
                 cells.append(found.get("failed") or found.get("no_rival") or "not measured")
+            for name, reason in found.get("not_timed", {}).items():
+                notes.append(f"- `{row['architecture']}`, {name}: {reason}\n")
         table.append(cells)
-    head = ["", "encoder", "threads", "as they are", "`optimize`, smp's compiled and frozen"]
-    return markdown(head, table)
+    head = ["", "encoder", "threads", "as they are", "`optimize`, smp's fastest"]
+    return "\n".join([markdown(head, table), "".join(notes)]) if notes else markdown(head, table)
 
 
 def architecture_coverage() -> str:

@@ -51,6 +51,8 @@ class DPTConfig(DecoderConfig):
         decoder_channels: Width of the decoder.
         refine_deepest: Whether the deepest level passes a residual unit of its own before it is
             fused, as all others do; not so in the paper's code and in transformers.
+        finest_stride: Maps of the encoder that have a smaller stride than this are left out. The
+            first level has stride 4 whatever its map has.
     """
 
     dropout: float = 0.1
@@ -58,6 +60,7 @@ class DPTConfig(DecoderConfig):
     reassemble_channels: tuple[int, ...] | None = None
     decoder_channels: int = 256
     refine_deepest: bool = field(default=True, metadata=WHEN_SET)
+    finest_stride: int = field(default=_FINEST, metadata=WHEN_SET)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,7 @@ class DPTConfig(DecoderConfig):
             self._set(reassemble_channels=widths)
         width("decoder_channels", self.decoder_channels)
         checks.flag("refine_deepest", self.refine_deepest)
+        checks.integer("finest_stride", self.finest_stride, minimum=1, maximum=_COARSEST)
 
 
 class Readout(nn.Module):
@@ -299,8 +303,8 @@ class DPT(SegmentationModel):
     Args:
         encoder: A name, or a module of your own; see :class:`~segzoo.config.ModelConfig` for this
             and all other arguments that architectures share, and :class:`DPTConfig` for
-            ``readout``, ``reassemble_channels``, ``decoder_channels``, ``refine_deepest``, ``norm``
-            and ``dropout``.
+            ``readout``, ``reassemble_channels``, ``decoder_channels``, ``refine_deepest``,
+            ``finest_stride``, ``norm`` and ``dropout``.
             The tokens of a transformer are had where it is given by name.
 
     Raises:
@@ -326,7 +330,8 @@ class DPT(SegmentationModel):
     @classmethod
     def wants(cls, config: ModelConfig) -> Wants:
         """The encoder's own maps of stride 4 and more, with their tokens."""
-        return Wants(own_maps=True, finest=_FINEST, prefix_tokens=True)
+        assert isinstance(config, DPTConfig)
+        return Wants(own_maps=True, finest=config.finest_stride, prefix_tokens=True)
 
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of ``features`` and their tokens -> logits of twice the size of the finest level."""

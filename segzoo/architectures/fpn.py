@@ -8,6 +8,8 @@ brought over: unlike Lin et al. it has no 3x3 convolution between the pyramid an
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -137,12 +139,16 @@ class FPNDecoder(nn.Module):
         levels: list[Tensor] = []
         for lateral, skip in zip(self.laterals, reversed(maps), strict=True):
             levels.append(lateral(skip, levels[-1] if levels else None))
-        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        sizes = [(item.shape[-2], item.shape[-1]) for item in reversed(maps)]
         parts = [
             branch(level, sizes[i + 1 :])
             for i, (branch, level) in enumerate(zip(self.branches, levels, strict=True))
         ]
-        return torch.cat(parts, dim=1) if self.merge == "cat" else torch.stack(parts).sum(0)
+        if self.merge == "cat":
+            return torch.cat(parts, dim=1)
+        # The bits of torch.stack(parts).sum(0), which copies all of them first.
+        joined: Tensor = functools.reduce(operator.add, parts)
+        return joined
 
 
 def _projection(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -14,7 +14,7 @@ class Lateral(nn.Module):
     section 3, figure 3.
 
     Args:
-        project: Brings the encoder's map to the pyramid's width.
+        project: Brings the encoder's map to the pyramid's width; of the same height and width.
         interpolation: How the map from below is resized.
     """
 
@@ -28,4 +28,4 @@ class Lateral(nn.Module):
         own: Tensor = self.project(skip)
         if below is None:
             return own
-        return resize(below, (own.shape[-2], own.shape[-1]), mode=self.interpolation) + own
+        return resize(below, (skip.shape[-2], skip.shape[-1]), mode=self.interpolation) + own

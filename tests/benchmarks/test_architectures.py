@@ -63,10 +63,11 @@ def result(ratio, reason=None):
     row = {"ms": {"median": 10.0, "min": 9.0, "max": 11.0}, "difference": 1e-6, "build_s": 1.0}
     ways = {
         name: {**row, "to_best_rival": ratio}
-        for pair in speed.COMPARISONS.values()
-        for name in pair
+        for names in speed.COMPARISONS.values()
+        for name in names
     }
-    return {"results": [{"no_rival": reason, "ways": ways}], "left_out": {}}
+    found = {"no_rival": reason, "best_rival": "smp channels_last", "ways": ways}
+    return {"results": [found], "left_out": {}}
 
 
 def test_both_comparisons_are_made_once_on_an_encoder_that_smp_has(tmp_path, monkeypatch, capsys):
@@ -94,7 +95,21 @@ def test_both_comparisons_are_made_once_on_an_encoder_that_smp_has(tmp_path, mon
     assert speed.summary(rows) == {f"{title}, 1 thread": expected for title in speed.COMPARISONS}
     asked.clear()
     assert speed.sweep(["DPT", "FPN", "PAN"], [1], log, rounds=3, limit=1.0) == rows
-    assert not asked
+    assert {arch for arch, _, _ in asked} == {"pan"}  # what failed is tried again
+
+
+def test_a_wrong_rival_is_told_and_the_next_taken():
+    names = speed.COMPARISONS["optimized"]
+    found = result(1.5)
+    (measured,) = found["results"]
+    measured["ways"][names[1]] = {"not_timed": "wrong output"}
+    row = speed.compared(found, *names)
+    assert (row["ratio"], row["rival"]) == (1.5, "smp channels_last")
+    assert row["not_timed"] == {names[1]: "wrong output"}
+    measured["best_rival"] = None
+    assert speed.compared(found, *names) == {"failed": "smp compiled, frozen: wrong output"}
+    measured["ways"][names[0]] = {"not_timed": "it died"}
+    assert speed.compared(found, *names) == {"failed": "segzoo optimize: it died"}
 
 
 def test_all_of_smp_s_architectures_are_compared():

@@ -32,6 +32,16 @@ def test_both_models_have_the_same_settled_weights(encoder):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("encoder", ["smp_mobilenet_v2", "mit_b0", "densenet121", "regnetx_002"])
+def test_the_rival_is_the_encoder_that_was_asked_for(encoder):
+    pair = bench.make_pair(encoder, "unet", SIZE)
+    assert pair.reason is None
+    assert pair.ours.encoder.name.partition(".")[0] == encoder
+    image = torch.randn(1, 3, *SIZE)
+    assert torch.equal(pair.ours(image), pair.theirs(image))
+
+
+@torch.no_grad()
 def test_settled_models_neither_explode_nor_vanish():
     model = segzoo.Unet("resnet18", classes=3)
     images = torch.randn(2, 3, *SIZE)

@@ -247,6 +247,34 @@ def test_epilogues_are_fused_where_they_are_additions_and_known_activations():
         assert largest_difference(graph(x), wanted) < 1e-6
 
 
+class Later(nn.Module):
+    """Additions to maps that are made after the convolution, and of two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(4, 4, k, padding=k // 2) for k in (1, 3, 1))
+
+    def forward(self, x):
+        a, b, c = self.convs
+        y = a(x)
+        y = nn.functional.avg_pool2d(x, 3, stride=1, padding=1) + y
+        z = b(y)
+        return torch.relu(z + c(x))
+
+
+def test_an_addend_may_be_computed_later():
+    torch.manual_seed(0)
+    module = Later().eval()
+    graph = trace_module(module)
+    x = torch.randn(1, 4, 8, 9)
+    wanted = module(x)
+    assert fuse_epilogues(graph) == 2
+    fused = [item for item in graph.modules() if isinstance(item, FusedConv)]
+    found = sorted((item.weight.shape[-1], item.act, item.adds) for item in fused)
+    assert found == [(1, "none", True), (1, "relu", True), (3, "none", False)]
+    assert largest_difference(graph(x), wanted) < 1e-6
+
+
 def test_a_pass_that_is_wrong_is_left_out(tiny, monkeypatch):
     def wrong(body):
         body.graphs()[0].fine.get_submodule("0").weight.data.mul_(1.001)

@@ -108,6 +108,7 @@ def from_smp(
             in_channels=plan.in_channels,
             depth=plan.depth,
             encoder_options=plan.options,
+            **plan.arguments,
             **arguments,
         )
 

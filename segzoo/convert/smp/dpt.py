@@ -93,12 +93,11 @@ class _DPT(SmpArchitecture):
         except (ArgumentError, EncoderError) as error:
             raise ConversionError(f"timm cannot build the encoder {name!r}: {error}") from error
         strides = [feature.stride for feature in features]
-        if any(stride < 4 or stride & (stride - 1) for stride in strides):
+        if any(stride & (stride - 1) for stride in strides):
             raise ConversionError(
                 f"The encoder {name!r} gives smp's DPT maps of the strides {strides}. What can be "
-                "brought over are strides of 4, 8, 16 and further powers of two: smp's model "
-                "cannot be run on others, or makes its first level of a finer map, which segzoo "
-                "leaves out."
+                "brought over are powers of two: of others smp's levels have sizes that do not fit "
+                "each other, so that its model cannot be run."
             )
         rules = backbone_rules(whole, backbone)
         tensors = rename(
@@ -115,6 +114,8 @@ class _DPT(SmpArchitecture):
             options={**options, **({} if taken == chosen else {"out_indices": chosen})},
             rules=rules,
             whole=rename(expected, rules),
+            # smp makes its first level of whatever map comes first, one of stride 2 as well.
+            arguments={"finest_stride": strides[0]} if strides[0] < 4 else {},
         )
 
 

@@ -32,6 +32,7 @@ class EncoderPlan:
         rules: For names of tensors in the encoder.
         whole: Shapes of all tensors that smp's encoder may have, whatever its depth, by the names
             that the rules make.
+        arguments: What the architecture has to be told because of the encoder.
     """
 
     encoder: str
@@ -40,6 +41,7 @@ class EncoderPlan:
     options: Mapping[str, Any] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     whole: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_encoder(
@@ -172,6 +174,14 @@ def here(name: str) -> tuple[str, tuple[Rule, ...]]:
         "resnext, se_resnet, se_resnext, senet, vgg, mit, efficientnet, timm-efficientnet, "
         "mobilenet_v2 and densenet."
     )
+
+
+def is_here(name: str, encoder: str) -> bool:
+    """Whether smp's encoder ``name`` is the network that is called ``encoder`` here."""
+    try:
+        return here(name)[0] == encoder
+    except ConversionError:
+        return False
 
 
 def dilation_of(name: str, output_stride: int) -> str:

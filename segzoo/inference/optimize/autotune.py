@@ -22,12 +22,13 @@ from ...nn.upsample_conv import doubles
 from ...timing import largest_difference, side_by_side
 from ..precision import rounds_float32
 from .cuda_graph import launched_at_once, memory_pool
+from .dilated_conv import DilatedConv
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
 from .fused_conv import TRITON, FusedConv
 
 #: What has several implementations to compute the same.
-Step: TypeAlias = "FusedConv | DoubledConv | HeadedConv"
+Step: TypeAlias = "FusedConv | DoubledConv | DilatedConv | HeadedConv"
 #: How far two of them may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
@@ -66,7 +67,7 @@ class _Chooser:
 
     def run(self, body: nn.Module, image: Tensor) -> None:
         self.pool = memory_pool(image.device)
-        kinds = (FusedConv, DoubledConv, HeadedConv)
+        kinds = (FusedConv, DoubledConv, DilatedConv, HeadedConv)
         steps = [item for item in body.modules() if isinstance(item, kinds)]
         # The inputs of a step, with their layouts, are there only while the body runs: each step is
         # stopped on its way in, settled, and then runs as it will later, so that the next step sees
@@ -77,7 +78,7 @@ class _Chooser:
         for handle in self.handles.values():  # of steps that did not run
             handle.remove()
         for step in steps:
-            if isinstance(step, DoubledConv):
+            if isinstance(step, (DoubledConv, DilatedConv)):
                 step.keep()
 
     def _before(self, step: Step, inputs: tuple[Any, ...]) -> None:
@@ -91,6 +92,10 @@ class _Chooser:
             step.implementation = "plain"
             step(*inputs)
         names = step.choices(x)
+        if isinstance(step, DilatedConv):
+            for name in names:  # each has a kernel of its own to choose
+                step.use(name, x)
+                step(*inputs)
         # The compiler fuses what follows a convolution by itself; oneDNN's operator would hide it.
         if self.compiled and x.device.type == "cpu":
             names = [name for name in names if name != "onednn"]

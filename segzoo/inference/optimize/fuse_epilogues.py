@@ -35,7 +35,7 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     fused = 0
     for node in list(graph.graph.nodes):
-        conv = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+        conv = _module(graph, node)
         geometry = Geometry.of(conv) if isinstance(conv, nn.Conv2d) else None
         if not isinstance(conv, nn.Conv2d) or geometry is None:
             continue
@@ -44,10 +44,13 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
         if following is not None and is_addition(following):
             left, right = following.args[:2]
             beside = right if left is node else left
-            # An addend that is computed later, or a number, is not there when this one runs.
-            if isinstance(beside, fx.Node) and order[beside] < order[node] and beside is not node:
-                last, other = following, beside
-                following = only_user(last)
+            # The convolution runs where the addition was, so that its addend is there. Of two
+            # convolutions that are added the later one takes the other's map.
+            if isinstance(beside, fx.Node) and beside is not node:
+                later = order[beside] > order[node]
+                if not (later and isinstance(_module(graph, beside), nn.Conv2d)):
+                    last, other = following, beside
+                    following = only_user(last)
         act = activation(graph, following)
         if act is not None and following is not None:
             last = following
@@ -59,6 +62,10 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
         order[replace_step(graph, node, last, module, inputs)] = order[last]
     simplify(graph)
     return fused
+
+
+def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def only_user(node: fx.Node) -> fx.Node | None:

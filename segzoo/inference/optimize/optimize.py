@@ -33,13 +33,16 @@ from .backends import (
     ordinary,
     to_be_compared,
 )
+from .dilated_conv import split_dilated
 from .doubled_conv import DoubledConv
 from .dtypes import as_dtype, check_supported, fastest, warn_if_slower
 from .fold_batchnorm import fold_batchnorm
 from .fuse_epilogues import fuse_epilogues
 from .fuse_head import HeadedConv, join_head
 from .fused_conv import FusedConv
+from .join_laterals import join_laterals
 from .optimized_model import OptimizedModel, PassReport
+from .pointwise_first import pointwise_first
 from .rewrite_decoder import rewrite_decoder
 from .trace import Body, collects_maps, is_opaque, trace
 from .verify import Judge, Run
@@ -143,8 +146,11 @@ class _Optimizer:
     def run(self, backend: str, tolerance: float | None) -> OptimizedModel:
         body = self._traced()
         body = self._tried(body, "fold batch norm", _fold)
+        body = self._tried(body, "pointwise first", self._pointwise)
+        body = self._tried(body, "join laterals", self._laterals)
         body = self._tried(body, "rewrite decoder", self._rewrite)
         body = self._tried(body, "fuse epilogues", _fuse)
+        body = self._tried(body, "split dilated", _split)
         unusable = usable(self.images[0].device, self.dtype)
         if unusable is None:
             body = self._tried(body, "join head", _join)
@@ -187,6 +193,20 @@ class _Optimizer:
         detail = f"{traced} of 2 parts are graphs; {kept} of their modules are kept whole"
         self._note("trace", traced > 0, detail)
         return body
+
+    def _pointwise(self, body: Body) -> str:
+        if not isinstance(body.decode, fx.GraphModule):
+            return ""
+        image = self.images[0][:1]  # what is enlarged depends on the size: pooled maps are not
+        count = pointwise_first(body.decode, body.encoder(image), image)
+        return f"{count} 1x1 convolutions of maps before they are enlarged" if count else ""
+
+    def _laterals(self, body: Body) -> str:
+        if not isinstance(body.decode, fx.GraphModule):
+            return ""
+        small = self.images[1]
+        count = join_laterals(body.decode, body.encoder(small), small)
+        return f"{count} levels of a pyramid without a map of their own" if count else ""
 
     def _rewrite(self, body: Body) -> str:
         if not isinstance(body.decode, fx.GraphModule):
@@ -309,6 +329,11 @@ def _fold(body: Body) -> str:
 def _fuse(body: Body) -> str:
     count = sum(fuse_epilogues(graph) for graph in body.graphs())
     return f"{count} convolutions with what follows them" if count else ""
+
+
+def _split(body: Body) -> str:
+    count = sum(split_dilated(graph) for graph in body.graphs())
+    return f"{count} dilated convolutions may be plain ones of the map's phases" if count else ""
 
 
 def _join(body: Body) -> str:

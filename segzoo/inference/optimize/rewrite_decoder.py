@@ -84,10 +84,8 @@ class _Chain:
 
 def _match(graph: fx.GraphModule, node: fx.Node) -> _Chain | None:
     """The steps before a convolution, where they are such a chain."""
-    conv = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(conv, nn.Conv2d) or Geometry.of(conv) != Geometry():
-        return None
-    if conv.kernel_size != (3, 3):
+    conv = plain_3x3(graph.get_submodule(str(node.target)) if node.op == "call_module" else None)
+    if conv is None:
         return None
     source: Any = node.args[0]
     if len(source.users) > 1:
@@ -104,12 +102,19 @@ def _match(graph: fx.GraphModule, node: fx.Node) -> _Chain | None:
         if len(source.users) > 1:
             return None
     resized, factor = _factored(source)
-    if not _repeats(resized):
+    if not repeats(resized):
         return None
     return _Chain(resized, factor, _shape(source)[1], beside, conv)
 
 
-def _repeats(node: fx.Node) -> bool:
+def plain_3x3(module: nn.Module | None) -> nn.Conv2d | None:
+    """The module, where it is a 3x3 convolution with a padding of one and nothing else."""
+    if not isinstance(module, nn.Conv2d) or Geometry.of(module) != Geometry():
+        return None
+    return module if module.kernel_size == (3, 3) else None
+
+
+def repeats(node: fx.Node) -> bool:
     """Whether a step resizes to a given size, repeating cells where that is twice the map's."""
     return (
         node.target in (resize, F.interpolate)
@@ -134,7 +139,7 @@ def _factored(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
     for x, factor in (inputs, reversed(inputs)):
         # A factor of a single cell beside a map of several is one for each channel, and is at every
         # size: else the product would not be defined.
-        if _repeats(x) and _shape(x)[-2:] != (1, 1) == _shape(factor)[-2:]:
+        if repeats(x) and _shape(x)[-2:] != (1, 1) == _shape(factor)[-2:]:
             return x, factor
     return node, None
 
