@@ -38,6 +38,11 @@ class Timing:
         """The middle round."""
         return statistics.median(self.rounds)
 
+    @property
+    def least(self) -> float:
+        """The fastest round: what it takes when nothing else is in the way."""
+        return min(self.rounds)
+
     def speed_up_over(self, other: Timing) -> float:
         """How many times faster than ``other``: the median of the ratios within each round."""
         return statistics.median(
@@ -113,6 +118,7 @@ def in_turn(
     warmup: int = 1,
     turn: float = 0.0,
     limit: float = math.inf,
+    own_time: bool = False,
 ) -> dict[str, Timing]:
     """Time the calls one after the other, round by round.
 
@@ -123,13 +129,17 @@ def in_turn(
         warmup: Calls of each before the first round.
         turn: Least seconds of a turn: a call that takes less is repeated, and the mean counts.
         limit: No round begins after this many seconds, once there were three.
+        own_time: Count the time of this thread on the processor, where it is the only one that
+            computes: on a busy machine that is what a call takes. Else it is the clock's.
     """
     device = torch.device(device)
+    alone = own_time and device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     repeats = {}
     for name, call in calls.items():
         for _ in range(warmup):
             call()
-        repeats[name] = math.ceil(turn / _seconds(call, 1, device)) if turn else 1
+        repeats[name] = math.ceil(turn / _seconds(call, 1, device, clock)) if turn else 1
     times: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
     began = time.perf_counter()
@@ -138,7 +148,7 @@ def in_turn(
             break
         shuffle(order)
         for name in order:
-            seconds = _seconds(calls[name], repeats[name], device)
+            seconds = _seconds(calls[name], repeats[name], device, clock)
             times[name].append(seconds * 1e3 / repeats[name])
     return {name: Timing(tuple(values)) for name, values in times.items()}
 
@@ -154,6 +164,7 @@ def side_by_side(
     limit: float = math.inf,
     before: Callable[[str], str | None] = lambda name: None,
     memory: bool = True,
+    own_time: bool = False,
 ) -> dict[str, Measured]:
     """Build candidates, compare what they give, and time those that are right.
 
@@ -169,6 +180,7 @@ def side_by_side(
         before: Asked before each is built; gives a reason to leave it out, or None.
         memory: Find what each takes of a GPU's memory. That empties the allocator's cache
             several times, which takes longer than the candidates do.
+        own_time: See :func:`in_turn`.
     """
     device = torch.device(device)
     results: dict[str, Measured] = {}
@@ -181,7 +193,15 @@ def side_by_side(
         call, results[name] = _prepare(build, difference, allowed, device, memory)
         if call is not None:
             right[name] = call
-    timings = in_turn(right, device=device, rounds=rounds, warmup=0, turn=turn, limit=limit)
+    timings = in_turn(
+        right,
+        device=device,
+        rounds=rounds,
+        warmup=0,
+        turn=turn,
+        limit=limit,
+        own_time=own_time,
+    )
     return {
         name: Measured(
             measured.reason,
@@ -247,14 +267,16 @@ class _Memory:
         return torch.cuda.max_memory_reserved(self.device) - self.base
 
 
-def _seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+def _seconds(
+    call: Callable[[], object], repeats: int, device: torch.device, clock: Callable[[], float]
+) -> float:
     """Of so many calls."""
     synchronise(device)
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         call()
     synchronise(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _first_line(error: Exception) -> str:
