@@ -36,7 +36,7 @@ from .toom_cook import transforms
 _TAPS = 3
 #: The points for tiles of so many cells along a side that come out. Those that go in are one more
 #: than the points: the last point is infinity. The second point is 1 in both, see ``_ONE``.
-_POINTS = {
+POINTS = {
     2: (Fraction(0), Fraction(1), Fraction(-1)),
     4: (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2)),
 }
@@ -44,7 +44,7 @@ _POINTS = {
 _ONE = 1
 #: Tiles are worked on in strips, whose cells take about so many bytes for each thread (what its
 #: cache holds), but not fewer tiles than are worth reading all filters for.
-_BYTES, _FEWEST = 5 << 18, 64
+_BYTES, _FEWEST = 5 << 18, 128
 #: Of a map with fewer 4x4 tiles than this the filters are more to read than the tiles.
 _SMALL = 28
 #: Channels in and out from which on it is tried; benchmarks/convolutions.py times fewer as well.
@@ -135,7 +135,7 @@ class Winograd:
         self._rows = ceil_div(self._height, self._size)
         self._columns = ceil_div(self._width, self._size)
         back, kernel, tile = (
-            item.to(weight.device) for item in transforms(_POINTS[self._size], _TAPS)
+            item.to(weight.device) for item in transforms(POINTS[self._size], _TAPS)
         )
         #: Cells of a tile that go in, after the transform: so many products are summed up.
         self._cells = len(tile) ** 2
