@@ -151,9 +151,11 @@ class Winograd:
             for image in range(0, self._images, images)
         ]
         # The points make fractions that float32 cannot hold: in float64, once, when it is set up.
-        filters = torch.einsum("ia,ocab,jb->ijoc", kernel, weight.double(), kernel).flatten(0, 1)
+        outputs, channels = weight.shape[:2]
+        taps = weight.double().flatten(2).permute(2, 1, 0)
         # Rounded once, after the transform.
-        filters = filters.to(weight.dtype)
+        filters = (torch.kron(kernel, kernel) @ taps.flatten(1)).to(weight.dtype)
+        filters = filters.view(self._cells, channels, outputs)
         self._back = torch.kron(back, back).to(weight.dtype)
         matrices = [part.tile_matrix(tile) for part in self._parts]
         self._tiles = [torch.kron(item, item).to(weight.dtype) for item in matrices]
@@ -161,7 +163,7 @@ class Winograd:
         if bias is not None:
             self._bias[self._middle] = bias
         count = images * rows * self._columns
-        self._filters = filters.transpose(1, 2).contiguous() if blas else _packed(filters, count)
+        self._filters = filters if blas else _packed(filters.transpose(1, 2), count)
 
     def _strip(self, bytes_of_tile: int) -> tuple[int, int]:
         """How many images, and rows of tiles of each, are worked on together.
@@ -267,7 +269,7 @@ def _packed(filters: Tensor, count: int) -> Tensor:
     so oneDNN computes it too, whatever library torch's own products go to.
     """
     groups, _, channels = filters.shape
-    filters = filters.flatten(0, 1)[..., None, None]
+    filters = filters.reshape(-1, channels, 1, 1)
     reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
     size = [1, groups * channels, count, 1]
     packed: Tensor = reorder(filters.to_mkldnn(), (0, 0), (1, 1), (1, 1), groups, size)
