@@ -28,7 +28,8 @@ def overwrite_addends(graph: fx.GraphModule) -> int:
     count = 0
     for node in graph.graph.nodes:
         step = _step(graph, node)
-        if not isinstance(step, FusedConv) or not step.adds:
+        # The others write their sum into what the convolution gave.
+        if not isinstance(step, FusedConv) or not step.adds or step.kernel != "onednn":
             continue
         x, other = node.args
         owned = isinstance(other, fx.Node) and isinstance(_step(graph, other), _FRESH)
