@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from benchmarks.common import summary, write_result
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
+from segzoo.inference.optimize.winograd import WINOGRAD
 from segzoo.timing import in_turn, largest_difference
 
 #: Channels in and out, and the side of the map.
@@ -33,11 +34,11 @@ def measure(channels: int, outputs: int, side: int) -> dict[str, Any]:
     weight = torch.randn(outputs, channels, 3, 3) * (2 / (9 * channels)) ** 0.5
     exact = F.conv2d(x.double(), weight.double(), padding=1)
     calls = {}
-    for kernel in ("onednn", "squares" if outputs < channels else "winograd"):
+    for kernel in ("onednn", *(("squares",) if outputs < channels else WINOGRAD)):
         conv = FusedConv(weight, None, Geometry())
         conv.use(kernel, x)
         calls[kernel] = functools.partial(conv, x)
-    timings = in_turn(calls, rounds=ROUNDS, turn=0.02)
+    timings = in_turn(calls, rounds=ROUNDS, turn=0.02, own_time=True)
     return {
         "channels": [channels, outputs],
         "side": side,

@@ -32,6 +32,7 @@ from .throughput.report import title as title_of
 from .throughput.tables import (
     achieved,
     convolutions,
+    cpu_variants,
     kernel_compiling,
     optimized,
     roofline,
@@ -161,6 +162,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "optimized": optimized,
     "convolutions": convolutions,
     "kernel_compiling": kernel_compiling,
+    "cpu_variants": cpu_variants,
     "genericity": genericity,
     "flat_pyramid": flat_pyramid,
     "data_check": data_check,

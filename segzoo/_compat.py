@@ -160,6 +160,18 @@ def convolve_and_add(*arguments: Any) -> Tensor:
     return out
 
 
+def convolve_onto(x: Tensor, other: Tensor, *arguments: Any) -> Tensor:
+    """As :func:`convolve_and_add`; what comes out takes the place of ``other``, which is lost.
+
+    The addition and a ReLU only. Without it the result has a place of its own.
+    """
+    at_once = found(torch.ops.mkldnn, "_convolution_pointwise_")
+    if at_once is None:
+        return convolve_and_add(x, other, *arguments)
+    out: Tensor = at_once.binary(other, x, *arguments)
+    return out
+
+
 def convolve_transposed(*arguments: Any) -> Tensor:
     """A transposed convolution and its activation by oneDNN, with a packed weight."""
     out: Tensor = found(torch.ops.mkldnn, "_convolution_transpose_pointwise")(*arguments)

@@ -38,6 +38,11 @@ class Timing:
         """The middle round."""
         return statistics.median(self.rounds)
 
+    @property
+    def least(self) -> float:
+        """The fastest round: what it takes when nothing else is in the way."""
+        return min(self.rounds)
+
     def speed_up_over(self, other: Timing) -> float:
         """How many times faster than ``other``: the median of the ratios within each round."""
         return statistics.median(
@@ -159,6 +164,7 @@ def side_by_side(
     limit: float = math.inf,
     before: Callable[[str], str | None] = lambda name: None,
     memory: bool = True,
+    own_time: bool = False,
 ) -> dict[str, Measured]:
     """Build candidates, compare what they give, and time those that are right.
 
@@ -174,6 +180,7 @@ def side_by_side(
         before: Asked before each is built; gives a reason to leave it out, or None.
         memory: Find what each takes of a GPU's memory. That empties the allocator's cache
             several times, which takes longer than the candidates do.
+        own_time: See :func:`in_turn`.
     """
     device = torch.device(device)
     results: dict[str, Measured] = {}
@@ -186,7 +193,15 @@ def side_by_side(
         call, results[name] = _prepare(build, difference, allowed, device, memory)
         if call is not None:
             right[name] = call
-    timings = in_turn(right, device=device, rounds=rounds, warmup=0, turn=turn, limit=limit)
+    timings = in_turn(
+        right,
+        device=device,
+        rounds=rounds,
+        warmup=0,
+        turn=turn,
+        limit=limit,
+        own_time=own_time,
+    )
     return {
         name: Measured(
             measured.reason,

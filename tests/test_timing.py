@@ -1,6 +1,7 @@
 """The clock: everyone's turns, ratios within a round, and no time for what is wrong."""
 
 import math
+import time
 
 import torch
 
@@ -82,3 +83,17 @@ def test_a_candidate_that_fails_after_its_first_call_is_recorded():
     state = iter([torch.ones(1)])
     found = side_by_side({"late": lambda: lambda: next(state)}, difference=float, allowed=1.0)
     assert found["late"].reason == "StopIteration"
+
+
+def test_time_of_ones_own_leaves_out_what_a_call_waits_for(monkeypatch):
+    threads = 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    calls = {"waits": lambda: time.sleep(0.02)}
+    assert in_turn(calls, rounds=3, own_time=True)["waits"].median < 10
+    assert in_turn(calls, rounds=3)["waits"].least > 19
+    threads = 2  # the others' time would be missing
+    assert in_turn(calls, rounds=3, own_time=True)["waits"].least > 19
+
+
+def test_the_least_round_is_what_it_takes_undisturbed():
+    assert Timing((3.0, 1.0, 2.0)).least == 1.0

@@ -89,17 +89,32 @@ def achieved(device: str) -> str:
     )
 
 
+def cpu_variants() -> str:
+    """Other ways to compute a step, those that are taken and those that are not."""
+    if not exists("cpu_variants"):
+        return "Not measured.\n"
+    rows = [
+        [row["name"], row["dtype"], "yes" if row["taken"] else "no"]
+        + [f"{row[name]['median']:.2f}" for name in ("plain", "variant")]
+        + [f"{row['speed_up']:.2f}"]
+        for row in record("cpu_variants")["rows"]
+    ]
+    head = ["what", "precision", "taken", "plain, ms", "so, ms", "speed-up"]
+    return markdown(head, rows)
+
+
 def convolutions() -> str:
     """Algorithms for one convolution."""
     rows = []
     for row in record("convolutions")["rows"]:
-        (what, side), (plain, other) = (row["channels"], row["side"]), row["ways"].items()
-        rows.append(
-            [f"{what[0]} to {what[1]} at {side}x{side}", other[0]]
-            + [f"{timed['ms']['median']:.2f}" for _, timed in (plain, other)]
-            + [f"{other[1]['speed_up']:.2f}"]
-            + [f"{timed['difference_to_float64']:.0e}" for _, timed in (plain, other)]
-        )
+        (what, side), (plain, *others) = (row["channels"], row["side"]), row["ways"].items()
+        for other in others:
+            rows.append(
+                [f"{what[0]} to {what[1]} at {side}x{side}", other[0]]
+                + [f"{timed['ms']['median']:.2f}" for _, timed in (plain, other)]
+                + [f"{other[1]['speed_up']:.2f}"]
+                + [f"{timed['difference_to_float64']:.0e}" for _, timed in (plain, other)]
+            )
     head = ["channels", "algorithm", "oneDNN, ms", "its, ms", "speed-up"]
     return markdown([*head, "oneDNN to float64", "its to float64"], rows)
 

@@ -26,9 +26,10 @@ from .dilated_conv import DilatedConv
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
 from .fused_conv import TRITON, FusedConv
+from .max_pool import PooledRelu
 
 #: What has several implementations to compute the same.
-Step: TypeAlias = "FusedConv | DoubledConv | DilatedConv | HeadedConv"
+Step: TypeAlias = "FusedConv | DoubledConv | DilatedConv | HeadedConv | PooledRelu"
 #: How far two of them may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
@@ -67,7 +68,7 @@ class _Chooser:
 
     def run(self, body: nn.Module, image: Tensor) -> None:
         self.pool = memory_pool(image.device)
-        kinds = (FusedConv, DoubledConv, DilatedConv, HeadedConv)
+        kinds = (FusedConv, DoubledConv, DilatedConv, HeadedConv, PooledRelu)
         steps = [item for item in body.modules() if isinstance(item, kinds)]
         # The inputs of a step, with their layouts, are there only while the body runs: each step is
         # stopped on its way in, settled, and then runs as it will later, so that the next step sees
@@ -134,6 +135,8 @@ class _Chooser:
             # A shallow copy has the same weights. Setting the step itself would leave the one that
             # was tried last, with its packed weights, where a later one fails.
             own = copy.copy(step)
+            if isinstance(own, FusedConv):
+                own.overwrites = False  # it is run several times on the same inputs
             set_implementation(own)
             call = functools.partial(own, *inputs)
             if device.type != "cuda" or not self.timed:
@@ -151,12 +154,14 @@ class _Chooser:
             device=device,
             rounds=_ROUNDS if self.timed else 1,
             memory=False,
+            own_time=True,
         )
-        medians = {name: item.timing.median for name, item in results.items() if item.timing}
-        if not medians:
+        # The least of the rounds: what disturbs a call only adds to its time.
+        times = {name: item.timing.least for name, item in results.items() if item.timing}
+        if not times:
             return plain
         # Untimed, the order in which a step names them decides: the last one moves the least.
-        return min(medians, key=lambda name: medians[name]) if self.timed else list(medians)[-1]
+        return min(times, key=lambda name: times[name]) if self.timed else list(times)[-1]
 
     def _circumstances(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Where and on what: device, threads, and the shapes, types and layouts of the inputs."""

@@ -17,7 +17,7 @@ from .fused_conv import (
     checked_kernel,
     run_kernel,
 )
-from .winograd import Part, Winograd
+from .winograd import WINOGRAD, Part, Winograd
 from .winograd import pays as winograd_pays
 
 #: Of the transposed convolution that stands for doubling and a 3x3 convolution.
@@ -35,7 +35,8 @@ class DoubledConv(nn.Module):
     Attributes:
         implementation: ``plain``; ``split``: two convolutions, no concatenation;
             ``triton`` or ``triton wide``: all of it in one kernel; ``transposed``: the convolution
-            of ``x`` on the small map; ``winograd``: all of it with fewer multiplications, on a CPU.
+            of ``x`` on the small map; ``winograd`` and ``winograd_blas``: all of it with fewer
+            multiplications, on a CPU.
     """
 
     def __init__(self, conv: FusedConv, in_channels: int, *, mode: str = "nearest") -> None:
@@ -45,9 +46,9 @@ class DoubledConv(nn.Module):
         self.implementations = nn.ModuleDict({"plain": conv})
         above, beside = conv.weight[:, :in_channels], conv.weight[:, in_channels:]
         if beside.shape[1]:
-            self.implementations["beside"] = FusedConv(
-                beside, None, Geometry(), act=conv.act, adds=True
-            )
+            conv_beside = FusedConv(beside, None, Geometry(), act=conv.act, adds=True)
+            conv_beside.overwrites = True  # what it adds to was made by the other one, for it alone
+            self.implementations["beside"] = conv_beside
             self.implementations["split"] = FusedConv(above, conv.bias, Geometry())
         self.implementations["transposed"] = FusedConv(
             doubled_kernel(above.double()).to(above.dtype),
@@ -79,8 +80,7 @@ class DoubledConv(nn.Module):
         if self.implementation in TRITON:
             return run_kernel(self._triton[0], x, skip)
         if self._winograd is not None and self._winograd.takes(x):
-            out = self._winograd(x) if skip is None else self._winograd(x, skip)
-            return ACTIVATIONS[self.plain.act](out)
+            return self._winograd(x) if skip is None else self._winograd(x, skip)
         if self.implementation == "split":
             x = resize(x, size, mode=self.mode)
         x = self._run("split" if self.implementation == "split" else "transposed", x)
@@ -102,7 +102,7 @@ class DoubledConv(nn.Module):
         widths = (self.in_channels, channels - self.in_channels, outs)
         if self.plain.act in TRITON_ACTIVATIONS and pays(*widths, x.dtype):
             names += TRITON if usable(x.device, x.dtype) is None else []
-        return [*names, "winograd"] if winograd_pays(self.plain.weight, x) else names
+        return [*names, *WINOGRAD] if winograd_pays(self.plain.weight, x) else names
 
     def use(self, implementation: str, x: Tensor) -> None:
         """Compute in that implementation from now on.
@@ -118,9 +118,10 @@ class DoubledConv(nn.Module):
                 conv.weight, conv.bias, self.in_channels, others, relu=conv.act == "relu"
             )
             self._triton = (checked_kernel(kernel, x, implementation),)
-        if implementation == "winograd":
+        if implementation in WINOGRAD:
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
-            self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts)
+            blas, act = implementation == "winograd_blas", ACTIVATIONS[conv.act]
+            self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts, act=act, blas=blas)
         self.implementation = implementation
 
     def used(self) -> list[FusedConv]:
@@ -145,7 +146,7 @@ class DoubledConv(nn.Module):
         The plain one stays: a size that is not twice the map's needs it.
         """
         implementation = (
-            "transposed" if self.implementation == "winograd" else self.implementation
+            "transposed" if self.implementation in WINOGRAD else self.implementation
         )  # for another shape
         needed = {"plain", implementation} | (
             {"beside"} if implementation in ("split", "transposed") else set()

@@ -9,6 +9,7 @@ Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,22 @@ from torch import Tensor
 
 
 class FewOutputs:
-    """``conv2d(x, weight, bias, padding=1)`` for maps whose sides are even.
+    """``act(conv2d(x, weight, bias, padding=1) [+ other])`` for maps whose sides are even.
 
     Args:
         weight: ``(O, C, 3, 3)``.
         bias: ``(O,)`` or None.
+        act: Changes a tensor in place, and gives it.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        act: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        self._act = act
         outputs, channels = weight.shape[:2]
         # The window of a cell lies in the 4x4 window of its square, a cell further or not.
         squares = weight.new_zeros(outputs, 2, 2, channels, 4, 4)
@@ -44,4 +53,4 @@ class FewOutputs:
         size = squares.shape[-2:]
         out = squares.view(len(x), -1, 2, 2, *size).permute(0, 1, 4, 2, 5, 3)
         out = out.reshape(len(x), -1, 2 * size[0], 2 * size[1])
-        return out if other is None else out.add_(other)
+        return self._act(out if other is None else out.add_(other))

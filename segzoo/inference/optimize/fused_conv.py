@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..._compat import (
     convolve,
     convolve_and_add,
+    convolve_onto,
     convolve_transposed,
     fuses_on_cpu,
     packed_transposed,
@@ -28,7 +29,7 @@ from ..._compat import (
 from ...errors import OptimizationError
 from ..kernels import ConvRelu, Kernel, pays, self_check, usable
 from .few_outputs import FewOutputs
-from .winograd import Winograd
+from .winograd import WINOGRAD, Winograd
 from .winograd import pays as winograd_pays
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
@@ -104,7 +105,9 @@ class FusedConv(nn.Module):
 
     Attributes:
         kernel: What computes it: ``torch``, ``triton`` (or ``triton wide``), ``onednn``,
-            ``cudnn``, ``winograd`` or ``squares``.
+            ``cudnn``, ``winograd`` (or ``winograd_blas``) or ``squares``.
+        overwrites: Whether ``other`` is lost: nobody reads it afterwards, so that the sum may take
+            its place.
     """
 
     weight: Tensor
@@ -125,6 +128,7 @@ class FusedConv(nn.Module):
         self.geometry = geometry
         self.act = act
         self.adds = adds
+        self.overwrites = False
         self.kernel = "torch"
         #: Part of a step that has a Triton kernel of its own, which does more.
         self.inner = False
@@ -144,7 +148,7 @@ class FusedConv(nn.Module):
         if self.kernel in TRITON:
             return run_kernel(self._triton[0], x)
         if self._algorithm is not None and self._algorithm.takes(x):
-            return ACTIVATIONS[self.act](self._algorithm(x, other=other))
+            return self._algorithm(x, other=other)
         g = self.geometry
         if g.transposed:
             out = F.conv_transpose2d(
@@ -168,10 +172,12 @@ class FusedConv(nn.Module):
             made = ConvRelu(self.weight, self.bias, relu=self.act == "relu")
             self._triton = (checked_kernel(made, x, kernel),)
         self._algorithm = None
-        if kernel == "winograd":
-            self._algorithm = Winograd(self.weight, self.bias, x.shape)
+        act = ACTIVATIONS[self.act]
+        if kernel in WINOGRAD:
+            blas = kernel == "winograd_blas"
+            self._algorithm = Winograd(self.weight, self.bias, x.shape, act=act, blas=blas)
         if kernel == "squares":
-            self._algorithm = FewOutputs(self.weight, self.bias)
+            self._algorithm = FewOutputs(self.weight, self.bias, act=act)
         self.kernel = kernel
 
     def release(self) -> None:
@@ -190,7 +196,7 @@ class FusedConv(nn.Module):
         if onednn and not (g.transposed and self.adds):
             names += ["onednn"] if fuses_on_cpu() else []
             if plain and winograd_pays(self.weight, x):
-                names.append("winograd")
+                names += WINOGRAD
             if plain and len(self.weight) <= _FEW:
                 names.append("squares")
         if x.device.type == "cuda" and torch.backends.cudnn.is_available():
@@ -224,9 +230,8 @@ class FusedConv(nn.Module):
         if other is None:
             return convolve(x, self._packed, self.bias, g.padding, *place, self.act, [], "")
         act = None if self.act == "none" else self.act
-        return convolve_and_add(
-            x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], ""
-        )
+        add = convolve_onto if self.overwrites else convolve_and_add
+        return add(x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], "")
 
     def _cudnn(self, x: Tensor, other: Tensor | None) -> Tensor:
         g, aten = self.geometry, torch.ops.aten

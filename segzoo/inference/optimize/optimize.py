@@ -41,7 +41,9 @@ from .fuse_epilogues import fuse_epilogues
 from .fuse_head import HeadedConv, join_head
 from .fused_conv import FusedConv
 from .join_laterals import join_laterals
+from .max_pool import PooledRelu, pool_after_relu
 from .optimized_model import OptimizedModel, PassReport
+from .overwrite import overwrite_addends
 from .pointwise_first import pointwise_first
 from .rewrite_decoder import rewrite_decoder
 from .trace import Body, collects_maps, is_opaque, trace
@@ -230,10 +232,13 @@ class _Optimizer:
         return self.judge.verdict(body, self.images[0].dtype, None)
 
     def _note_choices(self, body: Body) -> None:
-        blocks = [item for item in body.modules() if isinstance(item, (DoubledConv, HeadedConv))]
+        kinds = (DoubledConv, HeadedConv, PooledRelu)
+        blocks = [item for item in body.modules() if isinstance(item, kinds)]
         inside = {conv for block in blocks for conv in block.modules()}
         steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
-        steps += [conv for block in blocks for conv in block.used()]
+        steps += [
+            conv for block in blocks if not isinstance(block, PooledRelu) for conv in block.used()
+        ]
         implementations = [block.implementation for block in blocks] + [
             conv.kernel for conv in steps
         ]
@@ -251,13 +256,15 @@ class _Optimizer:
         # On a CPU a compiler wants other steps than it is best without.
         apart = image.device.type == "cpu" and 0 < sum(map(compiles, names)) < len(names)
         bodies = {False: body, True: copy.deepcopy(body) if apart else body}
-        settled: set[int] = set()
+        #: Additions in place, by the body.
+        settled: dict[int, int] = {}
         candidates: dict[str, nn.Module] = {}
         for name in names:
             own = bodies[compiles(name)]
             if id(own) not in settled:
                 choose(own, image, timed=timed, compiled=compiles(name))
-                settled.add(id(own))
+                on_cpu = image.device.type == "cpu"
+                settled[id(own)] = sum(map(overwrite_addends, own.graphs())) if on_cpu else 0
             try:
                 candidates[name] = make_backend(name, own, image)
             except Exception as error:
@@ -267,9 +274,12 @@ class _Optimizer:
         best = names[0]  # step by step: that is not made, and cannot fail
         if len(candidates) > 1:
             calls = {name: _call(run, image) for name, run in candidates.items()}
-            timings = in_turn(calls, device=image.device, rounds=7)
+            timings = in_turn(calls, device=image.device, rounds=7, own_time=True)
             best = min(timings, key=lambda name: timings[name].median)
         self._note_choices(bodies[compiles(best)])
+        count = settled[id(bodies[compiles(best)])]
+        if count:
+            self._note("overwrite addends", True, f"{count} additions in place of what they add")
         self._note(f"backend {best}", True, "runs it")
         return bodies[compiles(best)], candidates[best]
 
@@ -328,7 +338,9 @@ def _fold(body: Body) -> str:
 
 def _fuse(body: Body) -> str:
     count = sum(fuse_epilogues(graph) for graph in body.graphs())
-    return f"{count} convolutions with what follows them" if count else ""
+    pools = sum(pool_after_relu(graph) for graph in body.graphs())
+    found = [f"{count} convolutions with what follows them"] if count else []
+    return ", ".join([*found, *([f"{pools} poolings after a ReLU"] if pools else [])])
 
 
 def _split(body: Body) -> str:
