@@ -38,10 +38,13 @@ from .dtypes import as_dtype, check_supported, fastest, warn_if_slower
 from .fold_batchnorm import fold_batchnorm
 from .fuse_epilogues import fuse_epilogues
 from .fuse_head import HeadedConv, join_head
+from .fuse_linears import fuse_linears
 from .fused_conv import FusedConv
+from .fused_linear import FusedLinear
 from .optimized_model import OptimizedModel, PassReport
 from .rewrite_decoder import rewrite_decoder
 from .trace import Body, collects_maps, is_opaque, trace
+from .trace_parts import trace_parts
 from .verify import Judge, Run
 
 #: What an optimised model is tuned for where no example is given.
@@ -142,9 +145,11 @@ class _Optimizer:
 
     def run(self, backend: str, tolerance: float | None) -> OptimizedModel:
         body = self._traced()
+        body = self._tried(body, "trace parts", self._parts)
         body = self._tried(body, "fold batch norm", _fold)
         body = self._tried(body, "rewrite decoder", self._rewrite)
         body = self._tried(body, "fuse epilogues", _fuse)
+        body = self._tried(body, "fuse linear layers", _fuse_linears)
         unusable = usable(self.images[0].device, self.dtype)
         if unusable is None:
             body = self._tried(body, "join head", _join)
@@ -188,6 +193,10 @@ class _Optimizer:
         self._note("trace", traced > 0, detail)
         return body
 
+    def _parts(self, body: Body) -> str:
+        count = trace_parts(body, [image[:1] for image in self.images])
+        return f"{count} modules inside of the others are graphs" if count else ""
+
     def _rewrite(self, body: Body) -> str:
         if not isinstance(body.decode, fx.GraphModule):
             return ""
@@ -212,7 +221,8 @@ class _Optimizer:
     def _note_choices(self, body: Body) -> None:
         blocks = [item for item in body.modules() if isinstance(item, (DoubledConv, HeadedConv))]
         inside = {conv for block in blocks for conv in block.modules()}
-        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
+        kinds = (FusedConv, FusedLinear)
+        steps = [item for item in body.modules() if isinstance(item, kinds) and item not in inside]
         steps += [conv for block in blocks for conv in block.used()]
         implementations = [block.implementation for block in blocks] + [
             conv.kernel for conv in steps
@@ -309,6 +319,11 @@ def _fold(body: Body) -> str:
 def _fuse(body: Body) -> str:
     count = sum(fuse_epilogues(graph) for graph in body.graphs())
     return f"{count} convolutions with what follows them" if count else ""
+
+
+def _fuse_linears(body: Body) -> str:
+    count = sum(fuse_linears(graph) for graph in body.graphs())
+    return f"{count} with what follows them" if count else ""
 
 
 def _join(body: Body) -> str:
