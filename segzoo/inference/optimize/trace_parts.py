@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from ..._compat import may_have_hooks
@@ -73,7 +74,8 @@ class Part(nn.Module):
         Raises:
             OptimizationError: It is not called as it was while it was recorded.
         """
-        if Form.of(arguments, named) != self.form:
+        # A compiler sees the call for which it compiles, and would stumble over the comparison.
+        if not torch.compiler.is_compiling() and Form.of(arguments, named) != self.form:
             raise OptimizationError(
                 "For an image of this size the model calls its parts in another way than for the "
                 "example. Give optimize an example of such a size, or use the model itself."
