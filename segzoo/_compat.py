@@ -184,6 +184,37 @@ def packed_transposed(*arguments: Any) -> Tensor:
     return out
 
 
+def packs_linear() -> bool:
+    """Whether oneDNN's linear layers are there, which torch's compiler uses too.
+
+    Without them a layer, its activation and an addition are computed one after the other.
+    """
+    ops = torch.ops.mkldnn
+    return (
+        torch.backends.mkldnn.is_available()
+        and found(ops, "_linear_pointwise") is not None
+        and found(ops, "_reorder_linear_weight") is not None
+    )
+
+
+def packed_linear(weight: Tensor, rows: int) -> Tensor:
+    """The weight of a linear layer in the order that oneDNN wants for inputs of so many rows."""
+    out: Tensor = found(torch.ops.mkldnn, "_reorder_linear_weight")(weight, rows)
+    return out
+
+
+def linear(*arguments: Any) -> Tensor:
+    """A linear layer and its activation by oneDNN, with a packed weight."""
+    out: Tensor = found(torch.ops.mkldnn, "_linear_pointwise")(*arguments)
+    return out
+
+
+def linear_and_add(*arguments: Any) -> Tensor:
+    """A linear layer and an addition by oneDNN, with a packed weight."""
+    out: Tensor = found(torch.ops.mkldnn, "_linear_pointwise").binary(*arguments)
+    return out
+
+
 def freezing() -> AbstractContextManager[object]:
     """What is compiled meanwhile takes its weights as constants, which the compiler packs.
 

@@ -40,7 +40,7 @@ class EoMTConfig(ModelConfig):
             like; see :class:`~segzoo.config.ModelConfig`.
         queries: How many there are: each gives a mask and its class. At least one for each class;
             the paper has 100 for semantic segmentation and 200 for panoptic and instances.
-        blocks: How many of the transformer's last blocks they join, fewer than it has; None for two
+        blocks: How many of the transformer's last blocks they join, up to all of them; None for two
             and one more for each dozen: the 3, 4 and 5 of the paper's code for 12, 24 and 40.
         upscale_layers: How often the map is doubled before masks are read from it; None for as
             often as brings it near stride 4, at least once.

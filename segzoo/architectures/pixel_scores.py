@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .enlarged import strips
+
 #: A score below this counts as this: half precision has it too, and its logarithm is finite.
 _SMALLEST = 1e-7
-#: Values of enlarged masks that are there at a time where nothing is learned: a few megabytes, so
-#: that they stay near the processor.
-_AT_A_TIME = 1 << 20
+#: Values of enlarged masks that are there at a time where nothing is learned: a megabyte, so that
+#: they stay near the processor; other devices want more to do at once.
+_AT_A_TIME, _ON_DEVICES = 1 << 18, 1 << 26
 
 
 class PixelScores(nn.Module):
@@ -49,12 +51,13 @@ class PixelScores(nn.Module):
         Returns:
             ``(N, classes, *size)``.
         """
-        shares = class_logits.softmax(dim=-1)[..., :-1]
-        rows, cells = mask_logits.shape[-2], covered[0]
+        shares = class_logits.softmax(dim=-1)[..., :-1].transpose(1, 2).contiguous()
+        cells = mask_logits.shape[-2:]
         fixed = all(type(side) is int for side in (*covered, *size))  # no graph for all sizes
         here = fixed and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if here and cells % rows == 0:
-            return self._in_strips(mask_logits, shares, covered, size)
+        if here and all(side % count == 0 for side, count in zip(covered, cells, strict=True)):
+            factors = (covered[0] // cells[0], covered[1] // cells[1])
+            return self._in_strips(mask_logits, shares, factors, size)
         masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
         if not fixed or covered != size:
             # What goes beyond the image is cut off: slices would leave torch.export with a guard.
@@ -62,47 +65,40 @@ class PixelScores(nn.Module):
         return self._scores(masks, shares)
 
     def _in_strips(
-        self, mask_logits: Tensor, shares: Tensor, covered: tuple[int, int], size: tuple[int, int]
+        self, mask_logits: Tensor, shares: Tensor, factors: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
-        """The same strip by strip: enlarged masks of all queries are many times the image.
-
-        A strip is enlarged with one row more on each side, as bilinear interpolation reads it.
-        """
-        count, queries, rows = mask_logits.shape[:3]
-        factor = covered[0] // rows
-        step = max(_AT_A_TIME // max(count * queries * factor * covered[1], 1), 1)
-        out: Tensor | None = None
-        for first in range(0, -(-size[0] // factor), step):
-            last = min(first + step, rows)
-            above, below = max(first - 1, 0), min(last + 1, rows)
-            strip = F.interpolate(
-                mask_logits[:, :, above:below],
-                size=((below - above) * factor, covered[1]),
-                mode="bilinear",
-                align_corners=False,
-            )
-            start, stop = first * factor, min(last * factor, size[0])
-            skipped = above * factor
-            masks = strip[:, :, start - skipped : stop - skipped, : size[1]]
-            found = self._scores(masks, shares)
-            if out is None:
-                out = found.new_empty(count, self.classes, *size)
-            out[:, :, start:stop] = found
-        assert out is not None  # an image has rows
-        return out
+        """The same strip by strip, in single precision where the masks have less."""
+        count, queries, height, width = mask_logits.shape
+        dtype, (up, across) = mask_logits.dtype, factors
+        most = _AT_A_TIME if mask_logits.device.type == "cpu" else _ON_DEVICES
+        rows = min(max(most // (queries * up * across * width), 1), height)
+        rows_shown = -(-size[0] // up)
+        out = mask_logits.new_empty(count, self.classes, rows_shown * up, width * across)
+        exact = torch.promote_types(dtype, torch.float32)
+        for masks, share, found in zip(mask_logits.to(exact), shares.to(exact), out, strict=True):
+            # Columns by cell and phase, as the strips have them.
+            columns = found.unflatten(-1, (width, across)).transpose(-1, -2)
+            for first, strip in strips(masks, factors, rows=rows):
+                if first >= rows_shown:
+                    break
+                place = columns[:, first * up : (first + rows) * up]
+                place.copy_(self._scores(strip[None, :, : place.shape[1]], share[None])[0])
+        return out[..., : size[0], : size[1]].contiguous()
 
     def _scores(self, masks: Tensor, shares: Tensor) -> Tensor:
-        """Logits of masks ``(N, Q, h, w)`` of their own and shares ``(N, Q, classes)``."""
+        """Logits of masks ``(N, Q, ...)`` of their own and shares ``(N, classes, Q)``."""
         # In place: there are many values, and new memory for them takes longer.
         masks = masks.sigmoid_()
         if self.classes == 1:
-            return _logit_of_any(masks * shares[..., None])
-        scores = torch.einsum("bqc, bqhw -> bchw", shares, masks)
-        return scores.clamp_min_(_SMALLEST).log_()
+            logits = _logit_of_any(masks.flatten(2) * shares.transpose(1, 2))
+        else:
+            logits = (shares @ masks.flatten(2)).clamp_min_(_SMALLEST).log_()
+        out: Tensor = logits.unflatten(-1, masks.shape[2:])
+        return out
 
 
 def _logit_of_any(probabilities: Tensor) -> Tensor:
-    """The logit of at least one of ``(N, Q, H, W)`` being so, ``(N, 1, H, W)``."""
+    """The logit of at least one of ``(N, Q, L)`` being so, ``(N, 1, L)``."""
     most = 1 - torch.finfo(probabilities.dtype).eps
     none = torch.log1p(-probabilities.clamp_max(most)).sum(dim=1, keepdim=True)
     some = (-torch.expm1(none)).clamp_min(_SMALLEST)

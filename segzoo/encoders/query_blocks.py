@@ -10,6 +10,7 @@ an attention mask, or a bias that is added to the attention.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,16 +48,24 @@ class QueryTokens:
         """The number of blocks, of a transformer that has ``depth``.
 
         Raises:
-            ArgumentError: It has not that many in front of which there is one more.
+            ArgumentError: It has not that many.
         """
         if self.blocks is None:
             return min(2 + depth // 12, depth - 1)
-        if self.blocks >= depth:
+        if self.blocks > depth:
             raise ArgumentError(
-                f"blocks={self.blocks}, but {name!r} has {depth} blocks, of which the first sees "
-                f"the image alone: queries can join 1 to {depth - 1} of them."
+                f"blocks={self.blocks}, but {name!r} has {depth} blocks: queries can join the last "
+                f"1 to {depth} of them."
             )
         return self.blocks
+
+
+class _Passing(nn.Module):
+    """A block that does nothing."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Tokens -> the same."""
+        return x
 
 
 class States(NamedTuple):
@@ -169,9 +178,10 @@ class WithQueries(nn.Module):
     def _start(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The map in front of the query blocks, and the prefix tokens if there are any."""
         asked = {"return_prefix_tokens": True} if self.prefix else {}
-        found = self.model.forward_intermediates(
+        model: Any = self.model if self.first else _without_blocks(self.model)
+        found = model.forward_intermediates(
             image,
-            indices=[self.first - 1],
+            indices=[max(self.first - 1, 0)],
             norm=False,
             stop_early=True,
             output_fmt="NCHW",
@@ -230,6 +240,17 @@ class WithQueries(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """What an optimiser leaves undecayed, as timm does where it keeps these tables itself."""
         return {name for name, _ in self.named_parameters() if name.startswith("biases.")}
+
+
+def _without_blocks(model: Any) -> Any:
+    """A model that only makes tokens of an image, on the same parts and tensors.
+
+    Made when it is wanted: tensors may be others by then.
+    """
+    own = (*model.parameters(recurse=False), *model.buffers(recurse=False))
+    kept: dict[int, Any] = {id(item): item for item in (*model.children(), *own)}
+    kept[id(model.blocks)] = nn.Sequential(_Passing())
+    return copy.deepcopy(model, kept)
 
 
 def _without_classifier(model: Any) -> None:

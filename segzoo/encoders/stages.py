@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +32,22 @@ def parameter_stages(
     run, parameters = on_meta(backbone, gradients=True)
     try:
         with PositionsHaveValues():
-            maps = run(image)
-    except Exception:  # a forward that reads pixels, which the meta device has none of
+            return _reached(run(image)[:count], parameters)
+    except Exception:
+        # A forward that reads pixels, which the meta device has none of, or one with learned
+        # positions, whose values have no gradients there.
         parameters = dict(backbone.named_parameters())
         device = next(iter(parameters.values())).device
         with in_eval_mode(backbone) as evaluating:  # statistics stay what they are
             maps = evaluating(torch.zeros(image.shape, dtype=kind, device=device))
+        return _reached(maps[:count], parameters)
+
+
+def _reached(maps: Sequence[Tensor], parameters: Mapping[str, Tensor]) -> list[list[str]]:
+    """The names of parameters that each map needs and no map before it; the rest with the last."""
     left = {name: item for name, item in parameters.items() if item.requires_grad}
     stages: list[list[str]] = []
-    for item in maps[:count]:
+    for item in maps:
         reached: tuple[Tensor | None, ...] = ()
         if left and item.requires_grad:
             reached = torch.autograd.grad(

@@ -72,7 +72,8 @@ def _indices(name: str, options: str, tokens: QueryTokens) -> tuple[int, int]:
     if reason is not None:
         raise refused(name, reason)
     depth = len(meta.feature_info)
-    return depth - 1 - tokens.of(depth, name), depth - 1
+    # timm knows of no map in front of the first block; those behind it have the same shape.
+    return max(depth - 1 - tokens.of(depth, name), 0), depth - 1
 
 
 def joiner(name: str, tokens: QueryTokens) -> Callable[..., WithQueries]:

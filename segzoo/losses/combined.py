@@ -13,7 +13,7 @@ from .. import checks
 from ..errors import ArgumentError, InputError
 from .boundary import TOLERANCE, boundary_term
 from .overlap import LOVASZ_TERM, dice_term
-from .per_pixel import cross_entropy_term, focal_term
+from .per_pixel import cross_entropy_term, focal_term, weights_of_classes
 from .sums import Reduce, ratio, reduced, total_loss
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class SegmentationLoss(nn.Module):
             "label_smoothing", label_smoothing, minimum=0.0, maximum=1.0
         )
         # They go where the loss is moved, and into no checkpoint.
-        self.register_buffer("class_weights", _class_weights(class_weights), persistent=False)
+        self.register_buffer("class_weights", weights_of_classes(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, *, reduce: Reduce | None = None) -> Tensor:
         """The loss.
@@ -187,14 +187,3 @@ def _image_loss(logits: Tensor, labels: Tensor, reduce: Reduce | None) -> Tensor
         )
     (sums,) = reduced([torch.stack([loss, loss.new_tensor(float(count))])], reduce)
     return ratio(sums)
-
-
-def _class_weights(given: Sequence[float] | None) -> Tensor | None:
-    if given is None:
-        return None
-    values = given.tolist() if isinstance(given, Tensor) else given
-
-    def weight(name: str, value: float) -> float:
-        return checks.number(name, value, minimum=0.0, maximum=1e9)
-
-    return torch.tensor(checks.sequence("class_weights", values, weight, longest=65536))

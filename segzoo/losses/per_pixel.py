@@ -87,6 +87,18 @@ def balanced_weights(pixels: Sequence[int], *, bound: float = 1.02) -> tuple[flo
     return tuple(1.0 / math.log(bound + count / total) for count in pixels)
 
 
+def weights_of_classes(given: Sequence[float] | None) -> Tensor | None:
+    """The weights that somebody gave for classes, checked, as a tensor."""
+    if given is None:
+        return None
+    values = given.tolist() if isinstance(given, Tensor) else given
+
+    def weight(name: str, value: float) -> float:
+        return checks.number(name, value, minimum=0.0, maximum=1e9)
+
+    return torch.tensor(checks.sequence("class_weights", values, weight, longest=65536))
+
+
 def cross_entropy_term(class_weights: Tensor | None, label_smoothing: float) -> Term:
     """Cross-entropy as sums and a formula."""
     smoothing = checks.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0)

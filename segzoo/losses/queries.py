@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
-from ..errors import InputError
+from ..errors import ArgumentError, InputError
 from ..packages import load_package
+from .per_pixel import weights_of_classes
 from .points import counted_at, drawn, unsure_points, values_at
 from .sums import Reduce, full_precision, reduced
 
@@ -98,13 +99,18 @@ class QueryLoss(nn.Module):
         mask_weight: Weight of the cross-entropy of masks.
         dice_weight: Weight of Dice.
         nothing: Weight of the class "nothing" in the cross-entropy: most queries have it.
+        class_weights: Of each class in the cross-entropy of classes, where those who found a class
+            count so much; two for one class, that of what is not it (a factor of ``nothing``) and
+            its own. None for equal ones. Masks count alike.
         points: How many of each mask; 12544 is 112 x 112.
         oversampled: Of how many times that number the unsure points are chosen.
         unsure: Share of the points that lie where a mask is unsure.
 
     Raises:
-        ArgumentError: A value out of its range.
+        ArgumentError: A value out of its range; when called, weights for another number of classes.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -114,6 +120,7 @@ class QueryLoss(nn.Module):
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
         nothing: float = 0.1,
+        class_weights: Sequence[float] | None = None,
         points: int = 12544,
         oversampled: float = 3.0,
         unsure: float = 0.75,
@@ -124,6 +131,8 @@ class QueryLoss(nn.Module):
         self.mask_weight = checks.number("mask_weight", mask_weight, minimum=0, maximum=1e6)
         self.dice_weight = checks.number("dice_weight", dice_weight, minimum=0, maximum=1e6)
         self.nothing = checks.number("nothing", nothing, minimum=0, maximum=1e6)
+        weights = weights_of_classes(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.points = checks.integer("points", points, minimum=1, maximum=10**7)
         self.oversampled = checks.number("oversampled", oversampled, minimum=1, maximum=100)
         self.unsure = checks.number("unsure", unsure, minimum=0, maximum=1)
@@ -247,9 +256,27 @@ class QueryLoss(nn.Module):
             wanted[i, queries] = target.classes[found].to(wanted)
             if target.valid is not None and not target.valid.any():
                 known[i] = 0  # an image of nothing but void says nothing, not "nothing"
-        weights = torch.where(wanted == nothing, self.nothing, 1.0).to(classes) * known
+        weights = self._weights(classes)[wanted] * known
         each = F.cross_entropy(classes.flatten(0, 1), wanted.flatten(), reduction="none")
         return (weights.flatten() * each).sum(), weights.sum()
+
+    def _weights(self, classes: Tensor) -> Tensor:
+        """The weight of each class, and that of "nothing"."""
+        count = classes.shape[-1] - 1
+        # In single precision, as transformers has them.
+        weights = torch.ones(count + 1, device=classes.device, dtype=torch.float32)
+        weights[-1] = self.nothing
+        if self.class_weights is not None:
+            wanted = max(count, 2)
+            if len(self.class_weights) != wanted:
+                raise ArgumentError(
+                    f"class_weights must have one weight for each of {wanted} classes, got "
+                    f"{len(self.class_weights)}."
+                )
+            weights[:-1] = self.class_weights[-count:]
+            if count == 1:
+                weights[-1] *= self.class_weights[0]
+        return weights.to(classes)
 
     def _mask_sums(
         self,

@@ -25,7 +25,7 @@ from .recipe import Recipe
 #: Side of the images that unused parameters are looked for with.
 SIDE = 64
 #: Losses of pixels that queries have not; see ``recipe``.
-_OF_PIXELS = ("focal", "boundary", "lovasz", "class_weights", "label_smoothing")
+_OF_PIXELS = ("focal", "boundary", "lovasz", "label_smoothing")
 #: How fast masks of attention are given up within a block's time (appendix of the EoMT paper).
 _POWER = 0.9
 
@@ -42,6 +42,16 @@ class AnswersQueries(Protocol):
         self, image: Tensor, *, attention_mask_probability: float | Sequence[float] = 0.0
     ) -> Queries:
         """Normalised images -> masks and classes, in training mode those of each block too."""
+
+
+@runtime_checkable
+class AnswersSeveral(Protocol):
+    """A model that answers several questions by name, such as :class:`segzoo.MultiHead`."""
+
+    heads: nn.ModuleDict
+
+    def single(self, head: str) -> SegmentationModel:
+        """A model of one head, on the same weights."""
 
 
 class Objective(nn.Module):
@@ -132,11 +142,21 @@ def mask_chances(blocks: int, progress: float) -> list[float]:
 
 
 def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
-    """Raise where the recipe asks for what a model of queries cannot learn by.
+    """Raise where one mask for each image, or the recipe, is not what a model can learn by.
 
     Raises:
-        ArgumentError: A loss of pixels, or features that are to be kept.
+        ArgumentError: A model of several heads, each of which has labels of its own; or of a model
+            of queries a loss of pixels, or features that are to be kept.
     """
+    if isinstance(model, AnswersSeveral) and len(model.heads) > 1:
+        first = next(iter(model.heads))
+        raise ArgumentError(
+            f"This {type(model).__name__} has {len(model.heads)} heads ({', '.join(model.heads)}), "
+            "and a mask teaches one of them. Train head by head, on a frozen encoder so that the "
+            f"others keep their answers: model.freeze_encoder(), then segzoo.train(model.single("
+            f"{first!r}), data, out=...), which trains the weights of this model. Then save the "
+            "whole with model.save_pretrained."
+        )
     if not isinstance(model, AnswersQueries):
         return
     asked = [name for name in _OF_PIXELS if getattr(recipe, name)]
@@ -144,7 +164,8 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
     if asked:
         raise ArgumentError(
             f"{type(model).__name__} is trained by its queries: {', '.join(asked)} cannot be had "
-            "there. What counts are cross_entropy (of classes and masks) and dice (of masks)."
+            "there. What counts are cross_entropy (of classes and masks), dice (of masks) and "
+            "class_weights."
         )
 
 
@@ -159,6 +180,7 @@ def make_loss(
             class_weight=recipe.cross_entropy * plain.class_weight,
             mask_weight=recipe.cross_entropy * plain.mask_weight,
             dice_weight=recipe.dice * plain.dice_weight,
+            class_weights=class_weights,
         )
     return SegmentationLoss(
         ignore_index=void,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import re
+
 import pytest
 import torch
 
@@ -12,7 +15,7 @@ from segzoo.encoders.timm_meta import known_options
 from segzoo.errors import ArgumentError, EncoderError, UnknownKeywordError
 
 from ..architecture_checks import Maps
-from .tiny_eomt import TINY, tiny
+from .tiny_eomt import KINDS, TINY, tiny
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,8 @@ def model() -> segzoo.EoMT:
 def test_how_many_blocks():
     assert [QueryTokens(1).of(depth, "a") for depth in (2, 3, 12, 24, 40)] == [1, 2, 3, 4, 5]
     assert tiny(blocks=3).config.blocks == 3
-    with pytest.raises(ArgumentError, match=r"has 4 blocks, .* 1 to 3 of them"):
-        tiny(blocks=4)
+    with pytest.raises(ArgumentError, match=r"has 4 blocks: .* the last 1 to 4 of them"):
+        tiny(blocks=5)
     with pytest.raises(ArgumentError, match="blocks must be"):
         tiny(blocks=0)
 
@@ -84,6 +87,53 @@ def test_positions_that_are_drawn_are_refused():
 def test_too_few_queries_are_told():
     with pytest.warns(UserWarning, match="2 queries for 3 classes.* queries=100 or more"):
         tiny(queries=2)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_queries_can_join_every_block(name, tmp_path):
+    """What they see of the image is what comes before the first block, as timm makes it."""
+    model = tiny(name, blocks=4)
+    joined, image = model.encoder.backbone, model.size_rule.fit(torch.rand(1, 3, 64, 48))
+    seen = []
+    hook = joined.model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        before, *_ = joined(image)
+        hook.remove()
+        timm_s = segzoo.create_encoder(
+            name, options={**TINY, "out_indices": (0,)}, image_size=KINDS[name].get("image_size")
+        ).eval()
+        state = {
+            re.sub(r"^biases\.(\d+)\.", r"model.blocks.\1.attn.", key): value
+            for key, value in joined.state_dict().items()
+        }
+        timm_s.backbone.load_state_dict(state, strict=False)
+        hook = next(
+            part for key, part in timm_s.backbone.named_modules() if key.endswith("blocks.0")
+        ).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        timm_s(image)
+        hook.remove()
+    (ours, theirs), prefix = seen, joined.prefix
+    torch.testing.assert_close(ours[:, 7:], theirs)
+    cells = theirs[:, prefix:].transpose(1, 2).reshape(before.shape)
+    torch.testing.assert_close(before, cells)
+    model.train()
+    assert len(model.forward_queries(image, attention_mask_probability=1).layers) == 4
+    model.eval()
+    assert "model.blocks.0.norm1.weight" in model.encoder.stages()[1]
+
+
+def test_with_queries_in_every_block_it_is_saved_and_moved(tmp_path):
+    made = segzoo.EoMT("test_vit", classes=3, queries=7).eval()
+    depth = len(made.backbone.model.blocks)
+    model = segzoo.EoMT("test_vit", classes=3, queries=7, blocks=depth).eval()
+    loaded, image = (
+        segzoo.from_pretrained(model.save_pretrained(tmp_path)),
+        torch.rand(2, 3, 65, 97),
+    )
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+        exact = copy.deepcopy(model).double()(image.double())
+        torch.testing.assert_close(exact, model(image).double(), rtol=1e-4, atol=1e-4)
 
 
 def test_stages_and_rates(model):

@@ -171,6 +171,17 @@ def test_a_folder_by_the_command_line(dinov2, tmp_path, capsys, caplog):
     assert gap(dinov2, loaded) == 0
 
 
+def test_dinov3_from_a_repository(dinov3, hub, tmp_path, capsys):
+    dinov3.save_pretrained(tmp_path / "theirs")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    hub.add("user/eomt", files)
+    assert main(["convert", "transformers", "user/eomt", str(tmp_path / "ours")]) == 0
+    assert "EoMT with vit_small_patch16_dinov3" in capsys.readouterr().out
+    loaded, expected = segzoo.from_pretrained(tmp_path / "ours"), converted(dinov3).state_dict()
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
 def test_every_tensor_of_the_largest_has_its_place():
     """Shapes only: the one whose blocks are gated."""
     sizes = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
@@ -190,7 +201,7 @@ def test_every_tensor_of_the_largest_has_its_place():
         ({"num_attention_heads": 4}, "384 channels, 12 blocks and 4 heads"),
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
         ({"num_blocks": None}, "does not say num_blocks"),
-        ({"num_blocks": 12}, "has 12 blocks, of which the first sees the image alone"),
+        ({"num_blocks": 13}, "has 12 blocks: queries can join the last 1 to 12"),
     ],
     ids=str,
 )

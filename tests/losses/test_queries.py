@@ -159,6 +159,44 @@ def test_more_masks_than_queries_and_queries_that_are_not_finite():
     assert QueryLoss(points=POINTS)(outputs, target).isfinite()
 
 
+def test_weights_of_classes_are_those_of_cross_entropy():
+    """A weight of zero is as if those who found the class had not been there."""
+    outputs, target = queries(layers=0), labels()
+    plain = {"points": POINTS, "mask_weight": 0.0, "dice_weight": 0.0, "class_weight": 3.0}
+    made = QueryLoss(**plain, class_weights=[0.5, 2.0, 0.0, 1.0])
+    generator = torch.Generator().manual_seed(5)
+    loss = made(outputs, target, generator=generator)
+    generator.manual_seed(5)
+    wanted = torch.full((2, 7), CLASSES)
+    for i, item in enumerate(mask_targets(target, CLASSES)):
+        found = made.match(
+            outputs.mask_logits[i].detach(),
+            outputs.class_logits[i].detach(),
+            item,
+            generator=generator,
+        )
+        wanted[i, found[0]] = item.classes[found[1]]
+    expected = torch.nn.functional.cross_entropy(
+        outputs.class_logits.flatten(0, 1),
+        wanted.flatten(),
+        weight=torch.tensor([0.5, 2.0, 0.0, 1.0, 0.1]),
+    )
+    torch.testing.assert_close(loss, 3 * expected)
+    same = QueryLoss(points=POINTS, class_weights=[1.0] * CLASSES)
+    pair = [each(outputs, target, generator=torch.Generator().manual_seed(1)) for each in (same, QueryLoss(points=POINTS))]  # fmt: skip
+    assert torch.equal(*pair)
+    # Of one class the first weight is that of what is not it.
+    one = Queries(outputs.mask_logits, outputs.class_logits[..., :2])
+    binary = QueryLoss(**plain, class_weights=[4.0, 1.0], nothing=0.5)
+    nothing = QueryLoss(**plain, nothing=2.0)
+    pair = [each(one, (target == 1).long(), generator=torch.Generator().manual_seed(1)) for each in (binary, nothing)]  # fmt: skip
+    assert torch.equal(*pair)
+    with pytest.raises(ArgumentError, match="one weight for each of 4 classes, got 3"):
+        QueryLoss(points=POINTS, class_weights=[1.0] * 3)(outputs, target)
+    with pytest.raises(ArgumentError, match="class_weights"):
+        QueryLoss(class_weights=[-1.0] * 4)
+
+
 def test_points_are_where_a_mask_is_unsure_and_not_in_void():
     logits = torch.full((1, 8, 8), 9.0)
     logits[:, :, 4:] = -9.0

@@ -166,3 +166,23 @@ def test_a_linear_head_on_it_learns(tmp_path):
     result = train(tmp_path / "out", recipe, model=model)
     assert result.history[-1]["loss"] < 0.6 * result.history[0]["loss"]
     assert result.scores.miou > result.history[0]["val"]["miou"]
+
+
+def test_heads_of_one_encoder_are_trained_one_by_one(tmp_path):
+    heads = {name: segzoo.Head("linear_head", classes=3) for name in ("road", "sky")}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = segzoo.MultiHead(ENCODER, heads=heads)
+    message = r"has 2 heads \(road, sky\), .* segzoo.train\(model.single\('road'\), data, out=...\)"
+    with pytest.raises(ArgumentError, match=message):
+        train(tmp_path / "none", RECIPE, model=model)
+    assert not (tmp_path / "none").exists()
+    image = torch.rand(1, 3, 24, 32)
+    before = model.freeze_encoder().eval().answers(image)
+    result = train(tmp_path / "sky", RECIPE, model=model.single("sky"))
+    after = model.eval().answers(image)
+    assert torch.equal(after["road"], before["road"])
+    assert not torch.equal(after["sky"], before["sky"])
+    assert torch.equal(after["sky"], result.model(image))
+    one = segzoo.MultiHead(ENCODER, heads={"sky": heads["sky"]})
+    assert train(tmp_path / "one", RECIPE.changed({"epochs": 1, "keep_features": False}), model=one)

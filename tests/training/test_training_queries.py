@@ -135,11 +135,19 @@ def test_layers_of_the_transformer_have_rates_of_their_own():
             assert rates[id(item)] == 1.0, name
 
 
+def test_weights_of_classes_reach_the_loss():
+    recipe = RECIPE.changed({"class_weights": "balanced", "cross_entropy": 0.5})
+    settled = Settled(4, 1e-2, "float32", (1.0, 2.0, 0.5))
+    made = Learner(eomt(), recipe, settled, Processes("cpu"), ignore_index=255)
+    assert made.loss.class_weights.tolist() == [1.0, 2.0, 0.5]
+    assert made.loss.class_weight == 1.0
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"focal": 1.0, "lovasz": 1.0}, "trained by its queries: focal, lovasz cannot be had"),
-        ({"class_weights": "balanced"}, "class_weights cannot be had"),
+        ({"label_smoothing": 0.1}, "label_smoothing cannot be had"),
         ({"keep_features": True}, "keep_features cannot be had"),
     ],
 )

@@ -26,10 +26,11 @@ from .dilated_conv import DilatedConv
 from .doubled_conv import DoubledConv
 from .fuse_head import HeadedConv
 from .fused_conv import TRITON, FusedConv
+from .fused_linear import FusedLinear
 from .max_pool import PooledRelu
 
 #: What has several implementations to compute the same.
-Step: TypeAlias = "FusedConv | DoubledConv | DilatedConv | HeadedConv | PooledRelu"
+Step: TypeAlias = "FusedConv | FusedLinear | DoubledConv | DilatedConv | HeadedConv | PooledRelu"
 #: How far two of them may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
@@ -68,7 +69,7 @@ class _Chooser:
 
     def run(self, body: nn.Module, image: Tensor) -> None:
         self.pool = memory_pool(image.device)
-        kinds = (FusedConv, DoubledConv, DilatedConv, HeadedConv, PooledRelu)
+        kinds = (FusedConv, FusedLinear, DoubledConv, DilatedConv, HeadedConv, PooledRelu)
         steps = [item for item in body.modules() if isinstance(item, kinds)]
         # The inputs of a step, with their layouts, are there only while the body runs: each step is
         # stopped on its way in, settled, and then runs as it will later, so that the next step sees

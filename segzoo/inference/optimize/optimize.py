@@ -39,7 +39,9 @@ from .dtypes import as_dtype, check_supported, fastest, warn_if_slower
 from .fold_batchnorm import fold_batchnorm
 from .fuse_epilogues import fuse_epilogues
 from .fuse_head import HeadedConv, join_head
+from .fuse_linears import fuse_linears
 from .fused_conv import FusedConv
+from .fused_linear import FusedLinear
 from .join_laterals import join_laterals
 from .max_pool import PooledRelu, pool_after_relu
 from .optimized_model import OptimizedModel, PassReport
@@ -47,6 +49,7 @@ from .overwrite import overwrite_addends
 from .pointwise_first import pointwise_first
 from .rewrite_decoder import rewrite_decoder
 from .trace import Body, collects_maps, is_opaque, trace
+from .trace_parts import trace_parts
 from .verify import Judge, Run
 
 #: What an optimised model is tuned for where no example is given.
@@ -147,12 +150,14 @@ class _Optimizer:
 
     def run(self, backend: str, tolerance: float | None) -> OptimizedModel:
         body = self._traced()
+        body = self._tried(body, "trace parts", self._parts)
         body = self._tried(body, "fold batch norm", _fold)
         body = self._tried(body, "pointwise first", self._pointwise)
         body = self._tried(body, "join laterals", self._laterals)
         body = self._tried(body, "rewrite decoder", self._rewrite)
         body = self._tried(body, "fuse epilogues", _fuse)
         body = self._tried(body, "split dilated", _split)
+        body = self._tried(body, "fuse linear layers", _fuse_linears)
         unusable = usable(self.images[0].device, self.dtype)
         if unusable is None:
             body = self._tried(body, "join head", _join)
@@ -210,6 +215,10 @@ class _Optimizer:
         count = join_laterals(body.decode, body.encoder(small), small)
         return f"{count} levels of a pyramid without a map of their own" if count else ""
 
+    def _parts(self, body: Body) -> str:
+        count = trace_parts(body, [image[:1] for image in self.images])
+        return f"{count} modules inside of the others are graphs" if count else ""
+
     def _rewrite(self, body: Body) -> str:
         if not isinstance(body.decode, fx.GraphModule):
             return ""
@@ -235,7 +244,8 @@ class _Optimizer:
         kinds = (DoubledConv, HeadedConv, PooledRelu)
         blocks = [item for item in body.modules() if isinstance(item, kinds)]
         inside = {conv for block in blocks for conv in block.modules()}
-        steps = [c for c in body.modules() if isinstance(c, FusedConv) and c not in inside]
+        single = (FusedConv, FusedLinear)
+        steps = [item for item in body.modules() if isinstance(item, single) and item not in inside]
         steps += [
             conv for block in blocks if not isinstance(block, PooledRelu) for conv in block.used()
         ]
@@ -346,6 +356,11 @@ def _fuse(body: Body) -> str:
 def _split(body: Body) -> str:
     count = sum(split_dilated(graph) for graph in body.graphs())
     return f"{count} dilated convolutions may be plain ones of the map's phases" if count else ""
+
+
+def _fuse_linears(body: Body) -> str:
+    count = sum(fuse_linears(graph) for graph in body.graphs())
+    return f"{count} with what follows them" if count else ""
 
 
 def _join(body: Body) -> str:

@@ -65,8 +65,8 @@ class Body(nn.Module):
         return [self.encoder.backbone, self.decode]
 
     def graphs(self) -> list[fx.GraphModule]:
-        """The parts that could be traced."""
-        return [part for part in self.parts() if isinstance(part, fx.GraphModule)]
+        """What could be traced: the parts, or modules inside of them."""
+        return [part for part in self.modules() if isinstance(part, fx.GraphModule)]
 
 
 def trace(model: SegmentationModel, image: Tensor) -> Body:
@@ -84,18 +84,19 @@ def trace(model: SegmentationModel, image: Tensor) -> Body:
     maps = [item.contiguous() for item in encoder(image)]
     # Of a copy: a backbone that collects its maps by hooks would collect stand-ins.
     traced = trace_module(copy.deepcopy(encoder.backbone))
-    if _agree(traced, encoder.backbone, image):
+    if gives(traced, encoder.backbone(image), image):
         encoder.backbone = traced
         if not collects_by_hooks(traced):
             encoder.one_at_a_time = None
     graph = trace_module(decode)
-    return Body(encoder, graph if _agree(graph, decode, maps, image) else decode)
+    expected = decode(maps, image)
+    return Body(encoder, graph if gives(graph, expected, maps, image) else decode)
 
 
-def _agree(traced: nn.Module, module: nn.Module, *inputs: object) -> bool:
-    """Whether a graph gives what its module gives, to the last bit."""
+def gives(traced: nn.Module, expected: object, *inputs: object) -> bool:
+    """Whether a graph gives what its module gave, to the last bit."""
     try:
-        torch.testing.assert_close(traced(*inputs), module(*inputs), rtol=0, atol=0)
+        torch.testing.assert_close(traced(*inputs), expected, rtol=0, atol=0)
     except Exception:  # a graph that is wrong may fail in any way
         return False
     return True
