@@ -203,9 +203,10 @@ def assert_everyday(model: Any, folder: Path, *, whole: bool = False) -> None:
         torch.testing.assert_close(compiled(image), logits, rtol=1e-4, atol=1e-4)
         fast = segzoo.optimize(model, backend="eager", example=image)
         assert isinstance(trace(model, image).decode, fx.GraphModule)
-        torch.testing.assert_close(fast(image), logits, rtol=1e-4, atol=1e-4)
         other = torch.rand(1, 3, 70, 130)
-        torch.testing.assert_close(fast(other), model(other), rtol=1e-4, atol=1e-4)
+        for size, plain in ((image, logits), (other, model(other))):
+            roundings = max(1e-4, 1e-5 * plain.abs().max().item())  # grow with the largest logit
+            torch.testing.assert_close(fast(size), plain, rtol=1e-4, atol=roundings)
     assert model.predict(image).shape == (2, *ODD)
     meta = build_on_meta(lambda: type(model)("test_resnet", classes=2)).eval()
     assert meta(torch.empty(1, 3, 70, 130, device="meta")).shape == (1, 2, 70, 130)

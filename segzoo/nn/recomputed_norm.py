@@ -76,8 +76,10 @@ class _Known:
 class RecomputedNorms:
     """Meanwhile maps behind a :func:`normalised` are not kept for the backward pass.
 
-    >>> with RecomputedNorms():
-    ...     logits = decoder(maps)
+    ::
+
+        with RecomputedNorms():
+            logits = decoder(maps)
 
     Outputs, gradients and running statistics are those of the plain run; on a CPU to the bit. Hooks
     of the same kind that are active outside do not see what is kept inside: torch asks the

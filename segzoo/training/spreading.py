@@ -26,7 +26,8 @@ def from_first(processes: Processes, make: Callable[[], Any], *, whole: bool = T
         processes: All of them have to call this.
         make: Gives dicts, lists, tuples, tensors on the CPU, and plain values.
         whole: Whether large tensors come along. Else the others get tensors of the meta device in
-            their places: shapes without values.
+            the places of those of fractions: shapes without values. Weights are fractions; whole
+            numbers, such as the state of a generator, are needed everywhere.
     """
     if processes.count == 1:
         return make()
@@ -34,12 +35,18 @@ def from_first(processes: Processes, make: Callable[[], Any], *, whole: bool = T
 
     def hollow() -> Any:
         kept.append(make())
-        return _mapped(kept[0], lambda large: torch.empty_like(large, device="meta"))
+        return _mapped(kept[0], lambda large: _hollow(large, whole=whole))
 
     found = processes.from_first(hollow)
     if processes.first:
         found = kept[0]
     return _mapped(found, lambda large: _sent(large, processes)) if whole else found
+
+
+def _hollow(value: Tensor, *, whole: bool) -> Tensor:
+    """The shape of a tensor, where its values come later or never."""
+    stays = not whole and not value.is_floating_point()
+    return value if stays else torch.empty_like(value, device="meta")
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

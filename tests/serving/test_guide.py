@@ -45,7 +45,8 @@ def test_python(server, tiny, photo, monkeypatch, capsys):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(server, tiny, photo):
-    lines = [line for block in blocks("bash", server) for line in block.splitlines()]
+    texts = [block.replace("\\\n", " ") for block in blocks("bash", server)]  # lines that go on
+    lines = [line for text in texts for line in text.splitlines()]
     calls = [line for line in lines if line.startswith("curl")]
     assert len(calls) == 2
     for call in calls:
