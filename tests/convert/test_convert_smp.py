@@ -229,6 +229,12 @@ def test_a_classification_head_comes_along_to_the_bit():
     assert torch.equal(outputs.image_logits, labels)
 
 
+def test_a_classification_head_that_is_not_wanted_is_refused():
+    source = theirs(aux_params={"classes": 4})
+    with pytest.raises(ConversionError, match=r"aux_params=None.*4 classes.*Leave aux_params out"):
+        from_smp(source.state_dict(), {"encoder_name": "tu-test_resnet", "aux_params": None})
+
+
 def test_an_activation_is_named(caplog):
     source = theirs(activation="sigmoid")
     converted = from_smp(source)

@@ -174,7 +174,8 @@ def _check_kind(converter: SmpArchitecture, checkpoint: Checkpoint) -> None:
 
 def _given(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """smp's arguments under their present names, without those that say nothing of the model."""
-    given = {name: value for name, value in config.items() if value is not None}
+    # None says nothing, but of the head beside the masks: that there is to be none.
+    given = {k: value for k, value in config.items() if value is not None or k == "aux_params"}
     given.pop("encoder_weights", None)
     for old, new in (
         ("decoder_use_batchnorm", "decoder_use_norm"),
@@ -211,9 +212,16 @@ def _classes(tensors: Mapping[str, Tensor], given: dict[str, Any], where: str) -
 def _classification(
     tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
 ) -> Classification | None:
-    """smp's ``aux_params``: image-level logits beside the mask."""
+    """smp's ``aux_params``: image-level logits beside the mask; where nothing is said, as found."""
+    unwanted = "aux_params" in given and given["aux_params"] is None
     options = dict(given.pop("aux_params", None) or {})
     weight = tensors.get("classification_head.3.weight")
+    if weight is not None and unwanted:
+        raise ConversionError(
+            f"{where}: the config says aux_params=None, but there are tensors "
+            f"classification_head.* of a head with {weight.shape[0]} classes. Leave aux_params out "
+            "to bring the head over, or remove these tensors first."
+        )
     if weight is None:
         if options:
             raise ConversionError(
