@@ -4,11 +4,12 @@
 
 ``margins``: a Unet on each of several encoders, random weights with the batch statistics of CamVid,
 on a collage of its photographs: how far it looks, and what exact tiles differ from one piece by;
-three of them in float64, on a part of the collage. ``methods``: one model, trained briefly, by
-every way of tiling and by MONAI's sliding window, with tiles of the same sizes: error, time, and by
-how much the call raises the peak of memory, the result (logits of all pixels) included.
-``memory``: GeoTIFFs of two heights, known in a corner only, each in a process of its own. Times are
-processor seconds of one thread.
+three of them in float64, on a part of the collage. Random weights leave pixels whose two best
+classes are nearer than a rounding; where one flips, the same encoder is tried again after some
+training. ``methods``: one model, trained briefly, by every way of tiling and by MONAI's sliding
+window, with tiles of the same sizes: error, time, and by how much the call raises the peak of
+memory, the result (logits of all pixels) included. ``memory``: GeoTIFFs of two heights, known in a
+corner only, each in a process of its own. Times are processor seconds of one thread.
 """
 
 from __future__ import annotations
@@ -176,6 +177,19 @@ def margins() -> None:
             print(rows[-1], flush=True)
         # After each: a run that is stopped has measured those.
         write_result("tiling_margins", {"refused": refused}, rows=rows)
+    images, masks = camvid.read(camvid.folder(), "train", (192, 256))
+    for encoder in flipping(rows):
+        model = trained(encoder, images, masks)
+        row = {"encoder": encoder, "precision": "float32", "size": [HEIGHT, WIDTH], "steps": STEPS}
+        rows.append(row | exact(model, picture, tile_for(model)))
+        print(rows[-1], flush=True)
+        write_result("tiling_margins", {"refused": refused}, rows=rows)
+
+
+def flipping(rows: list[dict[str, Any]]) -> list[str]:
+    """Encoders of which a pixel flips with random weights, and which were not trained yet."""
+    done = {row["encoder"] for row in rows if "steps" in row}
+    return [row["encoder"] for row in rows if row["flipped"] and row["encoder"] not in done]
 
 
 def by_monai(

@@ -19,6 +19,7 @@ def tiling_margins() -> str:
         rows.append(
             [
                 row["encoder"],
+                f"trained, {row['steps']} steps" if "steps" in row else "random",
                 row["precision"],
                 f"{margin['left']} / {margin['right']}",
                 "padded" if row["padded"] else "as it is",
@@ -28,7 +29,7 @@ def tiling_margins() -> str:
             ]
         )
     head = [
-        *("encoder of a Unet", "precision", "margin before / after, pixels", "picture"),
+        *("encoder of a Unet", "weights", "precision", "margin before / after, pixels", "picture"),
         *("largest difference of logits", "other class", "pixels computed for one"),
     ]
     refused = ", ".join(record("tiling_margins")["refused"])
