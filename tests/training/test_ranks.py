@@ -71,7 +71,11 @@ def test_large_tensors_go_to_all_one_at_a_time_or_not_at_all(found):
             assert torch.equal(value, other)
             assert (value.dtype, value.device) == (other.dtype, other.device)
         assert spread["tensors"][0].is_contiguous(memory_format=torch.channels_last)
-        assert rank["hollow"] == ["meta" if index else "cpu"] * 3 + ["cpu"]
+        # Large fractions are weights; whole numbers are needed everywhere.
+        large = [item.numel() > 30 and item.is_floating_point() for item in expected["tensors"]]
+        assert any(large)
+        assert not all(large)
+        assert rank["hollow"] == ["meta" if index and one else "cpu" for one in large]
         assert "division" in rank["error"]
 
 
