@@ -50,13 +50,7 @@ importlib.import_module("benchmarks.architecture_pages").write_pages(
 # A trained model at work on the first page; without it that page says why, and shows a picture.
 SITE = HERE / "generated" / "site"
 no_live_page = importlib.import_module("live").write_live(SITE)
-if no_live_page:
-    logging.getLogger(__name__).info(
-        "The first page has no live model: %s", no_live_page
-    )
-else:
-    tags.add("live")  # noqa: F821, which Sphinx puts here
-    html_extra_path = [str(SITE)]
+html_extra_path = [] if no_live_page else [str(SITE)]
 
 #: Page -> what only it loads.
 FILES_OF = {
@@ -66,6 +60,12 @@ FILES_OF = {
 
 
 def setup(app):
+    if no_live_page:
+        logging.getLogger(__name__).info(
+            "The first page has no live model: %s", no_live_page
+        )
+    else:
+        app.tags.add("live")
     app.connect("html-page-context", add_files)
 
 

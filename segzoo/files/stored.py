@@ -67,7 +67,8 @@ def in_memory(tensor: Tensor, name: str) -> Stored:
     check_shape(tuple(tensor.shape))
     try:
         there = tensor.untyped_storage().nbytes()
-    except (RuntimeError, NotImplementedError) as error:  # classes of tensors of others
+    # torch raises either, by version, for a subclass that holds other tensors and no memory.
+    except (RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{name!r} is a {type(tensor).__name__}, no plain tensor") from error
     if tensor.nbytes > SHARING * there + SLACK:
         raise ValueError(f"{name!r} uses the same values over and over")

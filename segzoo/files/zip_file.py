@@ -48,6 +48,7 @@ def open_zip(path: Path) -> dict[str, Member]:
         try:
             with zipfile.ZipFile(file) as archive:
                 return {info.filename: _member(file, info, size) for info in archive.infolist()}
+        # zipfile raises the last where an entry asks for a later version of the format than it has.
         except (zipfile.BadZipFile, struct.error, NotImplementedError) as error:
             raise ValueError(f"its zip archive is damaged ({error})") from error
 

@@ -6,11 +6,11 @@ Which there are, and how each is spoken to, is accelerate's. None is used unless
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ..errors import ArgumentError, MissingPackageError, nearest, warn
+from ..errors import ArgumentError, MissingPackageError, SegzooError, TrainingError, nearest, warn
 from ..packages import load_package
 
 
@@ -63,16 +63,31 @@ class Tracking:
     Raises:
         ArgumentError: A name that accelerate does not know.
         MissingPackageError: accelerate, or the package of a tracker, is not installed.
+        TrainingError: A tracker cannot begin: no network, nobody logged in. Those that had begun
+            are ended.
     """
 
     def __init__(
         self, trackers: Sequence[str | Tracker], folder: Path, settings: Mapping[str, Any]
     ) -> None:
-        self._trackers = [
-            _opened(item, folder) if isinstance(item, str) else item for item in trackers
-        ]
-        for tracker in self._trackers:
-            tracker.store_init_configuration(dict(flat(settings)))
+        self._trackers: list[Tracker] = []
+        self._stack = ExitStack()
+        if any(isinstance(item, str) for item in trackers):
+            self._stack.enter_context(state_of_accelerate())
+        for item in trackers:
+            try:
+                tracker = _opened(item, folder) if isinstance(item, str) else item
+                self._trackers.append(tracker)
+                tracker.store_init_configuration(dict(flat(settings)))
+            except Exception as error:  # whatever others raise
+                self.finish()
+                if isinstance(error, SegzooError):
+                    raise
+                name = item if isinstance(item, str) else type(item).__name__
+                raise TrainingError(
+                    f"The tracker {name} could not begin: {type(error).__name__}: {error}. Mend "
+                    "that, or leave it out of log_with; nothing was trained yet."
+                ) from error
 
     def log(self, row: Mapping[str, Any], class_names: Sequence[str] | None) -> None:
         """Tell the row of an epoch: of ``training/metrics.jsonl``.
@@ -95,6 +110,24 @@ class Tracking:
         for tracker in self._trackers:
             with suppress(Exception):  # what the training ended with is what is told
                 tracker.finish()
+        self._stack.close()
+
+
+@contextmanager
+def state_of_accelerate() -> Iterator[None]:
+    """Meanwhile accelerate has the state of the program that its trackers' messages ask for.
+
+    Several processes have it from the start. One that is made here ends here: by it an
+    ``Accelerator`` that this program makes later would be held to the CPU.
+    """
+    kind = load_package("accelerate", extra="train").PartialState
+    there = object.__new__(kind).initialized  # asked without making one
+    state = kind(cpu=True)
+    try:
+        yield
+    finally:
+        if not there:
+            vars(state).clear()  # all instances share it
 
 
 def flat(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Any]]:
@@ -135,8 +168,7 @@ def _opened(name: str, folder: Path) -> Tracker:
     kind = known[name]
     where = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
     tracker = kind(folder.resolve().parents[1].name, **where)
-    # Only the first process comes here. Asked, accelerate would set up its state of the program.
-    tracker.main_process_only = False
+    tracker.main_process_only = False  # only the first process comes here
     try:
         tracker.start()
     except ImportError as error:

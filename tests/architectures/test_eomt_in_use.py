@@ -6,6 +6,7 @@ import copy
 import re
 
 import pytest
+import timm
 import torch
 
 import segzoo
@@ -79,7 +80,7 @@ def test_arguments_that_cannot_be(arguments, error, message):
 
 def test_positions_that_are_drawn_are_refused():
     if "rope_rescale_coords" not in known_options("vit_small_patch16_dinov3"):
-        pytest.skip("this timm draws no positions")
+        pytest.skip(f"timm {timm.__version__} has no option rope_rescale_coords yet")
     with pytest.raises(ArgumentError, match="Leave rope_rescale_coords out"):
         tiny("vit_small_patch16_dinov3", encoder_options={"rope_rescale_coords": 2.0})
 

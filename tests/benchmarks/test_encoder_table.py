@@ -12,10 +12,11 @@ import pytest
 from benchmarks.encoders import describe
 from benchmarks.encoders import table as encoders_table
 from benchmarks.records import RESULTS, record
+from tests.pages.browser import CHROMIUM, need
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "static" / "encoders.js"
 RECORD = record("encoders")
-node, chromium = shutil.which("node"), shutil.which("chromium")
+node = shutil.which("node")
 
 
 class Table(html.parser.HTMLParser):
@@ -133,8 +134,8 @@ def test_columns_are_sorted_by_what_they_hold(kind, cells):
     assert run_script(code) == cells
 
 
-@pytest.mark.skipif(not chromium, reason="needs chromium")
 def test_the_page_in_a_browser(tmp_path):
+    need(CHROMIUM is not None, "chromium")
     shown = [row for row in RECORD["rows"] if row["name"] in ("resnet18", "resnet34", "vgg11")]
     page = tmp_path / "page.html"
     act = """
@@ -154,7 +155,7 @@ def test_the_page_in_a_browser(tmp_path):
         f"<!doctype html><body>{table}<script>{SCRIPT.read_text()}</script>"
         f"<script>addEventListener('load', () => {{{act}}})</script>"
     )
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     expected = "resnet34 resnet18; 2 of 3 encoders; parameters; 1"

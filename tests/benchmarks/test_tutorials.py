@@ -13,6 +13,7 @@ import pytest
 from benchmarks.tutorials import cells, pages, record
 from benchmarks.tutorials.execute import execute
 from segzoo.pages import runtime
+from tests.pages.browser import need
 
 #: All but the one that fastai is in, whose dependencies warn.
 STRICT = [name for name in cells.names() if name != "from-fastai"]
@@ -41,8 +42,8 @@ def run(name, folder):
 
 @pytest.mark.parametrize("name", STRICT)
 def test_a_tutorial_runs(name, tmp_path):
-    if name == "browser" and not runtime.is_cached():
-        pytest.skip("the runtime of pages is not there: python -m segzoo.pages.runtime")
+    if name == "browser":
+        need(runtime.is_cached(), "the runtime of pages (python -m segzoo.pages.runtime)")
     run(name, tmp_path)
 
 

@@ -79,7 +79,7 @@ def test_large_tensors_go_to_all_one_at_a_time_or_not_at_all(found):
         assert "division" in rank["error"]
 
 
-@pytest.mark.skipif(not cpus_share(), reason="torch shares on GPUs only")
+@pytest.mark.skipif(not cpus_share(), reason="the FSDP of this torch works on GPUs only")
 def test_an_average_in_parts_is_what_is_judged(found, alone):
     average, kept = alone["parts"][1]["ema"], found[0]["parts"]
     for key, value in kept["state"]["ema"].items():

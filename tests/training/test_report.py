@@ -16,6 +16,7 @@ import segzoo
 from segzoo.errors import StorageError
 from segzoo.training.report.charts import Line, line_chart, ticks
 from segzoo.training.report.page import write_report
+from tests.pages.browser import CHROMIUM, need
 from tests.training.trained import trained
 
 
@@ -136,14 +137,14 @@ def test_charts_of_odd_values():
     assert ticks(3, 3) == [3]
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_browser_shows_it(folder, tmp_path, dark):
+    need(CHROMIUM is not None, "chromium")
     page = write_report(folder, tmp_path / "r.html")
     shot = tmp_path / "shot.png"
     subprocess.run(
         [
-            "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=400,2000",
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=400,2000",
             f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}", page.as_uri(),
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 
 from segzoo.training.processes import cpus_share
 
@@ -23,7 +24,7 @@ from . import killing
 )
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, workers, ranks, longest, kills, more):
     if "sharding" in more and not cpus_share():
-        pytest.skip("torch shares on GPUs only")
+        pytest.skip(f"the FSDP of torch {torch.__version__} works on GPUs only")
     whole = tmp_path / "whole"
     killing.finish(killing.start(whole, workers, ranks, **more))
     chance = random.Random(workers + 10 * ranks)

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import segzoo
-from segzoo.errors import ArgumentError, MissingPackageError
+from segzoo.errors import ArgumentError, MissingPackageError, TrainingError
 from segzoo.training import tracking
 
 from .trainings import RECIPE, data, train
@@ -128,19 +128,40 @@ def known(monkeypatch):
     return made
 
 
-def test_names_are_accelerate_s_which_sets_nothing_up(tmp_path, known, monkeypatch):
+def test_names_are_accelerate_s_which_leaves_nothing_behind(tmp_path, known):
     from accelerate import PartialState
 
-    def forbidden(*_, **__):
-        raise AssertionError("accelerate's state is for the whole program")
-
-    monkeypatch.setattr(PartialState, "__init__", forbidden)
+    there = object.__new__(PartialState)
+    assert not there.initialized
     train(tmp_path / "out", log_with="here")
     (tracker,) = known
     assert tracker.started
     assert tracker.run_name == "out"
     assert Path(tracker.logging_dir) == tmp_path / "out" / "training" / "logs"
     assert len(tracker.rows) == RECIPE.epochs
+    assert not there.initialized  # an Accelerator made later is not held to the CPU
+
+
+def test_a_state_of_accelerate_that_was_there_stays(tmp_path, known):
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True)
+    try:
+        train(tmp_path / "out", log_with="here")
+        assert state.initialized
+    finally:
+        vars(state).clear()
+
+
+def test_a_tracker_that_cannot_begin_is_told_and_the_others_end(tmp_path):
+    class Offline(Fake):
+        def store_init_configuration(self, values):
+            raise ConnectionError("no network")
+
+    first = Fake()
+    with pytest.raises(TrainingError, match=r"tracker Offline could not begin.*no network"):
+        train(tmp_path / "out", log_with=[first, Offline()])
+    assert first.finished == 1
 
 
 @pytest.mark.usefixtures("known")

@@ -85,7 +85,8 @@ class OptimizedModel(Configured, nn.Module):
         # may be recorded or compiled, for the precision that the model has.
         with torch.autocast(self.device.type, enabled=False):
             if isinstance(self._run, RecordedFor) and self._run.takes(image):
-                return self._run(image)  # type: ignore[no-any-return]
+                recorded: Tensor = self._run(image)
+                return recorded
             rule = self._encoder.size_rule
             fitted = rule.fit(image.to(self.dtype)).contiguous(memory_format=self._layout)
             return rule.restore(self._run(fitted), (image.shape[-2], image.shape[-1]))
@@ -111,7 +112,8 @@ class OptimizedModel(Configured, nn.Module):
         if self._answers is not None and isinstance(image, Tensor) and self._answers.takes(image):
             self._check(image)
             with torch.autocast(self.device.type, enabled=False):
-                return self._answers(image)  # type: ignore[no-any-return]
+                recorded: Tensor = self._answers(image)
+            return recorded
         return decided(self(image), self.threshold)
 
     def _check(self, image: Tensor) -> None:
