@@ -10,7 +10,6 @@ Imports Triton, so it is imported when a kernel is first asked for.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +94,3 @@ def launch(
 def tiled(tile: Tile) -> dict[str, int]:
     """The constants that a tile stands for."""
     return {"TILE_H": tile.height, "TILE_W": tile.width, "DEPTH": DEPTH}
-
-
-#: What launches, in one place for whoever wants to know what is.
-Launch = Callable[[str, int, tuple[Tensor, ...], tuple[int, int, int], dict[str, Any], Tile], None]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ...features import ceil_div
 from .fused_conv import FusedConv, Geometry
+from .trace import module_at
 
 #: Outputs along a side of a tile, and how many of all cells of tiles there may be for one of a map:
 #: where phases are small, most of a tile lies outside.
@@ -107,7 +108,7 @@ def split_dilated(graph: fx.GraphModule) -> int:
     """Give each dilated 3x3 convolution its other implementation, in place; returns how many."""
     count = 0
     for node in graph.graph.nodes:
-        conv: Any = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+        conv: Any = module_at(graph, node)
         if isinstance(conv, FusedConv) and _is_dilated(conv):
             graph.set_submodule(str(node.target), DilatedConv(conv))
             count += 1

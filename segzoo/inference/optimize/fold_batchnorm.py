@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ...nn.layers import BatchNorm
-from .trace import simplify
+from .trace import module_at, simplify
 
 
 def fold_batchnorm(graph: fx.GraphModule) -> int:
@@ -30,9 +30,9 @@ def fold_batchnorm(graph: fx.GraphModule) -> int:
     calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
     folded = 0
     for node in list(graph.graph.nodes):
-        norm = _module(graph, node)
+        norm = module_at(graph, node)
         before = node.args[0] if isinstance(norm, BatchNorm) else None
-        conv = _module(graph, before)
+        conv = module_at(graph, before)
         if (
             not isinstance(norm, BatchNorm)
             or not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
@@ -49,12 +49,6 @@ def fold_batchnorm(graph: fx.GraphModule) -> int:
         folded += 1
     simplify(graph)
     return folded
-
-
-def _module(graph: fx.GraphModule, node: object) -> nn.Module | None:
-    if isinstance(node, fx.Node) and node.op == "call_module":
-        return graph.get_submodule(str(node.target))
-    return None
 
 
 def _folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: BatchNorm) -> nn.Module:

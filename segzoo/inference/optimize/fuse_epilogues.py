@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import dropwhile, takewhile
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from .fused_conv import FusedConv, Geometry
-from .trace import simplify
+from .trace import module_at, simplify
 
 #: What an activation is called in a graph -> its name in FusedConv.
 _MODULES: dict[type[nn.Module], str] = {
@@ -23,6 +24,10 @@ _FUNCTIONS: dict[Any, str] = {
     F.silu: "swish",
     F.hardswish: "hardswish",
 }
+#: Functions that write into their first argument; of the others the name ends with ``_``.
+_IN_PLACE = frozenset(
+    {operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem}
+)
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 
 
@@ -35,7 +40,7 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     fused = 0
     for node in list(graph.graph.nodes):
-        conv = _module(graph, node)
+        conv = module_at(graph, node)
         geometry = Geometry.of(conv) if isinstance(conv, nn.Conv2d) else None
         if not isinstance(conv, nn.Conv2d) or geometry is None:
             continue
@@ -48,12 +53,14 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
             # convolutions that are added the later one takes the other's map.
             if isinstance(beside, fx.Node) and beside is not node:
                 later = order[beside] > order[node]
-                if not (later and isinstance(_module(graph, beside), nn.Conv2d)):
+                if not (later and isinstance(module_at(graph, beside), nn.Conv2d)):
                     last, other = following, beside
                     following = only_user(last)
         act = activation(graph, following)
         if act is not None and following is not None:
             last = following
+        if not may_move(graph, node, last):
+            last, other, act = node, None, None
         module = FusedConv(
             conv.weight, conv.bias, geometry, act=act or "none", adds=other is not None
         )
@@ -64,8 +71,26 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
     return fused
 
 
-def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+def may_move(graph: fx.GraphModule, node: fx.Node, last: fx.Node) -> bool:
+    """Whether a step can run where ``last`` is: nothing before that writes into what it reads."""
+    steps = node.graph.nodes
+    behind = dropwhile(lambda step: step is not node, steps)
+    between = takewhile(lambda step: step is not last, behind)
+    read = set(node.all_input_nodes)
+    return not any(
+        step is not node and read.intersection(step.all_input_nodes) and _writes(graph, step)
+        for step in between
+    )
+
+
+def _writes(graph: fx.GraphModule, step: fx.Node) -> bool:
+    """Whether a step changes what it is given."""
+    module = module_at(graph, step)
+    if module is not None:
+        return bool(getattr(module, "inplace", False))
+    name = getattr(step.target, "__name__", str(step.target))
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or step.target in _IN_PLACE or step.kwargs.get("inplace") is True
 
 
 def only_user(node: fx.Node) -> fx.Node | None:
@@ -87,8 +112,9 @@ def activation(graph: fx.GraphModule, node: fx.Node | None) -> str | None:
     """The name of the activation that a step is, or None."""
     if node is None:
         return None
-    if node.op == "call_module":
-        return _MODULES.get(type(graph.get_submodule(str(node.target))))
+    module = module_at(graph, node)
+    if module is not None:
+        return _MODULES.get(type(module))
     if node.op in ("call_function", "call_method") and len(node.args) == 1:
         return _FUNCTIONS.get(node.target)
     return None

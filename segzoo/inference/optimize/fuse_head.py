@@ -13,7 +13,7 @@ from ..kernels import ConvReluHead, pays, usable
 from ..kernels.modules import MAX_FUSED_CHANNELS
 from .fuse_epilogues import only_user, replace_step
 from .fused_conv import TRITON, FusedConv, Geometry, checked_kernel, run_kernel
-from .trace import simplify
+from .trace import module_at, simplify
 
 
 class HeadedConv(nn.Module):
@@ -110,7 +110,7 @@ def join_head(graph: fx.GraphModule) -> int:
 
 def _conv(graph: fx.GraphModule, node: fx.Node | None) -> FusedConv | None:
     """The convolution that a step is, if the kernel takes such a one."""
-    step = graph.get_submodule(str(node.target)) if node and node.op == "call_module" else None
+    step = module_at(graph, node)
     if not isinstance(step, FusedConv) or step.geometry != Geometry() or step.adds:
         return None
     small = step.weight.shape[2:] == torch.Size((3, 3)) and len(step.weight) <= MAX_FUSED_CHANNELS

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .fuse_epilogues import is_addition, only_user, replace_step
+from .fuse_epilogues import is_addition, may_move, only_user, replace_step
 from .fused_linear import FusedLinear
-from .trace import simplify
+from .trace import module_at, simplify
 
 _PRODUCTS = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
 
@@ -30,7 +30,7 @@ def fuse_linears(graph: fx.GraphModule) -> int:
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     fused = 0
     for node in list(graph.graph.nodes):
-        layer = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+        layer = module_at(graph, node)
         if type(layer) is not nn.Linear or len(node.args) != 1 or node.kwargs:
             continue
         weight: Tensor = layer.weight.detach()
@@ -41,11 +41,14 @@ def fuse_linears(graph: fx.GraphModule) -> int:
             weight, bias = _scaled(weight, factor), None if bias is None else _scaled(bias, factor)
             last, following = following, only_user(following)
         act = _activation(graph, following)
-        other = None if act or following is None else _beside(following, last)
+        added = following is not None and not act and is_addition(following)
+        other = _beside(following, last) if added and following is not None else None
         # An addend that is computed later is not there when this one runs.
         adds = isinstance(other, fx.Node) and order[other] < order[node]
-        if following is not None and (act or adds):
+        if following is not None and (act or adds) and may_move(graph, node, following):
             last = following
+        else:
+            act, adds = None, False
         module = FusedLinear(weight, bias, act=act or "none", adds=adds)
         inputs = (node.args[0], other) if adds else (node.args[0],)
         order[replace_step(graph, node, last, module, inputs)] = order[last]
@@ -85,7 +88,7 @@ def _activation(graph: fx.GraphModule, step: fx.Node | None) -> str | None:
     if step is None:
         return None
     if step.op == "call_module":
-        act = graph.get_submodule(str(step.target))
+        act = module_at(graph, step)
         if type(act) is nn.GELU:
             return "gelu" if act.approximate == "none" else "gelu_tanh"
         return "relu" if type(act) is nn.ReLU else None

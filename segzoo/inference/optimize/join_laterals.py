@@ -21,9 +21,9 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from .fuse_epilogues import is_addition, only_user
-from .pointwise_first import module_at, pointwise, same_shape
+from .pointwise_first import pointwise, same_shape
 from .rewrite_decoder import plain_3x3, repeats
-from .trace import simplify
+from .trace import module_at, simplify
 
 #: The encoder's map joins the 3x3 convolution with all its channels: they must be fewer than those
 #: of the level by this factor.

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .fuse_epilogues import activation
+from .fuse_epilogues import activation, replace_step
 from .fused_conv import FusedConv
-from .trace import simplify
+from .trace import module_at, simplify
 
 #: All bits but the sign: a ReLU may leave -0 and negative NaN, which are 0 and NaN all the same.
 _NO_SIGN = 0x7FFF
@@ -105,9 +105,9 @@ def pool_after_relu(graph: fx.GraphModule) -> int:
     """
     replaced = 0
     for node in list(graph.graph.nodes):
-        pool = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if _halves(pool) and _is_relu(graph, node.args[0]):
-            graph.set_submodule(str(node.target), PooledRelu())
+        if _halves(module_at(graph, node)) and _is_relu(graph, node.args[0]):
+            # One for each step: a pool that is called twice may read something else there.
+            replace_step(graph, node, node, PooledRelu(), (node.args[0],))
             replaced += 1
     simplify(graph)
     return replaced
@@ -125,7 +125,7 @@ def _is_relu(graph: fx.GraphModule, node: object) -> bool:
     """Whether a step ends with a ReLU."""
     if not isinstance(node, fx.Node):
         return False
-    step = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+    step = module_at(graph, node)
     if isinstance(step, FusedConv):
         return step.act == "relu"
     return activation(graph, node) == "relu"

@@ -7,6 +7,7 @@ The passes are exact algebra; each is tried on a copy, compared with the source 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -33,7 +34,7 @@ from .backends import (
     ordinary,
     to_be_compared,
 )
-from .dilated_conv import split_dilated
+from .dilated_conv import DilatedConv, split_dilated
 from .doubled_conv import DoubledConv
 from .dtypes import as_dtype, check_supported, fastest, warn_if_slower
 from .fold_batchnorm import fold_batchnorm
@@ -241,23 +242,17 @@ class _Optimizer:
         return self.judge.verdict(body, self.images[0].dtype, None)
 
     def _note_choices(self, body: Body) -> None:
-        kinds = (DoubledConv, HeadedConv, PooledRelu)
+        kinds = (DoubledConv, DilatedConv, HeadedConv, PooledRelu)
         blocks = [item for item in body.modules() if isinstance(item, kinds)]
         inside = {conv for block in blocks for conv in block.modules()}
         single = (FusedConv, FusedLinear)
         steps = [item for item in body.modules() if isinstance(item, single) and item not in inside]
-        steps += [
-            conv for block in blocks if not isinstance(block, PooledRelu) for conv in block.used()
-        ]
-        implementations = [block.implementation for block in blocks] + [
-            conv.kernel for conv in steps
-        ]
-        counts = {
-            implementation: implementations.count(implementation)
-            for implementation in sorted(set(implementations))
-        }
-        detail = ", ".join(f"{count} {implementation}" for implementation, count in counts.items())
-        self._note("autotune", bool(implementations), detail or "nothing to choose")
+        joins = [block for block in blocks if isinstance(block, (DoubledConv, HeadedConv))]
+        steps += [conv for block in joins for conv in block.used()]
+        chosen = [block.implementation for block in blocks] + [conv.kernel for conv in steps]
+        counts = sorted(Counter(chosen).items())
+        detail = ", ".join(f"{count} {name}" for name, count in counts)
+        self._note("autotune", bool(chosen), detail or "nothing to choose")
 
     def _backend(self, body: Body, backend: str, image: Tensor) -> tuple[Body, nn.Module]:
         """The fastest backend of those that a name stands for, and the body that it runs."""

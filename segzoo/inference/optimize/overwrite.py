@@ -11,6 +11,7 @@ from torch import fx, nn
 from .doubled_conv import DoubledConv
 from .fused_conv import FusedConv
 from .max_pool import PooledRelu
+from .trace import module_at
 
 #: Steps that give a tensor of their own, no view of what they were given.
 _FRESH = (FusedConv, DoubledConv, PooledRelu, nn.MaxPool2d)
@@ -27,27 +28,22 @@ def overwrite_addends(graph: fx.GraphModule) -> int:
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     count = 0
     for node in graph.graph.nodes:
-        step = _step(graph, node)
+        step = module_at(graph, node)
         # The others write their sum into what the convolution gave.
         if not isinstance(step, FusedConv) or not step.adds or step.kernel != "onednn":
             continue
         x, other = node.args
-        owned = isinstance(other, fx.Node) and isinstance(_step(graph, other), _FRESH)
+        owned = isinstance(other, fx.Node) and isinstance(module_at(graph, other), _FRESH)
         # A user that gives a view, such as the output, may be followed by others that read it. A
         # module that is called twice would overwrite in both places.
         step.overwrites = (
             owned
             and x is not other
             and all(
-                isinstance(_step(graph, user), _FRESH) and order[user] <= order[node]
+                isinstance(module_at(graph, user), _FRESH) and order[user] <= order[node]
                 for user in other.users
             )
             and sum(item.target == node.target for item in graph.graph.nodes) == 1
         )
         count += step.overwrites
     return count
-
-
-def _step(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module that a step calls."""
-    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -28,7 +28,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from ...nn.layers import resize
 from .fuse_epilogues import is_addition, only_user
 from .fused_conv import Geometry
-from .trace import simplify
+from .trace import module_at, simplify
 
 #: Interpolations whose weights add up to one, up to roundings, at every cell.
 _LINEAR = ("nearest", "nearest-exact", "bilinear")
@@ -250,11 +250,6 @@ def _is_transpose(node: object) -> bool:
         and (node.op, node.target) == ("call_method", "transpose")
         and node.args[1:] == (1, 2)
     )
-
-
-def module_at(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The module that a step calls, or None."""
-    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def pointwise(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:

@@ -21,7 +21,7 @@ from ...nn.upsample_conv import DOUBLING
 from .doubled_conv import DoubledConv
 from .fuse_epilogues import activation, only_user, replace_step
 from .fused_conv import FusedConv, Geometry
-from .trace import simplify
+from .trace import module_at, simplify
 
 
 def rewrite_decoder(graph: fx.GraphModule, maps: list[Tensor], image: Tensor) -> int:
@@ -84,7 +84,7 @@ class _Chain:
 
 def _match(graph: fx.GraphModule, node: fx.Node) -> _Chain | None:
     """The steps before a convolution, where they are such a chain."""
-    conv = plain_3x3(graph.get_submodule(str(node.target)) if node.op == "call_module" else None)
+    conv = plain_3x3(module_at(graph, node))
     if conv is None:
         return None
     source: Any = node.args[0]

@@ -143,6 +143,13 @@ class _OnePlace(collections.defaultdict[Any, Any]):
         super().__setitem__(None, maps)
 
 
+def module_at(graph: fx.GraphModule, node: object) -> nn.Module | None:
+    """The module that a step calls, or None where it calls none, or is no step."""
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return graph.get_submodule(str(node.target))
+    return None
+
+
 def simplify(graph: fx.GraphModule) -> None:
     """Take out what does nothing in eval mode; to be called after each change of a graph."""
     nothing = (nn.Identity, nn.Dropout, nn.Dropout2d)
