@@ -38,6 +38,17 @@ _BETWEEN = frozenset({"segzoo", "torch", "contextlib", "functools"})
 class SegzooError(Exception):
     """Base of every error that segzoo raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors go to other processes, whatever their kind is made of."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[SegzooError], args: tuple[Any, ...], values: dict[str, Any]) -> SegzooError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(values)
+    return error
+
 
 class ArgumentError(SegzooError, ValueError):
     """An argument has a value that cannot work."""
@@ -108,6 +119,7 @@ class MissingPackageError(SegzooError, ImportError):
     def __init__(self, package: str, *, extra: str | None) -> None:
         wanted = package if extra is None else f'"segzoo[{extra}]"'
         super().__init__(f"{package} is needed for this and not installed: pip install {wanted}.")
+        self.package, self.extra = package, extra
 
 
 class StorageError(SegzooError, OSError):

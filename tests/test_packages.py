@@ -1,13 +1,15 @@
 """Optional packages: what is said where one is missing, and that none tells its makers."""
 
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 from segzoo import packages
-from segzoo.errors import MissingPackageError
+from segzoo.data.faults import PairError
+from segzoo.errors import MissingPackageError, SegzooError
 
 #: What a file for OpenVINO and its calibration import, in a process of its own: here the test
 #: runner, which the packages recognise, would keep them silent.
@@ -59,3 +61,22 @@ def test_the_environment_s_own_word_stands(monkeypatch):
     with pytest.raises(MissingPackageError, match=r'a-name is needed.*"segzoo\[x\]"'):
         packages.load_package("no_such_one.part", extra="x", package="a-name")
     assert os.environ["SEGZOO_TOLD"] == "0"
+
+
+def test_the_error_of_a_missing_package_goes_to_other_processes():
+    error = MissingPackageError("wandb", extra=None)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.package, again.extra) == (str(error), "wandb", None)
+    pair = pickle.loads(pickle.dumps(PairError("a.png", "no mask")))
+    assert str(pair) == str(PairError("a.png", "no mask"))
+    assert vars(pair) == vars(PairError("a.png", "no mask"))
+    for kind in all_kinds(SegzooError):
+        if kind.__module__.startswith("segzoo.") and kind not in (MissingPackageError, PairError):
+            again = pickle.loads(pickle.dumps(kind("what is wrong")))
+            assert (type(again), str(again)) == (kind, "what is wrong")
+
+
+def all_kinds(kind):
+    yield kind
+    for child in kind.__subclasses__():
+        yield from all_kinds(child)

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..nn.finite import first_infinite
 from ..nn.sharing import in_eval_mode
 from ..preprocessing import Normalization
-from .masks import VOID, unsure
+from .masks import VOID, check_logits, unsure
 from .views import AS_IT_IS, Views
 
 
@@ -116,7 +116,11 @@ class PixelModel:
         return found
 
     def probabilities(self, image: Tensor) -> Tensor:
-        """Normalised images -> probabilities ``(N, classes, H, W)``, averaged."""
+        """Normalised images -> probabilities ``(N, classes, H, W)``, averaged.
+
+        Raises:
+            InputError: A logit is NaN.
+        """
         total: Tensor | None = None
         for scale in self.views.scales:
             scaled = _scaled(image, scale)
@@ -127,6 +131,7 @@ class PixelModel:
                 part = self.as_probabilities(logits)
                 total = part if total is None else total + part
         assert total is not None  # there is one view at least
+        check_logits(total.amax(), image)
         return total / self.views.count
 
     def as_probabilities(self, logits: Tensor) -> Tensor:
@@ -136,10 +141,16 @@ class PixelModel:
         return logits.softmax(dim=1)
 
     def answer(self, image: Tensor, kind: str) -> Tensor:
-        """``logits`` or ``probabilities``; for ``classes`` what the winning class is largest in."""
+        """``logits`` or ``probabilities``; for ``classes`` what the winning class is largest in.
+
+        Raises:
+            InputError: A logit is NaN.
+        """
         if kind == "probabilities" or self.views.count > 1:
             return self.probabilities(image)
-        return self.logits(image)
+        found = self.logits(image)
+        check_logits(found.amax(), image)
+        return found
 
     def mask(self, answer: Tensor, kind: str, min_confidence: float | None = None) -> Tensor:
         """The class of each pixel ``(N, H, W)``, of what :meth:`answer` gave.

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..prediction.masks import check_logits
 from ..prediction.pixel_model import PixelModel, Predictor, pixel_model
 
 T = TypeVar("T")
@@ -150,8 +149,7 @@ class Computing:
         self._observe(len(items))
         pictures = torch.stack([item.pixels for item in items])
         with pixel_model(self._model, weights_are_known=True) as model:
-            logits = model.logits(model.normalized(pictures))
-            check_logits(logits.amax(), pictures)
+            logits = model.answer(model.normalized(pictures), "classes")
             masks = model.mask(logits, "classes")
             return [
                 Segmented(

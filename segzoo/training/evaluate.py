@@ -23,7 +23,7 @@ from ..data.splits import DataSplits, Subset, names_of
 from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
-from ..prediction.masks import Segments
+from ..prediction.masks import Segments, check_logits
 from .score_values import Scores
 from .scores import ScoreMeter
 from .stopping import prepare_worker
@@ -145,7 +145,9 @@ def measure(
         for batch in _batches(loader, batch_size):
             names = [item.name for item in batch]
             try:
-                logits = _logits(ready, torch.stack([item.image for item in batch]), weight)
+                images = torch.stack([item.image for item in batch])
+                logits = _logits(ready, images, weight)
+                check_logits(logits.amax(), images)
                 masks = torch.stack([item.mask for item in batch])
                 meter.update(_at(logits, masks, model), masks, names)
             except InputError as error:

@@ -9,6 +9,7 @@ import torch
 import segzoo
 from segzoo.errors import ArgumentError, InputError
 
+from ..helpers import tiny_unet
 from .tiles import (
     Predictor,
     equivariant,
@@ -77,3 +78,26 @@ def test_weights_that_are_not_finite_are_refused_at_every_door(tiny):
     for call in (segzoo.predict_probabilities, segzoo.predict_tiled):
         with pytest.raises(InputError, match=f"not finite: NaN or infinity in {name}"):
             call(broken, picture)
+
+
+def test_logits_that_are_nan_are_refused_at_every_door():
+    """Finite weights may give them: too large for the precision, say."""
+    model = tiny_unet(classes=3)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "conv" in name and not name.startswith("encoder"):
+                weight.mul_(1e25)
+    picture = torch.randint(0, 256, (3, 40, 52), dtype=torch.uint8)
+    tiles = {"tiling": "blend", "tile": 32}
+    doors = [
+        lambda: model.predict(picture),
+        lambda: segzoo.predict_probabilities(model, picture),
+        lambda: segzoo.evaluate(model, [(picture, torch.zeros(40, 52).long())]),
+        *(
+            lambda kind=kind: segzoo.predict_tiled(model, picture, write=kind, **tiles)
+            for kind in ("classes", "probabilities", "logits")
+        ),
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match="logits are NaN for a picture of finite pixels"):
+            door()
