@@ -27,7 +27,7 @@ def from_first(processes: Processes, make: Callable[[], Any], *, whole: bool = T
         make: Gives dicts, lists, tuples, tensors on the CPU, and plain values.
         whole: Whether large tensors come along. Else the others get tensors of the meta device in
             the places of those of fractions: shapes without values. Weights are fractions; whole
-            numbers, such as the state of a generator, are needed everywhere.
+            numbers are needed everywhere: the state of a generator, where that counts as large.
     """
     if processes.count == 1:
         return make()

@@ -42,7 +42,7 @@ def as_list(log_with: LogWith | None) -> list[str | Tracker]:
         return []
     given = list(log_with) if isinstance(log_with, (list, tuple)) else [log_with]
     for item in given:
-        if not isinstance(item, (str, Tracker)):
+        if isinstance(item, type) or not isinstance(item, (str, Tracker)):
             raise ArgumentError(
                 "log_with must be names of trackers, or objects with the methods "
                 "store_init_configuration, log and finish, as accelerate's GeneralTracker has "
@@ -56,8 +56,8 @@ class Tracking:
 
     Args:
         trackers: Of :func:`as_list`.
-        folder: Where those that write files write them: ``training/logs`` of a model's folder,
-            which names the run.
+        folder: Where those write that want a folder of accelerate: ``training/logs`` of a model's
+            folder, which names the run.
         settings: What is trained, and how: each tracker keeps it.
 
     Raises:
@@ -72,16 +72,17 @@ class Tracking:
     ) -> None:
         self._trackers: list[Tracker] = []
         self._stack = ExitStack()
-        if any(isinstance(item, str) for item in trackers):
+        if any(isinstance(item, str) or hasattr(item, "start") for item in trackers):
             self._stack.enter_context(state_of_accelerate())
         for item in trackers:
             try:
-                tracker = _opened(item, folder) if isinstance(item, str) else item
+                tracker = _made(item, folder) if isinstance(item, str) else item
                 self._trackers.append(tracker)
+                _begin(tracker, item)
                 tracker.store_init_configuration(dict(flat(settings)))
-            except Exception as error:  # whatever others raise
+            except BaseException as error:  # whatever others raise, and Ctrl-C at a login
                 self.finish()
-                if isinstance(error, SegzooError):
+                if isinstance(error, SegzooError) or not isinstance(error, Exception):
                     raise
                 name = item if isinstance(item, str) else type(item).__name__
                 raise TrainingError(
@@ -100,6 +101,8 @@ class Tracking:
                 tracker.log(values, step=row["step"])
             except Exception as error:  # whatever others raise
                 self._trackers.remove(tracker)
+                with suppress(Exception):
+                    tracker.finish()
                 warn(
                     f"{type(tracker).__name__} failed and is told nothing more: {error}. The "
                     "training goes on; all rows are in training/metrics.jsonl."
@@ -156,7 +159,23 @@ def numbers(
             yield f"val/iou/{class_names[index] if class_names else index}", value
 
 
-def _opened(name: str, folder: Path) -> Tracker:
+def _begin(tracker: Tracker, asked: str | Tracker) -> None:
+    """Start a tracker of accelerate, named or given: others begin by themselves."""
+    # Only the first process comes here. Asked, accelerate would ask its state which that is.
+    start = getattr(tracker, "start", None)
+    if start is None:
+        return
+    asks: Any = tracker
+    asks.main_process_only = False
+    try:
+        start()
+    except ImportError as error:
+        if not isinstance(asked, str):
+            raise
+        raise MissingPackageError(asked.replace("_", "-"), extra=None) from error
+
+
+def _made(name: str, folder: Path) -> Tracker:
     """One of accelerate's trackers."""
     tracking = load_package("accelerate.tracking", extra="train")
     known: Mapping[str, Any] = tracking.LOGGER_TYPE_TO_CLASS
@@ -167,11 +186,5 @@ def _opened(name: str, folder: Path) -> Tracker:
         )
     kind = known[name]
     where = {"logging_dir": str(folder)} if kind.requires_logging_directory else {}
-    tracker = kind(folder.resolve().parents[1].name, **where)
-    tracker.main_process_only = False  # only the first process comes here
-    try:
-        tracker.start()
-    except ImportError as error:
-        raise MissingPackageError(name.replace("_", "-"), extra=None) from error
-    found: Tracker = tracker
+    found: Tracker = kind(folder.resolve().parents[1].name, **where)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -110,7 +111,7 @@ def train(
             process only: to print it, say.
         log_with: Trackers that are told the recipe and each row: names that accelerate knows
             (``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ...), or objects of its
-            ``GeneralTracker``. Those that write files write into ``training/logs``.
+            ``GeneralTracker``. TensorBoard's files are in ``training/logs``.
 
     Returns:
         The model, its scores, and how it came to them.
@@ -153,7 +154,7 @@ def train(
             return result(model, saved, folder, was_finished=True)
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with (
-        tracked(trackers, processes, folder, begun, splits.class_names) as track,
+        tracked(trackers, processes, folder, begun, splits.class_names, new=saved is None) as track,
         torch.cuda.device(processes.device) if cuda else nullcontext(),
         torch.random.fork_rng(devices=cuda),
     ):
@@ -183,11 +184,15 @@ def tracked(
     folder: TrainingFolder,
     settings: Mapping[str, Any],
     class_names: Sequence[str] | None,
+    *,
+    new: bool,
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Trackers that the first process tells, for a while; what each row is told to."""
     opened: list[Tracking] = []
     if trackers:  # what cannot be opened is told in all processes
         place = folder.inside / "logs"
+        if new and processes.first:  # curves of another training would go on in this one's
+            shutil.rmtree(place, ignore_errors=True)
         processes.from_first(lambda: opened.append(Tracking(trackers, place, settings)))
 
     def tell(row: Mapping[str, Any]) -> None:

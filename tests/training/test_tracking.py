@@ -78,12 +78,15 @@ def test_a_tracker_that_fails_does_not_stop_a_training(tmp_path):
             raise ConnectionError("no network")
 
         def finish(self):
+            ended.append(self)
             raise ConnectionError("still none")
 
+    ended = []
     fake = Fake()
     with pytest.warns(UserWarning, match="Broken failed and is told nothing more: no network"):
         train(tmp_path / "out", log_with=(Broken(), fake))
     assert len(fake.rows) == RECIPE.epochs
+    assert len(ended) == 1
 
 
 def test_classes_are_told_by_name(tmp_path):
@@ -164,6 +167,37 @@ def test_a_tracker_that_cannot_begin_is_told_and_the_others_end(tmp_path):
     assert first.finished == 1
 
 
+def test_what_was_begun_is_ended_when_somebody_gives_up(tmp_path, known):
+    from accelerate import PartialState
+
+    class Asks(Fake):
+        def store_init_configuration(self, values):
+            raise KeyboardInterrupt  # at a prompt for a password
+
+    first = Fake()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "out", log_with=[first, "here", Asks()])
+    assert first.finished == known[0].finished == 1
+    assert not object.__new__(PartialState).initialized
+
+
+def test_an_object_of_accelerate_is_begun(tmp_path, known):
+    from accelerate import tracking as theirs
+
+    given = theirs.LOGGER_TYPE_TO_CLASS["here"]("mine", tmp_path / "logs")
+    train(tmp_path / "out", log_with=given)
+    assert given.started
+    assert len(given.rows) == RECIPE.epochs
+
+
+def test_a_restart_begins_new_curves(tmp_path):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("accelerate")
+    for _ in range(2):
+        train(tmp_path / "out", log_with="tensorboard", restart=True)
+    assert len(list((tmp_path / "out" / "training" / "logs" / "out").glob("events.*"))) == 1
+
+
 @pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("given", "error", "message"),
@@ -171,6 +205,7 @@ def test_a_tracker_that_cannot_begin_is_told_and_the_others_end(tmp_path):
         ("tensorbord", ArgumentError, "Did you mean tensorboard?"),
         ("not_there", MissingPackageError, "not-there is needed for this and not installed: pip"),
         (3, ArgumentError, "store_init_configuration, log and finish"),
+        (Fake, ArgumentError, "got type"),
         (["here", object()], ArgumentError, "got object"),
     ],
 )
