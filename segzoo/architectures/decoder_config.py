@@ -82,10 +82,17 @@ class BlocksConfig(DecoderConfig):
             )
         checks.choice("attention", self.attention, ATTENTIONS)
         checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
-        if isinstance(self.checkpoint, str):
-            checks.choice("checkpoint", self.checkpoint, (NORMS_ONLY,))
-        elif not isinstance(self.checkpoint, bool):
-            checks.integer("checkpoint", self.checkpoint, minimum=0, maximum=1024)
+        count = type(self.checkpoint) is int and 0 <= self.checkpoint <= 1024
+        if not (count or isinstance(self.checkpoint, bool) or self.checkpoint == NORMS_ONLY):
+            raise ArgumentError(
+                f"checkpoint must be True, False, a number of blocks from 0 to 1024, or "
+                f"{NORMS_ONLY!r}, got {checks.shown(self.checkpoint)}."
+            )
+        if self.checkpoint == NORMS_ONLY and self.norm != "batch":
+            raise ArgumentError(
+                f"checkpoint={NORMS_ONLY!r} is for batch normalisation, and the norm is "
+                f"{self.norm!r}. Take checkpoint=True, which computes whole blocks again."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

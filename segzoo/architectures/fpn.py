@@ -146,7 +146,8 @@ class FPNDecoder(nn.Module):
         ]
         if self.merge == "cat":
             return torch.cat(parts, dim=1)
-        # The bits of torch.stack(parts).sum(0), which copies all of them first.
+        # The bits of torch.stack(parts).sum(0), which copies all of them first; but in 16 bits this
+        # rounds after each addition, and that once.
         joined: Tensor = functools.reduce(operator.add, parts)
         return joined
 

@@ -57,7 +57,8 @@ class PixelScores(nn.Module):
         here = fixed and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if here and all(side % count == 0 for side, count in zip(covered, cells, strict=True)):
             factors = (covered[0] // cells[0], covered[1] // cells[1])
-            return self._in_strips(mask_logits, shares, factors, size)
+            with torch.autocast(mask_logits.device.type, enabled=False):  # it would round products
+                return self._in_strips(mask_logits, shares, factors, size)
         masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
         if not fixed or covered != size:
             # What goes beyond the image is cut off: slices would leave torch.export with a guard.
@@ -75,7 +76,10 @@ class PixelScores(nn.Module):
         rows_shown = -(-size[0] // up)
         out = mask_logits.new_empty(count, self.classes, rows_shown * up, width * across)
         exact = torch.promote_types(dtype, torch.float32)
-        for masks, share, found in zip(mask_logits.to(exact), shares.to(exact), out, strict=True):
+        # Differences of infinite neighbours would be NaN; the sigmoid of both is the same.
+        finite = torch.finfo(exact).max / 4
+        wide = mask_logits.to(exact).clamp(-finite, finite)
+        for masks, share, found in zip(wide, shares.to(exact), out, strict=True):
             # Columns by cell and phase, as the strips have them.
             columns = found.unflatten(-1, (width, across)).transpose(-1, -2)
             for first, strip in strips(masks, factors, rows=rows):

@@ -39,8 +39,9 @@ class _WithoutValues(TorchFunctionMode):
             kwargs.setdefault("device", "cpu")
         elif func.__name__ in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
             filled, *others = args or (kwargs.get("tensor"),)
+            beside = {name: item for name, item in kwargs.items() if name != "tensor"}
             # A tensor that is added is part of a forward, whose graph may be looked at.
-            if isinstance(filled, Tensor) and filled.is_meta and not _has_tensor(others, kwargs):
+            if isinstance(filled, Tensor) and filled.is_meta and not _has_tensor(others, beside):
                 return filled
         return func(*args, **kwargs)
 

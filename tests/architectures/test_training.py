@@ -271,7 +271,11 @@ def test_wrong_values():
     model = tiny_unet()
     with pytest.raises(UnknownNameError, match="Did you mean rewritten"):
         model.configure_training(decoder_impl="rewriten")
-    for value, message in ((3, "between 0 and 2"), (-1, "between 0 and"), (1.0, "an integer")):
+    for value, message in (
+        (3, "between 0 and 2"),
+        (-1, "from 0 to 1024"),
+        (1.0, "True, False, a number"),
+    ):
         with pytest.raises(ArgumentError, match=f"checkpoint must be .*{message}"):
             model.configure_training(checkpoint=value)
     assert (model.config.decoder_impl, model.decoder.checkpoint) == ("auto", 0)

@@ -59,8 +59,6 @@ def test_nothing_changes_to_the_bit(model, impl, shape):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"norm": "none"},
-        {"norm": "group"},
         {"attention": "scse"},
         {"interpolation": "bilinear", "dropout": 0.0, "center": True},
         {"deep_supervision": ("blocks.0", "blocks.1")},
@@ -166,6 +164,15 @@ def test_inference_and_storage_know_nothing_of_it(model, tmp_path):
     expected = model(image)
     assert torch.equal(model.configure_training(checkpoint="norms")(image), expected)
     assert "checkpoint" not in model.config.saved()
+
+
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_other_norms_are_refused(norm):
+    model = tiny_unet(norm=norm)
+    with pytest.raises(ArgumentError, match=f"the norm is '{norm}'. Take checkpoint=True"):
+        model.configure_training(checkpoint="norms")
+    with pytest.raises(ArgumentError, match="batch normalisation"):
+        tiny_unet(norm=norm, checkpoint="norms")
 
 
 @pytest.mark.parametrize("value", ["norm", "all", ""])
