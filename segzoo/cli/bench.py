@@ -58,7 +58,8 @@ def bench_command(
     import torch
 
     from ..bench import run_bench
-    from ..devices import choose_device, processor_name
+    from ..devices import choose_device
+    from ..environment.machine import processor_name
 
     where = choose_device(device)
     before = torch.get_num_threads()

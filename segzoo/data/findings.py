@@ -177,11 +177,13 @@ def _labels(
             for index, name in enumerate(names)
             if index not in present and index != ignore_index
         ]
-        if missing and facts:
-            elsewhere = any(
-                other[names.index(name)] > 0 for other in shares.values() for name in missing
-            )
-            yield Finding(WARNING, _missing(split, missing, elsewhere=elsewhere))
+        if facts:
+            others = list(shares.values())
+            there = [name for name in missing if any(other[names.index(name)] for other in others)]
+            nowhere = [name for name in missing if name not in there]
+            for part, elsewhere in ((there, True), (nowhere, False)):
+                if part:
+                    yield Finding(WARNING, _missing(split, part, elsewhere=elsewhere))
 
 
 def _missing(split: str, missing: Sequence[str], *, elsewhere: bool) -> str:
@@ -190,7 +192,7 @@ def _missing(split: str, missing: Sequence[str], *, elsewhere: bool) -> str:
     Args:
         split: Where they have none.
         missing: Their names.
-        elsewhere: Whether another split has one of them.
+        elsewhere: Whether another split has them.
     """
     shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
     one = "1 class has" if len(missing) == 1 else f"{len(missing)} classes have"

@@ -1,4 +1,4 @@
-"""PNG files of masks and overlays, made in less than half of a general encoder's time.
+"""PNG files of masks and overlays, made with less work than a general encoder takes.
 
 Such an encoder tries five filters for each row, and searches far back for all that comes again.
 Here each row is written as its difference to the one above, which of a mask leaves zeros except at

@@ -108,7 +108,12 @@ def unsupported_gpus(torch: Any) -> Iterator[Problem]:
         fits = any(
             int(name[3:-1]) == major and int(name[-1]) <= minor for name in map(_bare, built)
         )
-        newer = any(name.startswith("compute_") for name in torch.cuda.get_arch_list())
+        # Code that is compiled when it is loaded runs on its own generation and all later ones.
+        newer = any(
+            (int(name[8:-1]), int(name[-1])) <= (major, minor)
+            for name in map(_bare, torch.cuda.get_arch_list())
+            if name.startswith("compute_")
+        )
         if built and not fits and not newer:
             yield Problem(
                 WARNING,

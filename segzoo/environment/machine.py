@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +62,28 @@ def find_machine(root: Path = Path("/")) -> Machine:
     instructions = tuple(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
     return Machine(
         system=platform.platform(),
-        processor=about.get("model name") or platform.processor() or platform.machine(),
+        processor=processor_name(root),
         instructions=instructions,
         bfloat16=bool(_BFLOAT16 & set(instructions)) if flags else None,
         cpus=usable_cpus(root),
         memory_bytes=usable_memory(root),
     )
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """What this machine's processor is called, as far as the system says so."""
+    with contextlib.suppress(OSError):  # Linux; a Raspberry Pi says it at the end
+        text = (root / "proc" / "cpuinfo").read_text(errors="replace")
+        for line in text.splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() in ("model name", "Model") and name.strip():
+                return name.strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True)
+        if found.stdout.strip():
+            return found.stdout.strip()
+    return platform.processor() or platform.machine() or "an unknown processor"
 
 
 def usable_cpus(root: Path = Path("/")) -> int:

@@ -10,7 +10,7 @@ import torch
 import segzoo
 from segzoo import bench
 from segzoo.cli import main
-from segzoo.devices import processor_name
+from segzoo.environment.machine import processor_name
 
 SIZE = (64, 64)
 

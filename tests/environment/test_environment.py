@@ -160,6 +160,8 @@ def test_the_processor_and_what_it_can_do(tmp_path):
     assert machine.find_machine(tmp_path).bfloat16 is False
     files(tmp_path, proc__cpuinfo="processor : 0\nFeatures : asimd bf16\n")
     assert machine.find_machine(tmp_path).instructions == ("NEON", "BF16")
+    files(tmp_path, proc__cpuinfo="processor : 0\n\nHardware : B\nModel : A board\n")
+    assert machine.find_machine(tmp_path).processor == "A board"  # which is named at the end
     (tmp_path / "proc" / "cpuinfo").unlink()  # as on macOS
     assert machine.find_machine(tmp_path).bfloat16 is None
 
