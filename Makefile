@@ -9,7 +9,8 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 # Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
-  benchmarks.encoders.coverage benchmarks.architecture_coverage benchmarks.kernel_compiling
+  benchmarks.encoders.coverage benchmarks.architecture_coverage benchmarks.kernel_compiling \
+  benchmarks.zoo.publish benchmarks.tutorials.execute benchmarks.tutorials.run
 BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
@@ -27,12 +28,13 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/mypy
 
 # Processes of one thread each: most tests are too small for two threads to help.
-# The browser's tests need chromium, playwright and the page's runtime; without them they are skipped.
+# The browser's tests need chromium and the page's runtime; without them they are skipped.
 test: check $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
 
 cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
+	$(BIN)/sphinx-build -q -W docs docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html

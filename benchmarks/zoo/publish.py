@@ -109,20 +109,19 @@ def median(runs: Sequence[Trained]) -> Trained:
 def write_card(table: Table, reference: Reference, runs: Sequence[Trained]) -> Trained:
     """Write the card of the median's folder."""
     import segzoo
+    from segzoo.storage.model_folder import PICTURE_NAMES
     from segzoo.storage.pretrained import write_card
     from segzoo.training.card import filled_card, read_records
 
     chosen, dataset = median(runs), table.dataset
-    samples = [
-        chosen.folder / "training" / "samples" / f"{kind}.png" for kind in ("median", "best")
-    ]
+    for name in PICTURE_NAMES.values():  # a picture of the data is its owners'
+        (chosen.folder / name).unlink(missing_ok=True)
     card = filled_card(
         chosen.scores,
         read_records(chosen.folder),
         dataset=dataset.name,
         split=chosen.split,
-        picture=next((path for path in samples if path.is_file()), None),
-        license=table.license,
+        license=reference.license or table.license,
     )
     card = replace(
         card,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from segzoo import ARCHITECTURES, Recipe
+from segzoo import ARCHITECTURES, Recipe, encoder_info
 from segzoo.errors import ArgumentError, nearest
 from segzoo.files import strict_json
 
@@ -22,7 +22,7 @@ class Dataset:
         url: Where it comes from.
         classes: Their names, in order.
         ignore_index: What void is in its masks, or None.
-        terms: A sentence on what its owners allow.
+        terms: A sentence on the owners and what is known of their terms.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Reference:
         encoder: One of timm's, with its tag where its weights are wanted.
         options: More arguments of the architecture, ``pretrained`` among them.
         recipe: How it is trained.
+        license: Of its weights, where it is another than the table's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Reference:
     encoder: str
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe
+    license: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +92,25 @@ def read_table(path: Path) -> Table:
                 f"{found.name!r} has the unknown architecture {found.architecture!r}."
                 + nearest(found.architecture, list(ARCHITECTURES))
             )
+        check_license(found, found.license or str(value.get("license")))
         models.append(found)
     names = [model.name for model in models]
     if not names or len({*names}) < len(names):
         raise ArgumentError(f"{path} must name each of its models once, got {names}.")
     return made(Table, {**value, "dataset": made(Dataset, dataset), "models": tuple(models)})
+
+
+def check_license(reference: Reference, wanted: str) -> None:
+    """Refuse a licence that the weights which a model begins with do not have."""
+    if not reference.options.get("pretrained"):
+        return
+    theirs = encoder_info(reference.encoder).license
+    if theirs != wanted:
+        raise ArgumentError(
+            f"{reference.name!r} begins with weights of {reference.encoder} under "
+            f"{theirs or 'a licence that timm does not say'}, and would be published under "
+            f"{wanted}. Give it a 'license' that theirs allows, or other weights."
+        )
 
 
 def made(kind: Any, value: Mapping[str, Any]) -> Any:

@@ -67,6 +67,23 @@ def test_a_table_is_read_strictly(tmp_path: Path, changes: dict[str, object], sa
         read_table(small(tmp_path, **changes))
 
 
+def test_weights_are_published_under_a_licence_that_they_have(tmp_path: Path) -> None:
+    row = {
+        "name": "small",
+        "architecture": "unet",
+        "encoder": "convnextv2_atto",
+        "options": {"pretrained": True},
+    }
+    value = json.loads(TABLE.read_text()) | {"license": "apache-2.0"}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(value | {"models": [row]}))
+    theirs = segzoo.encoder_info("convnextv2_atto").license
+    with pytest.raises(segzoo.errors.ArgumentError, match=f"under {theirs}, and would be"):
+        read_table(path)
+    path.write_text(json.dumps(value | {"models": [row | {"license": theirs}]}))
+    assert read_table(path).models[0].license == theirs
+
+
 def test_a_reference_model_goes_to_the_hub_and_back(
     tmp_path: Path, streets: Path, hub: HubServer
 ) -> None:
@@ -84,6 +101,9 @@ def test_a_reference_model_goes_to_the_hub_and_back(
     row = publish(table, table.models[0], data, given)
     assert row["miou_pulled"] == row["miou_pushed"] == row["miou_least"]
     card = hub.files("reference/small")["README.md"].decode()
-    for said in ("license: apache-2.0", "(seed 1)", "CamVid", table.dataset.terms):
+    for said in ("license: other", "(seed 1)", "CamVid", table.dataset.terms):
         assert said in card
+    # Pictures of the data are their owners'; what is drawn of numbers goes along.
+    pictures = {name for name in hub.files("reference/small") if name.endswith((".png", ".jpg"))}
+    assert pictures == {"training/curves.png", "training/confusion.png"}
     assert publish(table, table.models[0], data, given) == row  # goes on with what is there
