@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
-
-#: Where a benchmark was not run yet.
-_NONE = "There is no record of it yet.\n"
+from .records import absent, exists, markdown, record
 
 
 def attacks() -> str:
     """Cases of each kind, and what came of them."""
     if not exists("attacks"):
-        return _NONE
+        return absent("attacks")
     rows = [
         [
             kind,
@@ -31,6 +28,6 @@ def attacks() -> str:
 def kills() -> str:
     """Kills of each action, and after how many all was whole."""
     if not exists("kills"):
-        return _NONE
+        return absent("kills")
     rows = [[name, row["kills"], row["whole"]] for name, row in record("kills")["actions"].items()]
     return markdown(["what was killed", "kills -9", "whole afterwards"], rows)

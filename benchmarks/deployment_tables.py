@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
+from .records import absent, exists, markdown, record
 
 
 def int8() -> str:
     """Files in 8-bit integers beside those in float32."""
     if not exists("int8"):
-        return "There is no record of it yet.\n"
+        return absent("int8")
     found = record("int8")
     rows = [
         [

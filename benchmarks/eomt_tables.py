@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
-
-_LATER = "There is no record of it yet.\n"
+from .records import absent, exists, markdown, record
 
 
 def eomt_parity() -> str:
     """The largest difference of masks and classes, over all sizes."""
     if not exists("eomt_parity"):
-        return _LATER
+        return absent("parity.eomt")
     rows = record("eomt_parity")["rows"]
     found: dict[tuple[str, str], dict[tuple[str, bool], float]] = {}
     columns = [(dtype, masked) for dtype in ("float32", "float64") for masked in (False, True)]
@@ -30,7 +28,7 @@ def eomt_parity() -> str:
 def eomt_speed() -> str:
     """Milliseconds of a picture, and how many times as fast as transformers' own."""
     if not exists("eomt_speed"):
-        return _LATER
+        return absent("eomt_speed")
     rows = record("eomt_speed")["rows"]
     names = list(rows[0]["milliseconds"])
     table = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .records import exists, markdown, record
+from .records import absent, exists, markdown, record
 
 #: What an axis of the record is called, and the size of its other values.
 AXES = {
@@ -26,7 +26,7 @@ STYLES = {
 def growth() -> str:
     """A table for each axis, what failed, and the picture."""
     if not exists("growth"):
-        return "There is no record yet.\n"
+        return absent("growth")
     rows = record("growth")["rows"]
     parts = [_table(rows, axis) for axis in AXES]
     failed = list(_failures(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
+from .records import absent, exists, markdown, record
 
 _WAYS = {
     "listing": "all jobs",
@@ -10,14 +10,12 @@ _WAYS = {
     "manifest": "all, with a manifest of as many",
     "plain": "all, without `--recursive`",
 }
-#: For a page whose record is not there yet.
-_MISSING = "*Not measured yet.*\n"
 
 
 def listing() -> str:
     """A million names."""
     if not exists("listing"):
-        return _MISSING
+        return absent("listing")
     rows = [
         [
             f"{row['files_in_a_folder']:,}",
@@ -39,7 +37,7 @@ def listing() -> str:
 def predict_throughput() -> str:
     """Pictures a second beside those of the bare model."""
     if not exists("predict_throughput"):
-        return _MISSING
+        return absent("predict_throughput")
     rows = [
         [
             row["encoder"],
@@ -55,7 +53,7 @@ def predict_throughput() -> str:
 def kill_predictions() -> str:
     """Kills at arbitrary moments, and what the runs ended with."""
     if not exists("kill_predictions"):
-        return _MISSING
+        return absent("kill_predictions")
     rows = [
         [name, row["kills"], row["runs"], row["same_files"]]
         for name, row in record("kill_predictions")["ways"].items()

@@ -37,6 +37,11 @@ def environment(name: str) -> str:
     )
 
 
+def absent(module: str) -> str:
+    """What stands in the place of a table whose benchmark was not run yet."""
+    return f"*Not measured yet:* `python -m benchmarks.{module}`.\n"
+
+
 def exists(name: str) -> bool:
     """Whether there is a result of that name."""
     return (RESULTS / f"{name}.json").exists()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
-
-#: Where the benchmark was not run yet.
-_NONE = "There is no record of it yet.\n"
+from .records import absent, exists, markdown, record
 
 
 def serving() -> str:
     """How quick it is beside the bare model, and what a load of all kinds leaves behind."""
     if not exists("serving"):
-        return _NONE
+        return absent("serving")
     rows = [
         [
             row["batch"],
@@ -34,7 +31,7 @@ def serving() -> str:
 def serving_batches() -> str:
     """What the model takes for a picture when several go together."""
     if not exists("serving"):
-        return _NONE
+        return absent("serving")
     rows = [
         [
             "x".join(map(str, row["size"])),

@@ -5,16 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from .records import environment, exists, markdown, record
-
-#: Where a benchmark was not run yet.
-_NONE = "There is no record of it yet.\n"
+from .records import absent, exists, markdown, record
 
 
 def camvid_training() -> str:
     """Mean IoU on CamVid by system and length."""
     if not exists("camvid_training"):
-        return _NONE
+        return absent("camvid_training")
     rows = []
     for row in record("camvid_training")["summary"]:
         spread = f"{row['miou_least']:.3f} to {row['miou_greatest']:.3f}"
@@ -37,7 +34,7 @@ def camvid_training() -> str:
 def camvid_anchor() -> str:
     """Mean IoU of Unet-resnet34 on CamVid by size, length and first weights."""
     if not exists("camvid_anchor"):
-        return _NONE
+        return absent("camvid_anchor")
     kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in record("camvid_anchor")["runs"]:
         key = (tuple(run["size"]), run["epochs"], run["pretrained"], run["device"])
@@ -66,7 +63,7 @@ def camvid_anchor() -> str:
 def kill_training() -> str:
     """Kills, and how many trainings ended with the same bits."""
     if not exists("kill_training"):
-        return _NONE
+        return absent("kill_training")
     rows = [
         [name, way["kills"], way["trainings"], way["bit_equal_ends"]]
         for name, way in record("kill_training")["ways"].items()
@@ -79,7 +76,7 @@ def kill_training() -> str:
 def training_overhead() -> str:
     """Time and memory of the loop beside a bare one."""
     if not exists("training_overhead"):
-        return _NONE
+        return absent("training_overhead")
     names = {"toy": "two convolutions", "resnet10t": "`Unet('resnet10t')`, 8 of 90x120"}
     rows = [
         [
@@ -100,7 +97,7 @@ def training_overhead() -> str:
 def loader_throughput() -> str:
     """Images a second of a training that reads files, beside the model's own."""
     if not exists("loader_throughput"):
-        return _NONE
+        return absent("loader_throughput")
     rows = [
         [
             f"`Unet('{row['encoder']}')`",
@@ -112,4 +109,4 @@ def loader_throughput() -> str:
         for row in record("loader_throughput")["rows"]
     ]
     head = ["model", "pictures are", "batches", "images/s", "of the model's own"]
-    return markdown(head, rows) + f"\n{environment('loader_throughput')}\n"
+    return markdown(head, rows)

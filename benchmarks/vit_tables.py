@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from .records import exists, markdown, record
+from .records import absent, exists, markdown, record
 
-#: Where a benchmark was not run yet.
-_NONE = "There is no record of it yet.\n"
 _NAMES = {"unet": "`Unet`", "dpt": "`DPT`", "linear_head": "`LinearHead`", "eomt": "`EoMT`"}
 
 
@@ -24,7 +22,7 @@ def vit_licences() -> str:
 def vit() -> str:
     """Time and memory of heads on one transformer."""
     if not exists("vit"):
-        return _NONE
+        return absent("vit")
     found = {(row["architecture"], row["way"]): row for row in record("vit")["rows"]}
     rows = []
     for architecture in dict.fromkeys(name for name, _ in found):
@@ -50,7 +48,7 @@ def vit() -> str:
 def vit_camvid() -> str:
     """Mean IoU on CamVid."""
     if not exists("vit_camvid"):
-        return _NONE
+        return absent("vit_camvid")
     rows = [
         [
             _NAMES[row["system"]],

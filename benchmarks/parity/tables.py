@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.records import exists, markdown, record
+from benchmarks.records import absent, exists, markdown, record
 
 
 def costs_of(name: str) -> dict[str, dict[str, Any]]:
@@ -26,7 +26,7 @@ def speeds_of(name: str) -> dict[str, dict[str, float]]:
 def architecture_chooser() -> str:
     """Images a second on a CPU of every architecture, plain and optimised."""
     if not exists("architecture_chooser"):
-        return "There is no record yet, so no speeds are shown.\n"
+        return absent("architecture_chooser")
     rows = record("architecture_chooser")["rows"]
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
     table = []
@@ -41,7 +41,7 @@ def architecture_chooser() -> str:
 def architecture_speed() -> str:
     """Every architecture of smp beside smp's own, as they are and at their fastest."""
     if not exists("architecture_speed"):
-        return "There is no record yet.\n"
+        return absent("architecture_speed")
     rows = record("architecture_speed")["rows"]
     table, notes = [], []
     for row in rows:
@@ -63,7 +63,7 @@ def architecture_speed() -> str:
 def architecture_coverage() -> str:
     """How many pairs of an architecture and an encoder work, and what is said of the others."""
     if not exists("architecture_coverage"):
-        return "There is no record yet.\n"
+        return absent("architecture_coverage")
     result = record("architecture_coverage")
     total = result["encoders"]
     rows = [[f"`{name}`", f"{n} of {total}"] for name, n in result["works_by_architecture"].items()]

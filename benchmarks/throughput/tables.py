@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.records import exists, markdown, record
+from benchmarks.records import absent, exists, markdown, record
 
 from .report import report
 
@@ -92,7 +92,7 @@ def achieved(device: str) -> str:
 def cpu_variants() -> str:
     """Other ways to compute a step, those that are taken and those that are not."""
     if not exists("cpu_variants"):
-        return "Not measured.\n"
+        return absent("cpu_variants")
     rows = [
         [row["name"], row["dtype"], "yes" if row["taken"] else "no"]
         + [f"{row[name]['median']:.2f}" for name in ("plain", "variant")]
