@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.full_precision import full_precision
 from .enlarged import strips
 
 #: A score below this counts as this: half precision has it too, and its logarithm is finite.
@@ -57,7 +58,7 @@ class PixelScores(nn.Module):
         here = fixed and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if here and all(side % count == 0 for side, count in zip(covered, cells, strict=True)):
             factors = (covered[0] // cells[0], covered[1] // cells[1])
-            with torch.autocast(mask_logits.device.type, enabled=False):  # it would round products
+            with full_precision(mask_logits.device):
                 return self._in_strips(mask_logits, shares, factors, size)
         masks = F.interpolate(mask_logits, size=covered, mode="bilinear", align_corners=False)
         if not fixed or covered != size:

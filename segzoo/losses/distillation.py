@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .. import checks
 from ..errors import InputError
-from .sums import Reduce, check, full_precision, reduced, two_classes
+from ..nn.full_precision import full_precision
+from .sums import Reduce, check, reduced, two_classes
 
 
 def distillation_loss(
@@ -53,7 +54,7 @@ def distillation_loss(
             f"Logits of the shape {tuple(logits.shape)} need a teacher's of the same shape, got "
             f"{tuple(teacher.shape)}."
         )
-    with full_precision(logits):
+    with full_precision(logits.device):
         learned = (two_classes(logits) / degrees).log_softmax(dim=1)
         taught = (two_classes(teacher.detach()) / degrees).log_softmax(dim=1).to(learned)
         each = F.kl_div(learned, taught, reduction="none", log_target=True).sum(dim=1)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..errors import ArgumentError, InputError
+from ..nn.full_precision import full_precision
 from ..packages import load_package
 from .per_pixel import weights_of_classes
 from .points import counted_at, drawn, unsure_points, values_at
-from .sums import Reduce, full_precision, reduced
+from .sums import Reduce, reduced
 
 if TYPE_CHECKING:
     from ..architectures.query_heads import Queries
@@ -169,7 +170,7 @@ class QueryLoss(nn.Module):
                 f"There are targets for {len(target)} images, and queries of "
                 f"{len(outputs.mask_logits)}."
             )
-        with full_precision(outputs.mask_logits):
+        with full_precision(outputs.mask_logits.device):
             layers = [*outputs.layers, (outputs.mask_logits, outputs.class_logits)]
             sums = [self._sums(_wide(m), _wide(c), target, generator) for m, c in layers]
             count = sums[0].new_tensor(float(sum(len(item.classes) for item in target)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..nn.full_precision import full_precision
 
 #: Adds a tensor up over all ranks, differentiably.
 Reduce = Callable[[Tensor], Tensor]
@@ -65,7 +65,7 @@ def total_loss(
         InputError: Shapes or types that do not go together, or a target that is no class.
     """
     check(logits, target, ignore_index)
-    with full_precision(logits):
+    with full_precision(logits.device):
         pixels = _pixels(logits, target, ignore_index)
         sums = reduced([term.sums(pixels) for _, term in terms], reduce)
         losses = [
@@ -178,11 +178,3 @@ def two_classes(logits: Tensor) -> Tensor:
     """Logits in float32 or float64, of two classes where there is one: ``(0, x)``."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     return torch.cat([torch.zeros_like(wide), wide], dim=1) if logits.shape[1] == 1 else wide
-
-
-def full_precision(logits: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A block in which autocast rounds nothing."""
-    kind = logits.device.type
-    if not torch.amp.is_autocast_available(kind):
-        return contextlib.nullcontext()
-    return torch.autocast(kind, enabled=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activation_checkpoint import recomputed
+from .full_precision import full_precision
 from .graph_capture import in_graph
 from .layers import zero_bias
 
@@ -52,9 +51,7 @@ class PairwiseProduct(nn.Module):
         count, size, _ = rows.shape
         # In float32 at least: half precision does not hold sums over all pairs.
         before, dtype = cells.dtype, torch.promote_types(cells.dtype, torch.float32)
-        kind = rows.device.type
-        possible = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if possible else nullcontext():
+        with full_precision(rows.device):
             rows, columns, cells = rows.to(dtype), columns.to(dtype), cells.to(dtype)
             blocks = rows.split(max(AT_ONCE // (count * size), 1), dim=1)
             # Subtracting it changes no result and no gradient: it only keeps exp within its range.

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._compat import version_of
+from .full_precision import full_precision
 from .graph_capture import in_graph
 from .upsample_conv import runs_as_written
 
@@ -51,8 +52,7 @@ class Again:
     def map(self) -> Tensor:
         """The map; computed once, and held until all that wanted to keep it have had it."""
         if self._map is None:
-            kind = self.before.device.type
-            with torch.no_grad(), torch.autocast(kind, enabled=False):
+            with torch.no_grad(), full_precision(self.before.device):
                 self._map = F.batch_norm(self.before, **self.arguments).relu_()
             self._left = self.asked
         found = self._map

@@ -73,7 +73,7 @@ class FeatureCache:
         """
         each = []
         for one, ready in zip(raw, image.split(1), strict=True):
-            key = _pixels_key(one, torch.get_autocast_dtype(image.device.type), image.device.type)
+            key = _pixels_key(one, image.device.type)
             found = self._get(key)
             if found is None:
                 self.misses += 1
@@ -119,8 +119,8 @@ def _laid(item: Tensor, channels_last: bool) -> Tensor:
     return item.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _pixels_key(image: Tensor, dtype: torch.dtype, device: str) -> str:
-    within = str(dtype) if torch.is_autocast_enabled(device) else ""
+def _pixels_key(image: Tensor, device: str) -> str:
+    within = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
     digest = hashlib.blake2b(f"{tuple(image.shape)}{image.dtype}{within}".encode(), digest_size=16)
     digest.update(image.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from ..._compat import hooks_of
 from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
 from ...nn.finite import first_infinite
+from ...nn.full_precision import full_precision
 from ...prediction.inputs import check_batch
 from ...prediction.masks import VOID
 from ...timing import in_turn
@@ -123,7 +124,7 @@ def optimize(
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
     # Tensors of inference mode could be used in no training, not even as constants.
-    unmixed = torch.autocast(device.type, enabled=False)  # outputs are compared in one precision
+    unmixed = full_precision(device)  # outputs are compared in one precision
     with torch.inference_mode(False), torch.no_grad(), unmixed:
         image = ordinary(example)
 

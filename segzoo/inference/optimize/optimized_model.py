@@ -12,6 +12,7 @@ from ..._compat import refuse_moves
 from ...architectures.base import SegmentationModel
 from ...config import Configured
 from ...errors import ArgumentError, InputError
+from ...nn.full_precision import full_precision
 from ...prediction.inputs import check_batch, warn_if_resized
 from ...prediction.masks import VOID, classes_of
 from .answers import decided
@@ -83,7 +84,7 @@ class OptimizedModel(Configured, nn.Module):
         self._check(image)
         # What comes is cast by hand; autocast would cast between the steps, which were chosen, and
         # may be recorded or compiled, for the precision that the model has.
-        with torch.autocast(self.device.type, enabled=False):
+        with full_precision(self.device):
             if isinstance(self._run, RecordedFor) and self._run.takes(image):
                 recorded: Tensor = self._run(image)
                 return recorded
@@ -111,7 +112,7 @@ class OptimizedModel(Configured, nn.Module):
             )
         if self._answers is not None and isinstance(image, Tensor) and self._answers.takes(image):
             self._check(image)
-            with torch.autocast(self.device.type, enabled=False):
+            with full_precision(self.device):
                 recorded: Tensor = self._answers(image)
             return recorded
         return decided(self(image), self.threshold)
