@@ -14,7 +14,7 @@ SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput
 BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test docs cover bench sweep clean
+.PHONY: help demo check test docs cover dist bench sweep clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,19 @@ cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverag
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W docs docs/_build/html
+
+# The wheel, the source, their descriptions checked, and what a new environment with the wheel consists of.
+dist: $(VENV)/.installed-release ## Build what a release uploads, into dist/: wheel, source, bill of materials
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --without-pip build/with-the-wheel
+	# By name, for a path would be written down in what everybody can read.
+	$(BIN)/python -m pip --python build/with-the-wheel install -q $(PIP_FLAGS) --find-links dist \
+	  segzoo==$$($(BIN)/python -c "import segzoo; print(segzoo.__version__)")
+	$(BIN)/cyclonedx-py environment build/with-the-wheel --mc-type library --output-reproducible \
+	  --output-file build/segzoo.cdx.json
+	mv build/segzoo.cdx.json dist
 
 bench: $(VENV)/.installed-bench ## Run every benchmark and write benchmarks/results (long)
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m $$name; done
@@ -65,6 +78,7 @@ clean: ## Remove what was built; .venv stays
 $(VENV)/.installed-demo: EXTRAS := demo,page
 $(VENV)/.installed-test: EXTRAS := demo,docs,test
 $(VENV)/.installed-bench: EXTRAS := bench,demo
+$(VENV)/.installed-release: EXTRAS := release
 $(VENV)/.installed-%: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e ".[$(EXTRAS)]"

@@ -33,6 +33,7 @@ pygments_dark_style = "github-dark"  # of Pygments; furo's own choice underlines
 html_title = "segzoo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["versions.js"]
 html_favicon = "../segzoo/pages/assets/icon.svg"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -50,7 +51,7 @@ importlib.import_module("benchmarks.architecture_pages").write_pages(
 # A trained model at work on the first page; without it that page says why, and shows a picture.
 SITE = HERE / "generated" / "site"
 no_live_page = importlib.import_module("live").write_live(SITE)
-html_extra_path = [] if no_live_page else [str(SITE)]
+html_extra_path = ["versions.json"] + ([] if no_live_page else [str(SITE)])
 
 #: Page -> what only it loads.
 FILES_OF = {

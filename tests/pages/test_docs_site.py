@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,75 @@ def test_the_table_of_encoders_fits_the_window(browser, docs):
             shown, whole = page.locator(selector).evaluate("(e) => [e.clientWidth, e.scrollWidth]")
             assert whole <= shown, (width, selector)
     context.close()
+
+
+# Versions, each in a folder of one site
+
+
+@pytest.fixture(scope="module")
+def versioned():
+    """The script that puts them side by side."""
+    spec = importlib.util.spec_from_file_location("versions", DOCS.parents[1] / "versions.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def built(folder: Path, *names: str) -> Path:
+    """A site of a few pages that are as the real ones, where those are there."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(f"<title>{name}</title>")
+    return folder
+
+
+def test_a_site_lists_its_versions_and_leads_to_the_newest_release(versioned, tmp_path):
+    old, site = built(tmp_path / "old", "index.html", "gone.html"), tmp_path / "site"
+    assert versioned.add(old, site, "dev") == ["dev"]
+    assert "url=dev/" in (site / "index.html").read_text()
+    for name in ("0.9.0", "0.10.0", "1.0rc1"):
+        versioned.add(old, site, name)
+    for name in ("1.0rc1", "dev"):
+        listed = json.loads((site / name / "versions.json").read_text())
+        assert listed == ["1.0rc1", "0.10.0", "0.9.0", "dev"]
+    assert "url=0.10.0/" in (site / "index.html").read_text()  # what is not final is no release
+    versioned.add(built(tmp_path / "new", "index.html"), site, "0.10.0")
+    assert not (site / "0.10.0" / "gone.html").exists()
+    assert (site / "0.9.0" / "gone.html").exists()
+    assert not list(site.glob(".*.new"))
+
+
+def test_without_a_built_site_nothing_is_changed(versioned, tmp_path):
+    with pytest.raises(FileNotFoundError, match="run `make docs` first"):
+        versioned.add(tmp_path, tmp_path / "site", "0.1.0")
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.usefixtures("docs")
+@pytest.mark.speaks  # the browser tells of the page that is not there
+def test_a_page_leads_to_itself_in_another_version(versioned, tab, tmp_path):
+    site = tmp_path / "site"
+    versioned.add(DOCS, site, "0.2.0")
+    versioned.add(DOCS, site, "dev")
+    versioned.add(built(tmp_path / "old", "index.html"), site, "0.1.0")
+    with serving(site) as served:
+        page = tab(served).page
+        page.goto(served.url)
+        page.wait_for_url("**/0.2.0/")  # where the first page leads
+        assert page.locator(".versions option").all_inner_texts() == ["0.2.0", "0.1.0", "dev"]
+        assert page.locator(".versions-note").count() == 0
+        page.goto(f"{served.url}dev/architectures/unet.html#segzoo")
+        assert "the newest release is segzoo 0.2.0" in page.locator(".versions-note").inner_text()
+        menu = page.get_by_label("Version")
+        assert menu.input_value() == "dev"
+        menu.select_option("0.2.0")
+        page.wait_for_url("**/0.2.0/architectures/unet.html#segzoo")
+        page.get_by_label("Version").select_option("0.1.0")  # which has no such page
+        page.wait_for_url("**/0.1.0/")
+
+
+def test_alone_a_version_has_no_menu(docs, tab):
+    page = tab(docs).page
+    page.goto(f"{docs.url}index.html")
+    page.wait_for_load_state("networkidle")
+    assert page.locator(".versions").count() == 0
