@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
   benchmarks.encoders.coverage benchmarks.architecture_coverage benchmarks.kernel_compiling \
-  benchmarks.zoo.publish benchmarks.tutorials.execute benchmarks.tutorials.run
+  benchmarks.zoo.publish benchmarks.tutorials.execute benchmarks.tutorials.run benchmarks.versions
 BENCHMARKS := $(filter-out $(SHARED),$(subst /,.,$(basename $(shell grep -rl --include=*.py __main__ benchmarks))))
 
 .DEFAULT_GOAL := help
@@ -64,6 +64,7 @@ sweep: $(VENV)/.installed-test $(VENV)/.installed-bench ## Every module and arch
 	$(BIN)/python -m benchmarks.encoders.coverage --real
 	$(BIN)/python -m benchmarks.architecture_coverage
 	$(BIN)/python -m benchmarks.kernel_compiling
+	$(BIN)/python -m benchmarks.versions
 
 # What computes in pages, once from npm's registry into the user's cache. Without a network the rest goes on.
 $(VENV)/.runtime: $(VENV)/.installed-test segzoo/pages/runtime.py
