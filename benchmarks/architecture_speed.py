@@ -10,6 +10,9 @@ the fastest of smp's: compiled, channels last and with frozen weights, or merely
 compiler gives wrong logits for some). Each is a run of ``benchmarks.throughput.run`` in a process
 of its own; what failed is tried again when the script runs again. The encoder is resnet34, or the
 next of ``ENCODERS`` where smp has no such model on it.
+
+Two models that do the same differ by a few percent from run to run. What no noise touches is beside
+the times: how many operations both do as they are, and how much memory they allocate for it.
 """
 
 from __future__ import annotations
@@ -23,10 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import write_result
 from benchmarks.throughput.run import run
 from benchmarks.throughput.settings import Setting
+from segzoo.bench import make_pair
 from segzoo.convert.smp.architecture import rival
 from segzoo.registry import BUILT_IN
 
@@ -80,6 +87,29 @@ def compared(found: dict[str, Any], ours: str, *theirs: str) -> dict[str, Any]:
     }
 
 
+def work(name: str, encoder: str, *, size: int = SIZE) -> dict[str, Any]:
+    """What a forward of ours and of smp's does, as they are: GFLOPs, and MiB that it allocates."""
+    torch.manual_seed(0)
+    pair = make_pair(encoder, NAMES[name], (size, size))
+    if pair.theirs is None:
+        return {"no_rival": pair.reason}
+    image = torch.rand(1, 3, size, size)
+    (ours, our_mib), (theirs, their_mib) = (
+        _work(model, image) for model in (pair.ours, pair.theirs)
+    )
+    return {"gflops": [ours, theirs], "allocated_mib": [our_mib, their_mib]}
+
+
+@torch.no_grad()
+def _work(model: nn.Module, image: Tensor) -> tuple[float, float]:
+    with FlopCounterMode(display=False) as operations:
+        model(image)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as measured:
+        model(image)
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in measured.events())
+    return round(operations.get_total_flops() / 2e9, 3), round(allocated / 2**20, 1)
+
+
 def sweep(names: Iterable[str], threads: Sequence[int], log: Path, **options: Any) -> list[Any]:
     """Measure what the log does not have yet; it grows by a line for each architecture."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
@@ -129,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log = Path(os.devnull)
     options = {"rounds": given.rounds, "limit": given.limit}
     rows = sweep(given.only or NAMES, given.threads, log, **options)
+    for row in rows:
+        row["work"] = work(row["architecture"], row["encoder"])
     print(json.dumps(summary(rows), indent=1))
     if given.only:
         print(json.dumps(rows, indent=1))

@@ -55,8 +55,14 @@ def architecture_speed() -> str:
                 cells.append(found.get("failed") or found.get("no_rival") or "not measured")
             for name, reason in found.get("not_timed", {}).items():
                 notes.append(f"- `{row['architecture']}`, {name}: {reason}\n")
+        work = row.get("work", {})
+        cells += [
+            f"{ours / theirs:.3f}" if theirs else "not counted"
+            for ours, theirs in (work.get(key, (0, 0)) for key in ("gflops", "allocated_mib"))
+        ]
         table.append(cells)
     head = ["", "encoder", "threads", "as they are", "`optimize`, smp's fastest"]
+    head += ["operations beside smp's", "memory beside smp's"]
     return "\n".join([markdown(head, table), "".join(notes)]) if notes else markdown(head, table)
 
 

@@ -117,6 +117,15 @@ def test_all_of_smp_s_architectures_are_compared():
     assert "DynamicUnet" not in speed.NAMES
 
 
+def test_work_is_counted_where_there_are_two():
+    found = speed.work("UnetPlusPlus", "resnet18", size=64)
+    ours, theirs = found["gflops"]
+    assert 0 < ours == theirs
+    ours, theirs = found["allocated_mib"]
+    assert 0 < ours < theirs  # maps that are concatenated are not concatenated twice
+    assert "no_rival" in speed.work("DPT", "resnet18", size=64)
+
+
 def test_images_a_second():
     refused = architecture_chooser.measure("EoMT", "test_resnet", size=64)
     assert set(refused) == {"architecture", "encoder", "refused"}
@@ -137,7 +146,10 @@ def test_speeds_and_ratios_become_tables(monkeypatch):
     }
     monkeypatch.setattr(tables, "exists", lambda name: name in records)
     monkeypatch.setattr(tables, "record", lambda name: {"rows": records[name]})
-    assert "| `FCN` | resnet34 | 2 | 1.20 (12 ms, 10 ms) | it died |" in tables.architecture_speed()
+    row = "| `FCN` | resnet34 | 2 | 1.20 (12 ms, 10 ms) | it died |"
+    assert f"{row} not counted | not counted |" in tables.architecture_speed()
+    records["architecture_speed"][0]["work"] = {"gflops": [9.0, 10.0], "allocated_mib": [3.0, 3.0]}
+    assert f"{row} 0.900 | 1.000 |" in tables.architecture_speed()
     assert "| `FCN` | 100.0, 100.0 | - |" in tables.architecture_chooser()
     assert tables.speeds_of("FCN") == {"resnet34": {"eager": 100.0, "optimized": 100.0}}
     assert "Not measured yet" in tables.architecture_coverage()
