@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..config import ModelConfig, built_from
 from ..features import FeatureSpec
+from ..nn.graph_capture import serves_other_sizes
 from ..nn.layers import INTERPOLATIONS, ConvNormAct, SegmentationHead, norm_layer, zero_bias
 from ..registry import register_architecture
 from .aspp import norm_of_a_cell
@@ -83,6 +84,8 @@ class FeaturePyramidAttention(nn.Module):
 
 def _halved(x: Tensor) -> Tensor:
     """The larger of two cells and two, the last left out where they are odd; one stays one."""
+    if not serves_other_sizes(x) and min(x.shape[-2:]) > 1:
+        return F.max_pool2d(x, 2)
     # torch's own maximum, so that a size may be a symbol in a graph.
     height, width = (cast("int", torch.sym_max(2 - side, 0)) for side in x.shape[-2:])
     return F.max_pool2d(F.pad(x, (0, width, 0, height), value=float("-inf")), 2)
