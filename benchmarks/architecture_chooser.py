@@ -28,7 +28,7 @@ from segzoo.registry import BUILT_IN
 from segzoo.timing import in_turn
 
 #: Of each way, at most; and the seconds after which no round begins, once there were three.
-ROUNDS, LIMIT = 9, 12.0
+ROUNDS, LIMIT = 7, 8.0
 
 
 def measure(name: str, encoder: str, *, size: int = SIZE) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def architectures() -> str:
         f"**{len(BUILT_IN)} architectures, smp's to the bit.** {theirs} are smp's too. "
         f"Of {len(pairs)} pairs of architecture and encoder {equal} have its logits bit for bit "
         "with its weights; "
-        f"{refused} are refused with the reason."
+        f"{refused} {'is' if refused == 1 else 'are'} refused with the reason."
     )
 
 
