@@ -50,7 +50,8 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func.overloadpacket.__name__
     tensors = tensors_in((args, kwargs))
     if not tensors and name not in _RANGES:
-        return func(*args, **kwargs)
+        large = _has_memory(kwargs) and not _is_small(func, args, kwargs)
+        return _shapes_of(func, args, kwargs) if large else func(*args, **kwargs)
     if not any(tensor.is_meta for tensor in tensors) and _is_small(func, args, kwargs):
         return func(*args, **_on("cpu", kwargs))
     for rows, index in _lookups(name, args):
@@ -86,6 +87,12 @@ def _shapes_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         (args, kwargs), lambda tensor: tensor.to("meta") if tensor.ndim else tensor
     )
     return known_shapes.on_meta(func, args, _on("meta", kwargs))
+
+
+def _has_memory(kwargs: dict[str, Any]) -> bool:
+    """Whether a tensor of its own is asked for on a device that has memory."""
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type != "meta"
 
 
 def _on(device: str, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,18 @@ def test_what_is_large_has_a_shape_only():
         assert torch.arange(2**40, device="meta").is_meta
 
 
+def test_what_is_made_of_few_positions_may_be_large():
+    """As a row of zeros with a one for each position, which would take gigabytes."""
+    with PositionsHaveValues():
+        assert not torch.zeros(3, 4).is_meta
+        assert torch.zeros(2**40).is_meta
+        rows = torch.arange(3, device="meta")
+        assert torch.equal(nn.functional.one_hot(rows, num_classes=4), torch.eye(3, 4).long())
+        many = nn.functional.one_hot(rows, num_classes=2**40)
+        assert many.is_meta
+        assert many.shape == (3, 2**40)
+
+
 def test_a_table_of_positions_that_ends_makes_a_fixed_size():
     backbone = timm.create_model("mvitv2_tiny", features_only=True).eval()
     with pytest.raises(IndexError), torch.no_grad():
