@@ -78,7 +78,7 @@ def test_an_optimised_model_can_take_them(monkeypatch):
     monkeypatch.setattr(optimize, "_ODD", (5, 7))  # the interpreter is slow
     monkeypatch.setattr(checking, "_checked", lambda *_: None)  # the tests above do
     monkeypatch.setattr(autotune._Chooser, "_compare", prefer)
-    model = tiny_unet()
+    model = tiny_unet(decoder_channels=(16, 16))
     randomise(model)
     image = torch.randn(1, 3, 8, 4)
     fast = segzoo.optimize(model.eval(), backend="eager", example=image)
