@@ -73,8 +73,7 @@ def fastai_unet(case: Case, *, classes: int = 3, fresh: bool = False) -> nn.Modu
 def make_pair(case: Case, *, classes: int = 3) -> tuple[nn.Module, segzoo.DynamicUnet]:
     """The same model in fastai and here, in eval mode."""
     theirs = fastai_unet(case, classes=classes)
-    state = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
-    return theirs, segzoo.convert.from_fastai(state, **case.told)
+    return theirs, segzoo.convert.from_fastai(theirs.state_dict(), **case.told)
 
 
 def our_names(theirs: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
