@@ -29,8 +29,9 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 
 # Processes of one thread each: most tests are too small for two threads to help.
 # The browser's tests need chromium and the page's runtime; without them they are skipped.
-test: check $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
-	$(BIN)/sphinx-build -q -W docs docs/_build/html
+# Types and documentation take one processor each, so they are checked side by side.
+test: $(VENV)/.installed-test $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
+	$(MAKE) -j2 --output-sync=target check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
 
 cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
@@ -38,7 +39,7 @@ cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverag
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
-	$(BIN)/sphinx-build -W docs docs/_build/html
+	$(BIN)/sphinx-build -q -W docs docs/_build/html
 
 # The wheel, the source, their descriptions checked, and what a new environment with the wheel consists of.
 dist: $(VENV)/.installed-release ## Build what a release uploads, into dist/: wheel, source, bill of materials
