@@ -177,14 +177,13 @@ def _split(
         pairs = splits["train"]
         if isinstance(part, (int, float)):
             share = checks.number(what, part, minimum=0.0001, maximum=0.9999)
-            names = [pair.name for pair in pairs]
             several = len({pair.whole for pair in pairs}) > 1
             own = [pair.whole if several else pair.name for pair in pairs]
             groups = [
                 layout.groups.get(pair.whole, name) for pair, name in zip(pairs, own, strict=True)
             ]
             if group is not None:
-                groups = list(groups_of(names, group))
+                groups = list(groups_of(own, group))
             places = set(draw_share(groups, share, seed=seed, what=what))
             drawn[what] = {"share": share, "seed": seed, "group": group or bool(layout.groups)}
         else:
