@@ -41,7 +41,7 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             files = _pictures_in(path)
             if not files:
                 raise InputError(f"There are no pictures in the folder {path}.")
-        elif path.exists():
+        elif os.path.exists(path):
             files = [(path, os.path.realpath(path))]
         else:
             raise InputError(f"There is no file {path}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def check_target(path: Path, result: Result, *, overwrite: bool) -> None:
     if path.suffix.lower().startswith(".tif"):
         located = result.georeference is not None
         load_package("rasterio" if located else "tifffile", extra="geo" if located else "tiff")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise ArgumentError(
             f"{path} exists already. Choose another file, or replace it: overwrite=True, "
             "--overwrite."
