@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.pictures import is_picture_name
 from ..errors import ArgumentError, InputError
+from ..files.atomic import is_there
 from .jobs import Job
 from .names import FolderNames, Names
 from .shards import Shard
@@ -43,7 +44,7 @@ class FolderJobs:
         self._roots: dict[Path, Path] = {}
         self._files: dict[Path, Path] = {}
         for path in paths:
-            if not os.path.exists(path):
+            if not is_there(path):
                 raise InputError(f"There is no file {path}.")
             real = self._roots if path.is_dir() else self._files
             real[Path(os.path.realpath(path))] = path
