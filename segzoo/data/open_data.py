@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,11 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
             part = [line.strip() for line in text.splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{what}: the file {path} cannot be read: {error}.") from error
+    if not isinstance(part, Iterable):
+        raise ArgumentError(
+            f"{what} must be a share (0.2), names or a text file with names; got "
+            f"{checks.shown(part)}."
+        )
     names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
     known: dict[str, set[int]] = {}
     for place, pair in enumerate(pairs):

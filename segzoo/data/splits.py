@@ -80,7 +80,7 @@ class DataSplits:
             ignore_index = coding.ignore_index if ignore_index is None else ignore_index
         parts = {"train": train, "val": val, "test": test}
         for what, part in parts.items():
-            if part is not None:
+            if part is not None or what == "train":
                 _check_items(part, what)
         drawn = val is None
         if val is None:
@@ -151,7 +151,7 @@ def names_of(data: SegmentationData) -> tuple[str, ...]:
     return tuple(map(str, range(len(data))))
 
 
-def _check_items(data: SegmentationData, what: str) -> None:
+def _check_items(data: SegmentationData | None, what: str) -> None:
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         raise DataError(
             f"{what} must have a length and items of (image, mask), got {checks.shown(data)}."

@@ -68,6 +68,8 @@ def open_ordinary(path: Path) -> BufferedReader:
     Raises:
         OSError: It is missing, or something else.
     """
+    if "\0" in os.fspath(path):  # in which Python raises an error of another kind
+        raise OSError(f"{os.fspath(path)!r} is no name of a file")
     # A pipe without a writer would block at opening, hence the look before.
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path} is no ordinary file")
