@@ -123,7 +123,7 @@ def _lossy(value: Any) -> str | None:
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):
         return lossy_format(Path(value))
-    kind = getattr(value, "format", None)
+    kind = str(getattr(value, "format", None))
     return {"JPEG": "JPEG", "MPO": "JPEG", "AVIF": "AVIF or HEIC"}.get(kind)
 
 

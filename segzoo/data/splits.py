@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -151,7 +152,7 @@ def names_of(data: SegmentationData) -> tuple[str, ...]:
     return tuple(map(str, range(len(data))))
 
 
-def _check_items(data: SegmentationData | None, what: str) -> None:
+def _check_items(data: Any, what: str) -> None:
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         raise DataError(
             f"{what} must have a length and items of (image, mask), got {checks.shown(data)}."

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -321,8 +321,8 @@ def _check_array(target: NDArray[Any], result: Result) -> None:
     if target.shape != expected:
         raise ArgumentError(f"The array to fill has the shape {target.shape}; expected {expected}.")
     # Classes must stay what they are; real numbers may be rounded.
-    rule = "safe" if answers.kind == "classes" else "same_kind"
-    if not np.can_cast(answers.dtype, target.dtype, rule):
+    casting: Literal["safe", "same_kind"] = "safe" if answers.kind == "classes" else "same_kind"
+    if not np.can_cast(answers.dtype, target.dtype, casting):
         raise ArgumentError(
             f"The array to fill has the type {target.dtype}, which does not hold {answers.kind}; "
             f"expected {answers.dtype}."
