@@ -196,19 +196,29 @@ def _side(name: str, value: Any) -> int:
 
 
 def _classes(name: str, given: Collection[int], count: int) -> frozenset[int]:
+    if not isinstance(given, Collection):
+        raise ArgumentError(f"{name} must be a collection of classes, got {checks.shown(given)}.")
     return frozenset(checks.integer(name, item, minimum=0, maximum=count - 1) for item in given)
 
 
 def _tensors(queries: HasQueries) -> tuple[Tensor, Tensor]:
     masks, classes = queries.mask_logits, queries.class_logits
     if (
-        masks.ndim != 4
+        not (masks.is_floating_point() and classes.is_floating_point())
+        or masks.ndim != 4
         or classes.ndim != 3
         or masks.shape[:2] != classes.shape[:2]
         or classes.shape[-1] < 2
     ):
         raise InputError(
             "Expected mask_logits (N, queries, h, w) and class_logits (N, queries, classes + 1), "
-            f"got {tuple(masks.shape)} and {tuple(classes.shape)}."
+            f"got {tuple(masks.shape)} of {masks.dtype} and {tuple(classes.shape)} of "
+            f"{classes.dtype}."
+        )
+    # A probability of NaN is above no threshold: the picture would be without segments.
+    if bool(masks.isnan().any()) or bool(classes.isnan().any()):
+        raise InputError(
+            "The logits of the queries are NaN: the model's weights are not finite (a training "
+            "that diverged), or its images were not."
         )
     return masks, classes

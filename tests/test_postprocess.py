@@ -115,6 +115,7 @@ def test_nothing_is_found():
         ({"overlap_threshold": 80}, "overlap_threshold must be"),
         ({"stuff": [4]}, "stuff must be"),
         ({"stuff": ["sky"]}, "stuff must be"),
+        ({"stuff": 1}, "stuff must be"),
         ({"size": (8,)}, r"size must be \(height, width\)"),
         ({"size": (8, 0)}, r"size\[1\] must be"),
         ({"size": 8}, "size must be"),
@@ -138,3 +139,15 @@ def test_what_are_no_queries(masks, classes):
         segzoo.postprocess.panoptic(
             segzoo.Queries(torch.zeros(masks), torch.zeros(classes)), size=(8, 8)
         )
+    with pytest.raises(InputError, match="int64"):
+        segzoo.postprocess.instances(
+            segzoo.Queries(torch.zeros(1, 2, 4, 4).long(), torch.zeros(1, 2, 5)), size=(8, 8)
+        )
+
+
+@pytest.mark.parametrize("broken", ["mask_logits", "class_logits"])
+def test_queries_that_are_nan_are_no_empty_picture(broken):
+    found = queries()._replace(**{broken: getattr(queries(), broken) * float("nan")})
+    for call in (segzoo.postprocess.panoptic, segzoo.postprocess.instances):
+        with pytest.raises(InputError, match="logits of the queries are NaN"):
+            call(found, size=(8, 8))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
     """``512`` or ``480x640``: height and width."""
     sides = value.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdecimal() and int(side) for side in sides):
+    if len(sides) not in (1, 2) or not all(
+        side.isdecimal() and len(side) < 8 and int(side) for side in sides
+    ):
         raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
     return int(sides[0]), int(sides[-1])
 

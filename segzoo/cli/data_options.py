@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _is_number(text: str) -> bool:
+    """Whether these are the digits of a number; of thousands of them Python makes none."""
+    return text.isdecimal() and len(text) < 20
+
+
 def _classes(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``3``, ``sky,road,car``, or a file of names."""
     if value is None:
         return None
-    if value.isdecimal():
+    if _is_number(value):
         return int(value)
     if "," in value and not Path(value).exists():
         return [name.strip() for name in value.split(",")]
@@ -39,15 +44,15 @@ def _label_map(context: click.Context, option: click.Parameter, value: str | Non
             raise click.BadParameter(f"{part!r} is no old=new; give 255=1 or 0=void,1=0.")
         if old in result:
             raise click.BadParameter(f"{old!r} is there twice.")
-        digits = new.removeprefix("-").isdecimal()
-        result[old] = int(new) if digits else None if new == "void" else new
+        number = _is_number(new.removeprefix("-"))
+        result[old] = int(new) if number else None if new == "void" else new
     return result
 
 
 def _tile(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``512``, or height and width as ``480x640``."""
     sides = [] if value is None else value.lower().split("x")
-    if not all(side.isdecimal() for side in sides) or len(sides) > 2:
+    if not all(_is_number(side) for side in sides) or len(sides) > 2:
         raise click.BadParameter(f"{value!r} is no size: give 512, or 480x640.")
     return (int(sides[0]), int(sides[-1])) if sides else None
 

@@ -20,7 +20,9 @@ class Part(click.ParamType["tuple[int, int]"]):
     ) -> tuple[int, int]:
         """Part and parts, or a refusal."""
         first, _, second = str(value).partition("/")
-        if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        # Of thousands of digits Python makes no number.
+        digits = first.isdecimal() and second.isdecimal() and max(len(first), len(second)) < 20
+        if digits and 1 <= int(first) <= int(second):
             return int(first), int(second)
         self.fail(f"{value!r} is no part such as 3/8 (1/8 to 8/8)")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from .. import checks
 from ..errors import DataError
 from .faults import counted
 from .findings import ERROR, WARNING, Finding, find_all
@@ -78,7 +79,12 @@ def check_data(
         workers: Threads that read; None for one a processor, up to four. Datasets that are no
             files are read by one.
         progress: Show a bar on stderr.
+
+    Raises:
+        ArgumentError: Another number of workers than 1 to 256.
     """
+    if workers is not None:
+        checks.integer("workers", workers, minimum=1, maximum=256)
     facts = inspect_splits(data, workers=workers, progress=progress)
     good = [fact for fact in facts if fact.error is None]
     names = data.class_names or tuple(f"class {index}" for index in range(data.classes))

@@ -135,7 +135,7 @@ def _of_palette(
         isinstance(value, int) for value in changed.values()
     )
     if by_name and (changed or names is not None):
-        return _by_name(palette, names, changed, ignore_index)
+        return _by_name(palette, count, names, changed, ignore_index)
     return _by_number(palette, count, names, changed, ignore_index)
 
 
@@ -157,6 +157,7 @@ def _changed_entries(
 
 def _by_name(
     palette: Palette,
+    count: int | None,
     names: tuple[str, ...] | None,
     changed: Mapping[int, int | str | None],
     ignore_index: int | None,
@@ -166,6 +167,11 @@ def _by_name(
     meant = [changed.get(index, name) for index, name in enumerate(palette.names)]
     if names is None:
         names = tuple(dict.fromkeys(str(name) for name in meant if name is not None))
+        if count is not None and count != len(names):
+            raise ArgumentError(
+                f"classes={count}, and the palette with its label_map has {len(names)}: "
+                f"{', '.join(names[:8])}. Pass the names of the classes, or leave classes out."
+            )
     targets = []
     for index, name in enumerate(meant):
         if isinstance(name, str) and name not in names and index not in changed:
@@ -200,7 +206,7 @@ def _by_number(
             )
     if count is None:
         count = max((target for target in targets if target != ignore_index), default=-1) + 1
-    if names is None and palette.names is not None and not changed:
+    if names is None and not changed and palette.names is not None and count <= len(palette.names):
         names = palette.names[:count]
     return _coded(palette, targets, count, names, ignore_index)
 

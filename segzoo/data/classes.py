@@ -24,7 +24,7 @@ MAX_CLASSES = 65536
 #: Where names of classes are looked for, beside the masks.
 CLASS_FILES = ("classes.txt", "classes.json")
 _LARGEST = 16 * 2**20
-_COLOR_LINE = re.compile(r"^\s*(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?:[\s,;]+(\S.*?))?\s*$")
+_COLOR_LINE = re.compile(r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?:[\s,;]+(\S.*))?")
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
@@ -114,7 +114,10 @@ def _palette_of(where: str, value: Any) -> Palette:
         names = tuple(checks.text(f"a name in {where}", name) for name in value)
         value = list(value.values())
     elif isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
-        entries = [{str(k).lower(): v for k, v in dict(entry).items()} for entry in value]
+        entries = [
+            {str(k).lower(): v for k, v in entry.items()} if isinstance(entry, Mapping) else {}
+            for entry in value
+        ]
         if not all("name" in entry and "color" in entry for entry in entries):
             raise ArgumentError(f"{where}: every entry needs a name and a color.")
         names = tuple(checks.text(f"a name in {where}", entry["name"]) for entry in entries)
@@ -171,11 +174,15 @@ def _palette_file(path: Path) -> Palette:
 
 
 def _color_line(line: str) -> tuple[tuple[int, ...], str] | None:
-    match = _COLOR_LINE.match(line)
+    match = _COLOR_LINE.fullmatch(line.strip())
     if match:
         return tuple(int(part) for part in match.groups()[:3]), match[4] or ""
-    cells = [cell.strip() for cell in next(csv.reader([line]))]
-    if len(cells) == 4 and all(cell.isdecimal() for cell in cells[1:]):
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error:
+        return None
+    # Of more digits no number is made: Python refuses thousands of them.
+    if len(cells) == 4 and all(cell.isdecimal() and len(cell) < 12 for cell in cells[1:]):
         return tuple(int(cell) for cell in cells[1:]), cells[0]
     return None
 
@@ -203,7 +210,7 @@ def _names_of_json(path: Path, text: str) -> list[str]:
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and value:
-        if all(key.isdecimal() for key in value):
+        if all(key.isdecimal() and len(key) < 12 for key in value):
             pairs = [(int(key), name) for key, name in value.items()]
         else:
             pairs = [(number, name) for name, number in value.items()]

@@ -36,8 +36,8 @@ def draw_samples(
 ) -> Path:
     """Draw pictures of train and val with their masks laid over them, and the classes' colours.
 
-    Void is hatched; class 0 is left as it is unless the data have colours of their own. The
-    pictures are spread evenly over the splits; one that cannot be read is left out.
+    Void, and what is no class, is hatched; class 0 is left as it is unless the data have colours of
+    their own. The pictures are spread evenly over the splits; one that cannot be read is left out.
 
     Args:
         data: What :func:`segzoo.open_data` gives.
@@ -99,7 +99,8 @@ def _cell(
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     labels = resize_mask(mask, size).numpy()
     pixels = _visible(resize_image(image, size))
-    void = np.zeros(labels.shape, dtype=bool) if ignore_index is None else labels == ignore_index
+    # Values that are no class are told by the checks, and have no colour.
+    void = (labels == ignore_index) | (labels < 0) | (labels >= len(colors))
     tint = colors[np.where(void, 0, labels)].astype(np.float32)
     rows, columns = np.indices(labels.shape)
     tint[void] = np.where((rows + columns)[void, None] % 8 < 4, 90, 190)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .dataset import PairDataset
+from .dataset import PairDataset, SegmentationData
 from .faults import PairError, value_remedy
 from .inspect_pairs import PairFacts
 from .splits import DataSplits, names_of
@@ -228,7 +228,7 @@ def _frames(data: DataSplits) -> Iterator[Finding]:
             "touch and look alike, so scores are too high. Give val a picture of its own.",
         )
         return
-    names = [*names_of(data.train), *names_of(data.val)]
+    names = [*_whole_names(data.train), *_whole_names(data.val)]
     begins = Counter(re.sub(r"\d+$", "", name) for name in names)
     if 1 < len(begins) <= len(names) / 5 and min(begins.values()) > 1:
         shown = ", ".join(f"{begin}..." for begin in sorted(begins)[:3])
@@ -238,6 +238,13 @@ def _frames(data: DataSplits) -> Iterator[Finding]:
             "or one large picture, train and val show the same things and scores are too high; "
             "pass group='^(.*?)[0-9]+$' to keep each on one side.",
         )
+
+
+def _whole_names(part: SegmentationData) -> Sequence[str]:
+    """The names of pictures; of one that is cut into tiles its own, once."""
+    if isinstance(part, PairDataset):
+        return tuple(dict.fromkeys(pair.whole for pair in part.pairs))
+    return names_of(part)
 
 
 def _turned(good: Sequence[PairFacts]) -> Iterator[Finding]:

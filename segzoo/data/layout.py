@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import DataError, nearest
+from ..errors import ArgumentError, DataError, nearest
 from ..files.atomic import read_text
 from .pairs import Pair, Pairing, find_pairs
 from .pictures import is_picture_name
@@ -61,8 +61,11 @@ def find_layout(
         to_train: Whether there must be pairs to train on; else any split is enough.
 
     Raises:
+        ArgumentError: The suffix is no string.
         DataError: Nothing there, or no arrangement that is known.
     """
+    if not isinstance(mask_suffix, str):
+        raise ArgumentError(f"mask_suffix must be a string, got {mask_suffix!r}.")
     if images.is_file():
         if images.suffix.lower() != ".csv":
             raise DataError(

@@ -170,8 +170,20 @@ def histogram(values: Values) -> dict[int, int]:
 
 
 def distinct_values(values: Values) -> Integers:
-    """The distinct integers in an array, ascending."""
-    return np.array(list(histogram(values)), dtype=np.int64)
+    """The distinct integers in an array, ascending.
+
+    Raises:
+        PairError: Values above those of int64.
+    """
+    found = list(histogram(values))
+    if found and found[-1] > np.iinfo(np.int64).max:
+        raise PairError(
+            "value",
+            f"values that are no class: {found[-1]}",
+            "Save masks with one small number for each class.",
+            values=(found[-1],),
+        )
+    return np.array(found, dtype=np.int64)
 
 
 def _single_band(stored: Tensor) -> Tensor:

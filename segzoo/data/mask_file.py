@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..files.atomic import open_ordinary
+from .faults import PairError
 from .lossy import lossy_format, refuse_lossy
 from .mask_coding import MaskCoding
 from .pairs import Window
@@ -25,6 +26,10 @@ def read_classes(path: Path, coding: MaskCoding, window: Window | None = None) -
     """
     refuse_lossy(lossy_format(path))
     with open_raster(path, raw=coding.colors is None) as raster:
+        if raster.info.bands == 2 and not raster.info.alpha:
+            raise PairError(
+                "bands", "the mask has 2 bands, a mask has one", "Save the one with the classes."
+            )
         values = read_whole(raster) if window is None else raster.read(*slices(window))
         return coding.decode(torch.from_numpy(values))
 

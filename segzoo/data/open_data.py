@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,14 +177,13 @@ def _split(
         pairs = splits["train"]
         if isinstance(part, (int, float)):
             share = checks.number(what, part, minimum=0.0001, maximum=0.9999)
-            names = [pair.name for pair in pairs]
             several = len({pair.whole for pair in pairs}) > 1
             own = [pair.whole if several else pair.name for pair in pairs]
             groups = [
                 layout.groups.get(pair.whole, name) for pair, name in zip(pairs, own, strict=True)
             ]
             if group is not None:
-                groups = list(groups_of(names, group))
+                groups = list(groups_of(own, group))
             places = set(draw_share(groups, share, seed=seed, what=what))
             drawn[what] = {"share": share, "seed": seed, "group": group or bool(layout.groups)}
         else:
@@ -208,6 +207,11 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
             part = [line.strip() for line in text.splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{what}: the file {path} cannot be read: {error}.") from error
+    if not isinstance(part, Iterable):
+        raise ArgumentError(
+            f"{what} must be a share (0.2), names or a text file with names; got "
+            f"{checks.shown(part)}."
+        )
     names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
     known: dict[str, set[int]] = {}
     for place, pair in enumerate(pairs):

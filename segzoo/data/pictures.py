@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from ..files.atomic import is_there
 from .lossy import lossy_format, refuse_lossy
 from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
 from .raster import MAX_PIXELS, open_raster, read_whole
@@ -41,7 +42,7 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             files = _pictures_in(path)
             if not files:
                 raise InputError(f"There are no pictures in the folder {path}.")
-        elif path.exists():
+        elif is_there(path):
             files = [(path, os.path.realpath(path))]
         else:
             raise InputError(f"There is no file {path}.")

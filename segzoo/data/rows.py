@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from .dataset import SAME_PIXELS, different_sizes, fit_bands
 from .faults import PairError
 from .lossy import lossy_bytes, lossy_format, refuse_lossy
 from .pictures import read_picture, read_stored
-from .raster import MAX_PIXELS
-from .readers.face import unreadable
-from .readers.with_pillow import check_pixels, opened
+from .pixel_values import read_pixels
+from .raster import MAX_PIXELS, open_raster, read_whole
+from .readers.with_pillow import check_pixels
 
 #: Modes of Pillow whose numbers are the picture's; others become RGB.
 _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
@@ -99,6 +98,7 @@ class RowsDataset:
 
         Raises:
             DataError: Sizes that differ, or a mask with values that are no class.
+            InputError: A picture or mask that cannot be read.
         """
         row = self.rows[index]
         try:
@@ -110,6 +110,8 @@ class RowsDataset:
                 raise PairError("size", different_sizes(image, mask), SAME_PIXELS)
         except PairError as error:
             raise error.of(f"row {index}") from None
+        except InputError as error:
+            raise InputError(f"row {index}: {error}") from error
         return image, mask
 
 
@@ -121,7 +123,8 @@ def _lossy(value: Any) -> str | None:
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):
         return lossy_format(Path(value))
-    return "JPEG" if getattr(value, "format", None) in ("JPEG", "MPO") else None
+    kind = str(getattr(value, "format", None))
+    return {"JPEG": "JPEG", "MPO": "JPEG", "AVIF": "AVIF or HEIC"}.get(kind)
 
 
 def picture_values(value: Any, *, stored: bool = False) -> Tensor:
@@ -135,20 +138,16 @@ def picture_values(value: Any, *, stored: bool = False) -> Tensor:
         InputError: Something else.
     """
     if isinstance(value, Tensor):
-        return value if value.ndim == 3 else value[None]
+        return _planes(value, value if value.ndim == 3 else value[None])
     if isinstance(value, np.ndarray):
-        planes = value[None] if value.ndim == 2 else value.transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(planes))
+        if value.dtype.kind not in "buif":
+            raise InputError(
+                f"An array of {value.dtype} is no picture; give whole or real numbers."
+            )
+        planes = value[None] if value.ndim != 3 else value.transpose(2, 0, 1)
+        return _planes(value, torch.from_numpy(np.ascontiguousarray(planes)))
     if isinstance(value, Mapping) and value.get("bytes") is not None:
-        name = Path(str(value.get("path") or "the bytes of a picture"))
-        try:
-            with opened(io.BytesIO(value["bytes"]), name) as image:
-                check_pixels(name, image.size, MAX_PIXELS)
-                return _image_values(image, stored)
-        except InputError:
-            raise
-        except Exception as error:  # decoders fail in many ways on damaged bytes
-            raise unreadable(name, error) from error
+        return _of_bytes(value["bytes"], stored)
     if isinstance(value, Mapping):
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):
@@ -159,6 +158,28 @@ def picture_values(value: Any, *, stored: bool = False) -> Tensor:
         f"{checks.shown(value)} is no picture; give an image of Pillow, an array, a tensor or a "
         "path."
     )
+
+
+def _planes(value: Any, planes: Tensor) -> Tensor:
+    """The planes that were made of an array or a tensor, if it has two or three axes."""
+    if value.ndim not in (2, 3):
+        raise InputError(
+            f"Values of the shape {tuple(value.shape)} are no picture; give (H, W), arrays "
+            "(H, W, C), or tensors (C, H, W)."
+        )
+    return planes
+
+
+def _of_bytes(data: Any, stored: bool) -> Tensor:
+    """A picture file's content, by the rules of files: nothing is cut, one picture only."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"{checks.shown(data)} are no bytes of a picture file.")
+    with open_raster(bytes(data), raw=stored) as raster:
+        if stored:
+            return torch.from_numpy(np.ascontiguousarray(read_whole(raster)))
+        info = raster.info
+        check_pixels(info.path, (info.width, info.height), MAX_PIXELS, info.bands)
+        return read_pixels(raster, range(1, info.bands + 1))
 
 
 def _image_values(image: Image.Image, stored: bool) -> Tensor:

@@ -22,9 +22,11 @@ def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
     """
     if group is None:
         return tuple(names)
+    if not isinstance(group, str):
+        raise ArgumentError(f"group must be a regular expression, got {group!r}.")
     try:
         pattern = re.compile(group)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ArgumentError(f"group={group!r} is no regular expression: {error}.") from error
     found = []
     for name in names:

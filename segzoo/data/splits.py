@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -80,7 +81,7 @@ class DataSplits:
             ignore_index = coding.ignore_index if ignore_index is None else ignore_index
         parts = {"train": train, "val": val, "test": test}
         for what, part in parts.items():
-            if part is not None:
+            if part is not None or what == "train":
                 _check_items(part, what)
         drawn = val is None
         if val is None:
@@ -151,7 +152,7 @@ def names_of(data: SegmentationData) -> tuple[str, ...]:
     return tuple(map(str, range(len(data))))
 
 
-def _check_items(data: SegmentationData, what: str) -> None:
+def _check_items(data: Any, what: str) -> None:
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         raise DataError(
             f"{what} must have a length and items of (image, mask), got {checks.shown(data)}."

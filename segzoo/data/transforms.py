@@ -194,7 +194,9 @@ def change_color(image: Tensor, strength: float, generator: torch.Generator) -> 
     drawn = torch.rand(2 + bands, generator=generator, dtype=torch.float64) * 2 - 1
     brightness, contrast = (1 + strength * drawn[:2]).tolist()
     gain = (1 + strength / 4 * drawn[2:, None, None]) * brightness
-    kind = torch.float64 if image.dtype == torch.float64 else torch.float32
+    # float32 has all integers of 16 bits; of more bits it rounds the largest to one that is none.
+    small = image.is_floating_point() or image.dtype.itemsize <= 2
+    kind = torch.float32 if small and image.dtype != torch.float64 else torch.float64
     mean = image.mean(dtype=kind) if image.is_floating_point() else image.to(kind).mean()
     factor, offset = (contrast * gain).to(kind), ((1 - contrast) * gain).to(kind) * mean
     if image.dtype != torch.uint8:

@@ -54,12 +54,22 @@ def copy_file(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that no file can have is not there.
+
+    ``Path.exists`` fails for a name that is too long, in most versions of Python.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def open_ordinary(path: Path) -> BufferedReader:
     """Open a file for reading that is a plain file (links are followed), not a device or a pipe.
 
     Raises:
         OSError: It is missing, or something else.
     """
+    if "\0" in os.fspath(path):  # in which Python raises an error of another kind
+        raise OSError(f"{os.fspath(path)!r} is no name of a file")
     # A pipe without a writer would block at opening, hence the look before.
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(f"{path} is no ordinary file")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
+from ..files.atomic import is_there
 from .names import Names
 
 
@@ -61,7 +62,7 @@ class Outputs:
 
     def exist(self) -> bool:
         """Whether all are there."""
-        return all(path.exists() for path in self.paths)
+        return all(map(is_there, self.paths))
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def check_outputs(
     for job in jobs:
         possible = job.possible_outputs(overlays=overlays)
         # A picture is opened only where it matters which of its results it gets.
-        if any(path.exists() for outputs in possible for path in outputs.paths):
+        if any(is_there(path) for outputs in possible for path in outputs.paths):
             at_risk += job.outputs(endings(job.image), overlays=overlays).paths
     check_paths(at_risk, [job.image for job in jobs], overwrite=overwrite)
 
@@ -141,7 +142,7 @@ def check_paths(outputs: Sequence[Path], images: Sequence[Path], *, overwrite: b
     Raises:
         ArgumentError: As there.
     """
-    existing = [path for path in outputs if path.exists()]
+    existing = [path for path in outputs if is_there(path)]
     if not existing:  # and what does not exist is no picture
         return
     # Not Path.resolve: of links that go in a circle it raises errors of its own.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.pictures import is_picture_name
 from ..errors import ArgumentError, InputError
+from ..files.atomic import is_there
 from .jobs import Job
 from .names import FolderNames, Names
 from .shards import Shard
@@ -39,16 +40,15 @@ class FolderJobs:
         self.left_out: Counter[str] = Counter()
         self.unreadable: list[str] = []
         self._names: dict[Path, Names] = {}
-        target = Path(os.path.realpath(out))
+        #: Where the folders really lie, and the files that were named.
+        self._roots: dict[Path, Path] = {}
+        self._files: dict[Path, Path] = {}
         for path in paths:
-            if not path.exists():
+            if not is_there(path):
                 raise InputError(f"There is no file {path}.")
-            root = Path(os.path.realpath(path))
-            if path.is_dir() and (target == root or root in target.parents):
-                raise ArgumentError(
-                    f"{out} lies in {path}, so results would be among the pictures. Choose another "
-                    "folder for -o."
-                )
+            real = self._roots if path.is_dir() else self._files
+            real[Path(os.path.realpath(path))] = path
+        self._check_folder(out)
 
     def __iter__(self) -> Iterator[Job]:
         for root in self._paths:
@@ -63,6 +63,8 @@ class FolderJobs:
                 names.sort()
                 inside = Path(folder).relative_to(root)
                 prefix = "" if inside == Path() else f"{inside.as_posix()}/"
+                # A subfolder of the same name as one above leads back: of in/in/ to out/in/.
+                self._check_folder(self._out / inside)
                 yield from self._plan(Path(folder), names, self._out / inside, prefix)
 
     def _plan(self, folder: Path, files: list[str], target: Path, prefix: str) -> Iterator[Job]:
@@ -73,7 +75,30 @@ class FolderJobs:
         for file in files:
             name = names.take(_stem(file))
             if self._shard is None or self._shard.holds(prefix + file):
-                yield Job(folder / file, target / name)
+                job = Job(folder / file, target / name)
+                self._check_files(job)
+                yield job
+
+    def _check_folder(self, target: Path) -> None:
+        """Raise for a folder of results that lies in one of pictures."""
+        real = Path(os.path.realpath(target))
+        for place in (real, *real.parents):
+            if place in self._roots:
+                raise ArgumentError(
+                    f"{target} lies in {self._roots[place]}, so results would be among the "
+                    "pictures. Choose another folder for -o."
+                )
+
+    def _check_files(self, job: Job) -> None:
+        """Raise for a result that is one of the pictures that were named."""
+        if not self._files:
+            return
+        for path in (path for outputs in job.possible_outputs() for path in outputs.paths):
+            if Path(os.path.realpath(path)) in self._files:
+                raise ArgumentError(
+                    f"{path} is one of the pictures to segment and may be replaced by a result. "
+                    "Choose another folder for -o."
+                )
 
     def _wanted(self, name: str) -> bool:
         if name.startswith("."):

@@ -148,7 +148,9 @@ def named(shares: dict[int, float], model: Segmenter) -> dict[str, float]:
 def told(job: Job, error: Exception) -> SegzooError:
     """A failure of one picture, in our words."""
     if isinstance(error, SegzooError):
-        named_already = str(job.image) in str(error) or str(job.target.parent) in str(error)
+        # Of the results without an ending: the name alone may be a word, or a part of one.
+        known = (str(job.image), f"{job.target}.", f"{job.target}_")
+        named_already = any(name in str(error) for name in known)
         # Some are made of other things than a text.
         kind = SegzooError if "__init__" in vars(type(error)) else type(error)
         return error if named_already else kind(f"{job.image}: {error}")

@@ -44,7 +44,7 @@ def predict_probabilities(
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
-    views = Views(tta, tuple(scales))
+    views = Views.of(tta, scales)
     with pixel_model(model, views) as ready:
         found = ready.probabilities(ready.normalized(batch))
     return found if image.ndim == 4 else found[0]

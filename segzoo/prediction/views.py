@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -68,6 +68,20 @@ class Views:
         if not scales:
             raise ArgumentError("scales must have at least one factor; 1 is the picture's size.")
         object.__setattr__(self, "scales", scales)
+
+    @classmethod
+    def of(cls, tta: str, scales: Sequence[float]) -> Views:
+        """Of arguments as they came: any iterable of factors.
+
+        Raises:
+            ArgumentError: They cannot work.
+        """
+        if not isinstance(scales, Iterable):
+            raise ArgumentError(
+                f"scales must be a sequence of factors, such as (0.75, 1), got "
+                f"{checks.shown(scales)} ({type(scales).__name__})."
+            )
+        return cls(tta, tuple(scales))
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:

@@ -122,6 +122,9 @@ def test_every_option_arrives(tmp_path, capsys):
         (["--label-map", "1=0,1=1"], "there twice"),
         (["--tile", "large"], "'large' is no size"),
         (["--tile", "4"], "between 16 and"),
+        (["--tile", "9" * 5000], "is no size"),
+        (["--classes", "9" * 5000], "cannot be read"),
+        (["--label-map", f"1={'9' * 5000}"], "there is no class"),
         (["--bands", "red"], "no numbers of bands"),
         (["--range", "9", "1"], "low < high"),
         (["--bands", "0"], "no numbers of bands"),
@@ -131,7 +134,7 @@ def test_every_option_arrives(tmp_path, capsys):
         (["--val", "nowhere.txt"], "cannot be read"),
         (["--val", "1.5"], "val must be between"),
     ],
-    ids=lambda value: value if isinstance(value, str) else value[0] + value[1],
+    ids=lambda value: value if isinstance(value, str) else value[0] + value[1][:20],
 )
 def test_options_that_cannot_work(folders, capsys, options, words):
     assert main(["check", *folders, *options]) in (1, 2)

@@ -88,6 +88,7 @@ def test_parts_probabilities_and_views(capsys, model_folder, model, photo, tmp_p
     [
         (["--tiling", "exakt"], "Did you mean exact"),
         (["--rows", "9/8"], "'9/8' is no part such as 3/8"),
+        (["--rows", "²/3"], "'²/3' is no part such as 3/8"),
         (["--scales", "1,x"], "'1,x' are no numbers"),
         (["--tta", "flip"], "Did you mean flips"),
         (["--write", "class"], "Did you mean classes"),

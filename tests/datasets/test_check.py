@@ -12,7 +12,7 @@ from PIL import Image
 
 import segzoo
 from segzoo.data.contact_sheet import draw_samples
-from segzoo.errors import DataError, StorageError
+from segzoo.errors import ArgumentError, DataError, StorageError
 
 from .making import SIZE, labels, make_pairs, picture, save
 
@@ -243,6 +243,9 @@ def test_threads_do_not_change_the_report(tmp_path):
     data = segzoo.open_data(tmp_path, classes=4)
     one, many = (segzoo.check_data(data, workers=workers) for workers in (1, 4))
     assert one == many
+    for workers in (0, "2"):
+        with pytest.raises(ArgumentError, match="workers must be"):
+            segzoo.check_data(data, workers=workers)
 
 
 def test_a_sheet_of_samples(tmp_path):
@@ -254,6 +257,9 @@ def test_a_sheet_of_samples(tmp_path):
         assert len(sheet.getcolors(2**24)) > 100
     coloured = segzoo.DataSplits.of(Broken(lambda *item: item), classes=3, ignore_index=2)
     draw_samples(coloured, tmp_path / "two.png", count=2)
+    for broken in (1, -3):  # no class: it is hatched
+        strange = Broken(lambda image, mask, broken=broken: (image, mask + broken))
+        draw_samples(segzoo.DataSplits.of(strange, classes=3), tmp_path / "two.png", count=2)
     with pytest.raises(StorageError, match="could not be written"):
         draw_samples(data, tmp_path / "no" / "sheet.png")
     assert not list(tmp_path.glob(".*.tmp"))

@@ -76,6 +76,8 @@ def test_values_that_are_no_class():
     with pytest.raises(DataError, match=r"label_map=\{255: 1\} if 255 is the class 1, or ignore_i"):
         MaskCoding(2).decode(tensor([[0, 255]]))
     assert MaskCoding(2, ignore_index=-1).decode(tensor([[-1, 1]], np.int8))[0].tolist() == [-1, 1]
+    with pytest.raises(DataError, match=f"no class: {2**64 - 1}"):
+        coding.decode(tensor([[1, 2**64 - 1]], np.uint64))
 
 
 def test_what_a_label_map_does_not_name():
@@ -117,6 +119,11 @@ def test_what_a_label_map_does_not_name():
         ({"palette": {"sky": SKY, "void": VOID}, "classes": ["sky", "road"]}, "'void': None"),
         ({"palette": [SKY, ROAD], "label_map": {0: 1}}, "says nothing of the colour 1"),
         ({"palette": [{"name": "sky"}]}, "needs a name and a color"),
+        ({"palette": [{"name": "sky", "color": SKY}, 5]}, "needs a name and a color"),
+        (
+            {"palette": {"sky": SKY, "x": VOID}, "label_map": {"x": "sky"}, "classes": 3},
+            "classes=3, and the palette with its label_map has 1: sky",
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -143,6 +150,7 @@ def test_palettes_with_names_void_and_merged_classes():
     names, found, _ = coded(label_map={"void": None, 2: 1, 3: 1}, ignore_index=9)
     assert found == [0, 9, 1, 1]
     assert coded(ignore_index=3)[:2] == (("sky", "void", "road"), [0, 1, 2, 3])
+    assert coded(classes=6)[0] is None  # two of which have no name
     transparent = torch.cat([row, torch.full((1, 1, 4), 7, dtype=torch.uint8)])
     known = class_coding(palette=palette)
     assert known.coding.decode(transparent)[0].tolist() == [0, 1, 2, 3]
@@ -200,6 +208,9 @@ def test_a_picture_s_palette(tmp_path):
         ("p.json", "{", "is no JSON"),
         ("p.txt", "1 2 3 a\nsky\n", "'sky' is not"),
         ("p.txt", "1 2 3 a\n4 5 6 a\n", "'a' twice"),
+        ("p.txt", f"1 2 3 a{' ' * 2**18}b\n", "1 to 256 characters"),  # at once
+        ("p.txt", f"a,1,2,3\nb,{'1' * 5000},2,3\n", "is no palette"),
+        ("p.txt", f"a,1,2,3\n{'b' * 2**18},1,2,3\n", "is no palette"),
         ("missing.txt", None, "cannot be read"),
         ("p.txt", "", "is no palette"),
     ],
@@ -225,7 +236,13 @@ def test_files_of_names(tmp_path, name, text):
     assert read_class_names(tmp_path / name) == (2, ("sky", "road"))
 
 
-@pytest.mark.parametrize("text", ['{"0": "sky", "2": "road"}', '{"sky": 0, "road": "1"}', "3", "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"0": "sky", "2": "road"}', '{"sky": 0, "road": "1"}', "3", "{"),
+        pytest.param(f'{{"{"1" * 5000}": "sky"}}', id="digits"),
+    ],
+)
 def test_files_that_name_no_classes(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError):
@@ -239,6 +256,13 @@ def test_names_beside_the_masks_are_found(tmp_path):
     (masks / "classes.json").write_text('["x", "y", "z"]')
     assert segzoo.open_data(images, masks).class_names == ("x", "y", "z")
     assert segzoo.open_data(images, masks, classes=4).class_names is None
+
+
+def test_two_bands_that_are_no_grey_and_alpha(tmp_path):
+    two = np.stack([labels(), labels(1)])
+    tifffile.imwrite(tmp_path / "m.tif", two, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(DataError, match="the mask has 2 bands"):
+        read_classes(tmp_path / "m.tif", MaskCoding(3))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "tif"])

@@ -314,6 +314,21 @@ def test_grey_among_colours_and_chosen_bands(tmp_path):
         odd[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"val": 1j}, "val must be a share"),
+        ({"group": 5}, "must be a regular expression"),
+        ({"group": "a{99999999999}"}, "is no regular expression"),
+        ({"mask_suffix": None}, "mask_suffix must be a string"),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_kind(tmp_path, given, words):
+    with pytest.raises(ArgumentError, match=words):
+        segzoo.open_data(*make_pairs(tmp_path, "ab"), classes=3, **given)
+
+
 class Items:
     """Somebody's own dataset."""
 
@@ -344,11 +359,12 @@ def test_datasets_of_ones_own():
     [
         (Items(0), "has no items"),
         (7, "must have a length"),
+        (None, "must have a length"),
         ([(torch.zeros(3, 4, 4), torch.zeros(4, 5).long())] * 3, "of the same height"),
         ([(torch.zeros(3, 4, 4), torch.zeros(4, 4))] * 3, "expected integers"),
         ([torch.zeros(3, 4, 4)] * 3, "must be \\(image, mask\\)"),
     ],
-    ids=["empty", "number", "sizes", "floats", "no mask"],
+    ids=["empty", "number", "none", "sizes", "floats", "no mask"],
 )
 def test_what_is_no_dataset(train, words):
     with pytest.raises(DataError, match=words):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 import segzoo
+from segzoo.data.rows import picture_values
 from segzoo.errors import DataError, InputError
 
 from .making import labels, picture, save
@@ -89,3 +92,49 @@ def test_what_is_no_row():
         segzoo.RowsDataset([{**row, "annotation": labels().T}])[0]
     with pytest.raises(DataError, match="row 0: values that are no class: 2"):
         segzoo.RowsDataset([row], classes=2)[0]
+
+
+def chunk(name, content):
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
+
+
+def png(bits, kind, width, row):
+    """A PNG of one row, of a kind that Pillow does not write."""
+    head = struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_bytes_are_read_as_files_are():
+    deep = png(16, 2, 1, struct.pack(">3H", 1, 300, 65535))
+    assert picture_values({"bytes": deep}).flatten().tolist() == [1, 300, 65535]
+    small = png(2, 0, 4, bytes([0b00011011]))  # classes of two bits
+    assert picture_values({"bytes": bytearray(small)}, stored=True).flatten().tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    frames = [Image.new("L", (4, 4), shade) for shade in (0, 90)]
+    file = io.BytesIO()
+    frames[0].save(file, "TIFF", save_all=True, append_images=frames[1:])
+    data = segzoo.RowsDataset(
+        [{"image": {"bytes": file.getvalue()}, "annotation": None}], classes=2
+    )
+    with pytest.raises(InputError, match="row 0: The file holds 2 pictures"):
+        data[0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.zeros(4), np.zeros((1, 2, 3, 4)), torch.zeros(4), np.array([[None]]), {"bytes": "text"}],
+    ids=lambda value: str(getattr(value, "shape", "text")),
+)
+def test_what_is_no_picture_is_told(value):
+    with pytest.raises(InputError, match="picture"):
+        picture_values(value)

@@ -75,6 +75,18 @@ def test_the_tiles_of_a_picture_stay_together_unless_there_is_but_one(scenes):
     assert warning.startswith("Parts of one picture (one) are in train and in val")
 
 
+def test_the_tiles_of_a_picture_are_in_its_group_and_no_series(tmp_path):
+    for number in range(12):
+        save(tmp_path / "images" / f"{number}.png", picture(number, (16, 96)))
+        save(tmp_path / "masks" / f"{number}.png", labels(number, size=(16, 96)))
+    # The number at a name's end is that of the picture, not that of a tile's column.
+    data = segzoo.open_data(tmp_path, tile=16, classes=3, val=0.5, group="[0-9]+$")
+    sides = [{pair.whole for pair in part.pairs} for part in (data.train, data.val)]
+    assert sorted(map(len, sides)) == [6, 6]
+    assert not sides[0] & sides[1]
+    assert not segzoo.check_data(segzoo.open_data(tmp_path, tile=16, classes=3)).findings
+
+
 def test_small_pictures_and_other_sizes_are_left_whole(scenes):
     save(scenes / "masks" / "one.png", labels(0, size=(70, 102)))
     data = segzoo.open_data(scenes, tile=101, classes=3, val=["two"])

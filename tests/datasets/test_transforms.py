@@ -142,6 +142,15 @@ def test_colours_change_and_stay_in_range(bands, dtype):
     assert (changed.double() - exact).abs().max() <= (1 if not dtype.is_floating_point else 2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+def test_the_brightest_values_stay_the_brightest(dtype):
+    largest = torch.iinfo(dtype).max
+    image = torch.full((2, 4, 4), largest).to(dtype)
+    changed = [change_color(image, 1.0, keyed_generator(seed)).long() for seed in range(8)]
+    assert all((item >= 0).all() for item in changed)
+    assert any((item == largest).all() for item in changed)
+
+
 def test_resizing_is_torch_s_and_masks_are_exact():
     image = image_of(3, torch.uint8, (30, 40))
     small = torch.nn.functional.interpolate(

@@ -65,6 +65,24 @@ def test_wrong_paths_are_told_before_anything_is_done(scans, tmp_path):
         FolderJobs([scans], scans / "sub" / "masks")
 
 
+def test_results_that_would_come_back_among_the_pictures(scans, tmp_path):
+    # scans/scans/c.png would become scans/c.png, which may be a picture.
+    (scans / "scans").mkdir()
+    (scans / "scans" / "c.png").touch()
+    jobs = iter(FolderJobs([scans], tmp_path))
+    assert [job.image.name for job in itertools.islice(jobs, 3)] == ["a.jpg", "a.png", "b.png"]
+    with pytest.raises(ArgumentError, match="among the pictures"):
+        next(jobs)
+    with pytest.raises(ArgumentError, match=r"a\.png is one of the pictures"):
+        list(FolderJobs([scans / "sub", scans / "a.png"], scans))
+
+
+def test_a_name_that_is_too_long_for_its_results_stops_nothing(tmp_path):
+    (job,) = jobs = plan_jobs([tmp_path / f"{'n' * 250}.png"], tmp_path)
+    check_outputs(jobs, lambda _: None, overwrite=False)
+    assert not job.outputs().exist()
+
+
 def test_pictures_are_opened_beforehand_only_where_a_result_may_be_in_the_way(scans, tmp_path):
     jobs = plan_jobs(sorted(scans.glob("*.*")), tmp_path / "out")
     opened = []

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +119,15 @@ def test_every_failure_is_that_pictures(jobs, monkeypatch):
     assert failed == {1, 3, 5, 6}
     assert "ZeroDivisionError" in found[jobs[5].image].error
     assert str(jobs[6].image) in found[jobs[6].image].error
+
+
+@pytest.mark.parametrize("target", ["a", "out/a"])
+def test_a_failure_has_the_name_of_its_picture(target):
+    job = Job(Path("scans/a.png"), Path(target))
+    for text in ("Finite pixels.", "Nothing, without a name."):
+        assert str(picture.told(job, InputError(text))) == f"scans/a.png: {text}"
+    for text in ("scans/a.png is damaged.", f"{target}_overlay.png could not be written."):
+        assert str(picture.told(job, InputError(text))) == text
 
 
 def test_what_is_there_is_not_replaced(jobs):

@@ -19,6 +19,7 @@ from segzoo.errors import ArgumentError, MissingPackageError, StorageError
 from segzoo.prediction.tiling.geotiff import in_blocks
 from tests.helpers import ready, tiny_unet
 
+from .test_ends import Windows
 from .tiles import Predictor, geotiff, in_one_piece, random_picture
 
 CALL = {"tiling": "exact", "tile": 96}
@@ -208,20 +209,44 @@ def test_parts_of_another_run_are_not_mixed(tiny, scene, tmp_path):
         with pytest.raises(ArgumentError, match=rf"another run \(its {word} differ\)"):
             segzoo.predict_tiled(model, scene, target, **{**call, **change})
     plan = tmp_path / "mask.tif.parts" / "plan.json"
-    assert json.loads(plan.read_text())["tiling"]["mode"] == "exact"
-    plan.write_text("{")
-    with pytest.raises(StorageError, match="Delete"):
-        segzoo.predict_tiled(tiny, scene, target, **call)
+    whole = json.loads(plan.read_text())
+    assert whole["tiling"]["mode"] == "exact"
+    for text in ("{", "[" * 100_000, *({**whole, name: []} for name in whole)):
+        plan.write_text(text if isinstance(text, str) else json.dumps(text))
+        with pytest.raises((StorageError, ArgumentError), match="Delete"):
+            segzoo.predict_tiled(tiny, scene, target, **call)
+
+
+def test_parts_of_another_array_or_with_void_are_not_mixed(tmp_path):
+    model = Predictor(lambda image: image)
+    one, other = random_picture(130, 40), random_picture(130, 40).flip(0)
+    target = tmp_path / "mask.npy"
+    call = {"tiling": "blend", "tile": 64, "rows": (1, 2)}
+    segzoo.predict_tiled(model, one, target, min_confidence=0.9, **call)
+    with pytest.raises(ArgumentError, match=r"another run \(its min_confidence differ\)"):
+        segzoo.predict_tiled(model, one, target, **call)
+    for picture in (other, other.numpy(), Windows(other)):
+        with pytest.raises(ArgumentError, match=r"another run \(its source differ\)"):
+            segzoo.predict_tiled(model, picture, target, min_confidence=0.9, **call)
 
 
 def test_a_damaged_part_is_named(tiny, scene, tmp_path):
     target = tmp_path / "mask.tif"
     call = {**CALL, "value_range": (0, 255)}
     segzoo.predict_tiled(tiny, scene, target, rows=(1, 2), **call)
-    (tmp_path / "mask.tif.parts" / "band-000000.npz").write_bytes(b"half")
+    band = tmp_path / "mask.tif.parts" / "band-000000.npz"
+    whole = band.read_bytes()
+    # Cut, lost by a machine that stopped, or changed where values are.
+    for damaged in (b"half", b"", whole[:90] + bytes(value ^ 255 for value in whole[90:])):
+        band.write_bytes(damaged)
+        with pytest.raises(StorageError, match=r"band-000000\.npz cannot be read"):
+            segzoo.predict_tiled(tiny, scene, target, rows=(2, 2), **call)
+    damaged = bytearray(whole)
+    damaged[90:120] = b"\xff" * 30
+    band.write_bytes(damaged)
     with pytest.raises(StorageError, match=r"band-000000\.npz cannot be read"):
         segzoo.predict_tiled(tiny, scene, target, rows=(2, 2), **call)
-    (tmp_path / "mask.tif.parts" / "band-000000.npz").unlink()
+    band.unlink()
     assert segzoo.predict_tiled(tiny, scene, target, **call).path == target
 
 

@@ -292,6 +292,8 @@ def test_a_tile_without_a_core():
         ({"tile": 8}, "tile must be between 32"),
         ({"overlap": 1}, "overlap must be between"),
         ({"scales": ()}, "at least one factor"),
+        ({"scales": 1}, "scales must be a sequence of factors"),
+        ({"nodata": "-9999"}, "nodata must be a number"),
         ({"rows": (9, 8)}, r"rows must be \(part, parts\)"),
         ({"rows": (1, 8)}, "needs a file as sink"),
         ({"tta": "flips", "write": "logits"}, "no logits to write"),
@@ -324,3 +326,23 @@ def test_sources_and_models_that_cannot_be_used(tiny):
         segzoo.predict_tiled(tiny, random_picture(90, 130), [], tile=64)
     with pytest.raises(ArgumentError, match=r"shape \(3, 3\); expected \(90, 130\)"):
         segzoo.predict_tiled(tiny, random_picture(90, 130), np.zeros((3, 3)), tile=64)
+    with pytest.raises(InputError, match=r"the Flat has the shape \(90, 130\)"):
+        segzoo.predict_tiled(tiny, type("Flat", (), {"shape": (90, 130), "read": len})(), tile=64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write", "reason"),
+    [
+        (bool, "classes", "type bool, which does not hold classes; expected uint8"),
+        (np.int8, "classes", "does not hold classes"),
+        (np.uint8, "probabilities", "does not hold probabilities"),
+    ],
+)
+def test_arrays_that_do_not_hold_the_results(tiny, kind, write, reason):
+    shape = (90, 130) if write == "classes" else (3, 90, 130)
+    with pytest.raises(ArgumentError, match=reason):
+        segzoo.predict_tiled(tiny, random_picture(90, 130), np.zeros(shape, kind), write=write)
+    locked = np.zeros((90, 130), np.uint8)
+    locked.flags.writeable = False
+    with pytest.raises(ArgumentError, match="cannot be written to"):
+        segzoo.predict_tiled(tiny, random_picture(90, 130), locked)

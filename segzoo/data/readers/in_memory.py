@@ -36,6 +36,10 @@ class ArrayRaster(Raster):
 
     def __init__(self, source: WindowSource, *, nodata: float | None, name: str) -> None:
         self._source = source
+        if len(source.shape) != 3:
+            raise InputError(
+                f"{name} has the shape {tuple(source.shape)}; expected (bands, height, width)."
+            )
         bands, height, width = (int(side) for side in source.shape)
         if min(bands, height, width) < 1:
             raise InputError(f"{name} is empty: its shape is {tuple(source.shape)}.")

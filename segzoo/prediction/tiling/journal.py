@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,18 +45,20 @@ class Journal:
         path = self.folder / _PLAN
         try:
             plan = json.loads(read_text(path, largest=2**24))
-            theirs, tiling = plan["request"], plan["tiling"]
+            theirs, tiling = dict(plan["request"]), dict(plan["tiling"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StorageError(f"{path} cannot be read: {error}. Delete {self.folder}.") from error
-        different = [key for key in self._request if theirs.get(key) != self._request[key]]
+        ours = self._request
+        # Also what only they asked for.
+        different = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
         if different:
             raise ArgumentError(
                 f"{self.folder} holds parts of another run (its {', '.join(different)} differ). "
                 "Delete that folder, or choose another file for the result."
             )
-        return dict(tiling)
+        return tiling
 
     def begin(self, tiling: Mapping[str, Any]) -> dict[str, Any]:
         """Write down how the picture is cut; what another process wrote first holds.
@@ -116,9 +117,10 @@ class Journal:
         """
         path = self._path(index)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # NumPy leaves a file that it opened, and that is no zip, open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return np.asarray(stored["values"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zip, deflate and NumPy each fail in their own ways
             raise StorageError(
                 f"{path} cannot be read: {error}. Delete it, and the same call computes it again."
             ) from error

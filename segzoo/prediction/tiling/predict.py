@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,8 @@ from .plan import Tiling, Wishes, bands_of, plan_tiling
 from .rows import Bands, share_of
 from .sinks import Result, Sink, check_target, write_file
 
+#: Rows of an array by which another run knows it again.
+_ROWS = 16
 #: What a picture may come as.
 Source = Tensor | NDArray[Any] | str | os.PathLike[str] | WindowSource
 #: Where a result may go.
@@ -134,7 +138,8 @@ def predict_tiled(
     checks.choice("write", write, KINDS)
     part = _part(rows, sink)
     numbers, bounds = check_band_numbers(bands), check_range(value_range)
-    views = Views(tta, tuple(scales))
+    views = Views.of(tta, scales)
+    nodata = _nodata(nodata)
     with opened(source, nodata) as raster, pixel_model(model, views) as ready:
         if bounds is None and isinstance(raster, ArrayRaster) and raster.info.dtype.kind == "f":
             bounds = (0.0, 1.0)
@@ -167,6 +172,13 @@ def _part(rows: tuple[int, int] | None, sink: Target | None) -> tuple[int, int]:
     if pair[1] > 1 and not isinstance(sink, (str, os.PathLike)):
         raise ArgumentError("A part of the rows needs a file as sink, which the parts share.")
     return pair[0], pair[1]
+
+
+def _nodata(value: float | None) -> float | None:
+    """A number, NaN and infinity among them, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise ArgumentError(f"nodata must be a number or None, got {checks.shown(value)}.")
+    return value
 
 
 @contextlib.contextmanager
@@ -219,11 +231,7 @@ class _Run:
         values = result.answers.empty(result.height, result.width) if sink is None else None
         target = values if sink is None else sink
         if isinstance(target, np.ndarray):
-            expected = (*result.answers.empty(1, 1).shape[:-2], result.height, result.width)
-            if target.shape != expected:
-                raise ArgumentError(
-                    f"The array to fill has the shape {target.shape}; expected {expected}."
-                )
+            _check_array(target, result)
         elif not isinstance(target, Sink):
             raise ArgumentError(
                 f"Results cannot go to {type(sink).__name__}. Expected a file, an array, or an "
@@ -247,7 +255,12 @@ class _Run:
         if found is None:
             planned = plan_tiling(self._model, self._canvas, self._wishes)
             found = journal.begin(planned.as_json())
-        tiling = Tiling.from_json(found)
+        try:
+            tiling = Tiling.from_json(found)
+        except (KeyError, TypeError, IndexError) as error:
+            raise StorageError(
+                f"{journal.folder} has a damaged plan ({error!r}). Delete that folder."
+            ) from error
         bands = bands_of(tiling, self._canvas, self._model, self._result.answers)
         count = len(bands.rows)
         mine = [i for i in share_of(count, self._part) if not journal.has(i)]
@@ -301,6 +314,23 @@ class _Run:
         return TiledPrediction(values, path, tiling, self._tiles, self._skipped, shares)
 
 
+def _check_array(target: NDArray[Any], result: Result) -> None:
+    """Raise for an array that the results do not fit into."""
+    answers = result.answers
+    expected = (*answers.empty(1, 1).shape[:-2], result.height, result.width)
+    if target.shape != expected:
+        raise ArgumentError(f"The array to fill has the shape {target.shape}; expected {expected}.")
+    # Classes must stay what they are; real numbers may be rounded.
+    casting: Literal["safe", "same_kind"] = "safe" if answers.kind == "classes" else "same_kind"
+    if not np.can_cast(answers.dtype, target.dtype, casting):
+        raise ArgumentError(
+            f"The array to fill has the type {target.dtype}, which does not hold {answers.kind}; "
+            f"expected {answers.dtype}."
+        )
+    if not target.flags.writeable:
+        raise ArgumentError("The array to fill cannot be written to; give a copy of it.")
+
+
 def _request(
     canvas: Canvas,
     model: PixelModel,
@@ -314,6 +344,8 @@ def _request(
     if path.is_file():
         facts = path.stat()
         changed = [path.name, facts.st_size, int(facts.st_mtime)]
+    else:  # an array, which nothing but its values tells from another
+        changed = _digest(canvas.raster)
     return {
         "source": [changed, list(canvas.raster.shape), str(canvas.raster.info.dtype)],
         "model": fingerprint(model),
@@ -324,3 +356,12 @@ def _request(
         "range": bounds,
         "nodata": str(canvas.nodata),
     }
+
+
+def _digest(raster: Raster) -> str:
+    """A digest of some rows, spread evenly from the first to the last."""
+    digest = hashlib.blake2b(digest_size=16)
+    last = raster.info.height - 1
+    for row in sorted({last * step // (_ROWS - 1) for step in range(_ROWS)}):
+        digest.update(raster.read(rows=slice(row, row + 1)).tobytes())
+    return digest.hexdigest()

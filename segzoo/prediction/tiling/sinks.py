@@ -15,7 +15,7 @@ from ...data.drawing import class_colors, write_mask
 from ...data.raster import MAX_PIXELS
 from ...data.readers.face import Georeference, Values
 from ...errors import ArgumentError, StorageError
-from ...files.atomic import replacing
+from ...files.atomic import is_there, replacing
 from ...packages import load_package
 from .answers import Answers
 from .geotiff import write_geotiff, write_plain_tiff
@@ -151,7 +151,7 @@ def check_target(path: Path, result: Result, *, overwrite: bool) -> None:
     if path.suffix.lower().startswith(".tif"):
         located = result.georeference is not None
         load_package("rasterio" if located else "tifffile", extra="geo" if located else "tiff")
-    if path.exists() and not overwrite:
+    if is_there(path) and not overwrite:
         raise ArgumentError(
             f"{path} exists already. Choose another file, or replace it: overwrite=True, "
             "--overwrite."
