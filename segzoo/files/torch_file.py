@@ -22,7 +22,7 @@ from ..errors import StorageError
 from .atomic import open_ordinary
 from .inert import Inert, Name
 from .pickled import NotReadError, read_pickle
-from .stored import Source, Stored, bytes_of, check_shape, extent
+from .stored import Source, Stored, bytes_of, check_lengths, check_shape, extent
 from .zip_file import Member, open_zip, read_small
 
 #: Names of storages -> the type of their values.
@@ -238,7 +238,7 @@ def _tensor(
     source: Source, storage: _Storage, offset: Any, size: Any, stride: Any, dtype: torch.dtype
 ) -> Stored:
     """A tensor whose values lie in a storage, checked to lie inside."""
-    shape, steps = check_shape(_plain(size)), check_shape(_plain(stride))
+    shape, steps = check_shape(_plain(size)), check_lengths(_plain(stride))
     if type(offset) is not int or offset < 0 or len(steps) != len(shape):
         raise NotReadError("a tensor has no place that can be")
     reach = extent(shape, steps)

@@ -360,3 +360,9 @@ def test_a_file_that_changes_meanwhile_is_noticed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(StorageError, match="is damaged: the checksum"):
         open_checkpoint(path).read()
+
+
+def test_a_batch_of_pictures_beside_the_model(tmp_path):
+    # Not of many values, but the steps between them have a product above every number of values.
+    path = saved({"state_dict": STATE, "sample": torch.zeros(2, 3, 4, 128, 128)}, tmp_path / "a")
+    assert_state(open_checkpoint(path, typical=TYPICAL).read())
