@@ -114,7 +114,12 @@ def open_legacy(path: Path) -> Any:
                 raise NotReadError("its values are not in this machine's byte order")
             value = _read(file, source, lambda item: storages.setdefault(item.key, item))
             for key in read_pickle(file):
-                storage = storages[key]
+                storage = storages.get(key)
+                if storage is None:
+                    raise NotReadError(
+                        "it has values of a kind that is not read here, such as quantised ones. "
+                        "Save dense tensors of floating point"
+                    )
                 count = int.from_bytes(file.read(8), "little", signed=True)
                 storage.begin = file.tell()
                 if count < storage.count:
