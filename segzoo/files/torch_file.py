@@ -203,7 +203,9 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
         name = kind.name if isinstance(kind, Name) else ""
         if name not in _STORAGES or type(count) is not int or not 0 <= count < 2**48:
             return Inert(kind if isinstance(kind, Name) else None)
-        storage = found(_Storage(str(key), _STORAGES[name], count))
+        if not isinstance(key, str):
+            raise NotReadError("its pickle is damaged (the name of a storage is no text)")
+        storage = found(_Storage(key, _STORAGES[name], count))
         if storage.count != count or storage.dtype != _STORAGES[name]:
             raise NotReadError("two tensors share values of different types")
         view = given[5] if len(given) > 5 else None
@@ -217,7 +219,8 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
 
     def typed(arguments: tuple[Any, ...]) -> Stored | None:
         storage, offset, shape, stride = arguments[:4]
-        dtype = _DTYPES.get(str(arguments[6]))
+        kind = arguments[6]
+        dtype = _DTYPES.get(str(kind)) if isinstance(kind, Name) else None
         if not isinstance(storage, _Storage) or dtype is None or storage.dtype != torch.uint8:
             return None
         return _tensor(source, storage, offset, shape, stride, dtype)
@@ -227,7 +230,9 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
 
     def of_class(arguments: tuple[Any, ...]) -> Any:
         function, kind, inner = arguments[:3]
-        build = builders.get(str(function)) if isinstance(function, Name) else None
+        if not isinstance(function, Name) or not isinstance(kind, Name):
+            return None
+        build = builders.get(str(function))
         return build(inner) if build is not None and str(kind) in _PLAIN_CLASSES else None
 
     builders: dict[str, Callable[[tuple[Any, ...]], Any]] = {
