@@ -69,6 +69,7 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a key twice": (config_text('{"library_name": "segzoo", "library_name": "x"}'), "twice"),
     "NaN": (config_text('{"library_name": NaN}'), "not a number"),
     "infinity": (config_text('{"library_name": -Infinity}'), "not a number"),
+    "a number without end": (config_text('{"library_name": 1e999}'), "too large a number"),
     "a very long number": (config_text('{"format_version": ' + "9" * 5000 + "}"), "not valid JSON"),
     "another library": (config_text('{"_model_class": "Unet"}'), "convert.from_smp"),
     "a newer format": (set_key("format_version", 2), "Update segzoo"),
