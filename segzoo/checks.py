@@ -21,13 +21,28 @@ _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 #: What changes the direction of the text behind it, so that a name can look like another one
 #: (Unicode's embeddings, overrides and isolates).
 _TURNING = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
-_SHORT = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    """``repr`` of a few items, which has a text for numbers that Python makes none of."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # of thousands of digits
+            return f"<a number of {x.bit_length()} bits>"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+#: Characters of a value in a message; a few items of a few items ... are many.
+_LONGEST_SHOWN = 1000
 
 
 def shown(value: Any) -> str:
     """``repr`` for a message, cut to a readable length however large or deep the value is."""
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def integer(name: str, value: Any, *, minimum: int, maximum: int) -> int:

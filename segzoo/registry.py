@@ -11,6 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from . import checks
 from .errors import DuplicateNameError, UnknownNameError, nearest
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ class Registry(Mapping[str, T], Generic[T]):
         """Register ``entry`` under ``name``.
 
         Raises:
+            ArgumentError: It is no name.
             DuplicateNameError: The name is taken.
         """
+        checks.text(f"The name of the {self.kind}", name)
         home = self._modules.get(name)
         if name in self._entries or (home is not None and home != getattr(entry, "__module__", "")):
             raise DuplicateNameError(
@@ -74,6 +77,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._entries[name] = entry
 
     def __getitem__(self, name: str) -> T:
+        checks.text(f"The name of the {self.kind}", name)
         if name not in self:
             raise UnknownNameError(
                 f"There is no {self.kind} {name!r}.{nearest(name, self)} "

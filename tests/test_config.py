@@ -1,9 +1,11 @@
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
 import segzoo
+from segzoo import checks
 from segzoo.architectures.unet import UnetConfig
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
 
@@ -91,3 +93,12 @@ def test_pretrained_is_no_part_of_a_saved_config():
     assert "pretrained" not in UnetConfig(pretrained=True).arguments()
     with pytest.raises(UnknownKeywordError):
         UnetConfig.from_arguments({"pretrained": True})
+
+
+def test_values_in_messages_are_short_whatever_they_are():
+    nested: Any = 0
+    for _ in range(6):
+        nested = [nested] * 6
+    assert len(checks.shown(nested)) < 1100
+    with pytest.raises(ArgumentError, match="got <a number of 16610 bits>"):
+        segzoo.Unet("test_resnet", 10**5000)

@@ -1,6 +1,6 @@
 import pytest
 
-from segzoo.errors import DuplicateNameError, UnknownNameError
+from segzoo.errors import ArgumentError, DuplicateNameError, UnknownNameError
 from segzoo.registry import Registry
 
 
@@ -22,3 +22,13 @@ def test_an_unknown_name_gets_the_nearest():
     registry.add("three", 3)
     with pytest.raises(UnknownNameError, match=r"no number 'thre'\. Did you mean three"):
         registry["thre"]
+
+
+@pytest.mark.parametrize("name", [5, ["one"], "", "a\nb"])
+def test_what_is_no_name_is_refused(name):
+    registry: Registry[int] = Registry("number")
+    with pytest.raises(ArgumentError, match="The name of the number must"):
+        registry[name]
+    with pytest.raises(ArgumentError, match="The name of the number must"):
+        registry.add(name, 1)
+    assert len(registry) == 0

@@ -70,8 +70,9 @@ def built(
         StorageError: The file cannot be read.
     """
     model = build_on_meta(make)
-    check_fits(model, place(model, checkpoint.tensors), source=source or checkpoint.where)
-    for dtype in {t.dtype for t in checkpoint.tensors.values() if t.is_floating_point()}:
+    placed = place(model, checkpoint.tensors)
+    check_fits(model, placed, source=source or checkpoint.where)
+    for dtype in {t.dtype for t in placed.values() if t.is_floating_point()}:  # one at most
         model.to(dtype)
     _compute_buffers(model, make)
     model.load_state_dict(dict(place(model, checkpoint.read())), assign=True)

@@ -29,7 +29,7 @@ def refuses_oddities(convert: Callable[P, Result]) -> Callable[P, Result]:
             return convert(*args, **kwargs)
         except SegzooError:
             raise
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             library = convert.__name__.partition("_")[2]
             raise ConversionError(
                 f"No model of {library} has tensors or a config like this: their names are those "

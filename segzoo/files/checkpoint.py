@@ -156,6 +156,7 @@ def _find(
     """The file of weights, and the config that belongs to it."""
     path = Path(source)
     if is_file(path):
+        hub.check_no_revision(path, access, "file")
         return hub.ModelFiles(path.parent / CONFIG, path)
     if is_folder(path):
         files = hub.find_files(path, access)

@@ -22,6 +22,8 @@ class Kind(enum.Enum):
 
 #: What torch wrote before version 1.6 begins with: a pickle of this number, then others.
 _LEGACY = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+#: What stands before its length in pickles of protocol 4 and above.
+_FRAME = b"\x95"
 _ZIP = b"PK\x03\x04"
 _OTHER = "What can be read: what torch.save wrote, and safetensors."
 #: How other files begin -> what they are, and what to do.
@@ -74,7 +76,7 @@ def kind_of(path: Path) -> Kind:
         return Kind.SAFETENSORS
     if head.startswith(_ZIP):
         return Kind.TORCH_ZIP
-    if head[:1] == b"\x80" and head[2:].startswith(_LEGACY):
+    if head[:1] == b"\x80" and head.startswith(_LEGACY, 11 if head[2:3] == _FRAME else 2):
         return Kind.TORCH_LEGACY
     raise StorageError(f"{path} {_foreign(head, size)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LARGEST_CONFIG = 2**20
 #: Bytes of weights of a model that is not known yet.
 LARGEST_WEIGHTS = 2**36
+#: What writing into a file fails with that names no file: the disk or a quota is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: How many bytes the weights may have, by the config that came with them.
 Largest = Callable[[Path], int]
 
@@ -55,6 +58,10 @@ class Access:
     local_files_only: bool = False
     repo_type: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.revision is not None:
+            checks.text("revision", self.revision)
+
 
 def find_files(
     folder_or_repo: str | os.PathLike[str], access: Access, *, largest: Largest | None = None
@@ -81,14 +88,10 @@ def find_files(
         )
     folder = Path(folder_or_repo)
     if is_folder(folder):
-        if access.revision is not None:
-            raise StorageError(
-                f"{os.fspath(folder)!r} is a folder here, which goes before a repository of that "
-                f"name, and a folder has no revision {access.revision!r}. Drop the revision, or "
-                "work in another directory to reach the repository."
-            )
+        check_no_revision(folder, access, "folder")
         return ModelFiles(folder / CONFIG, folder / WEIGHTS)
     if is_file(folder):
+        check_no_revision(folder, access, "file")
         if folder.name == WEIGHTS:
             return ModelFiles(folder.parent / CONFIG, folder)
         raise StorageError(
@@ -103,6 +106,20 @@ def find_files(
         )
     with also_not_here(folder_or_repo):
         return find_remote(str(folder_or_repo), access, largest=largest)
+
+
+def check_no_revision(path: Path, access: Access, kind: str) -> None:
+    """Refuse a revision of what is here, where it would be left out of account.
+
+    Raises:
+        StorageError: There is one.
+    """
+    if access.revision is not None:
+        raise StorageError(
+            f"{os.fspath(path)!r} is a {kind} here, which goes before a repository of that "
+            f"name, and a {kind} has no revision {access.revision!r}. Drop the revision, or "
+            "work in another directory to reach the repository."
+        )
 
 
 def find_remote(repo_id: str, access: Access, *, largest: Largest | None = None) -> ModelFiles:
@@ -251,8 +268,14 @@ def _advice(error: Exception) -> str:
         return "this is no name that the Hub allows (user/name)."
     if status in (401, 403):
         return "the Hub refused: the token is missing, wrong, or may not write there."
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "no token was found: log in with 'hf auth login', or pass the token itself."
     if status is not None:
         return f"the Hub answered with status {status}; nothing was changed, try again."
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in _FULL):
+        return "a file or folder here could not be read or written. Nothing was published."
+    if isinstance(error, UnicodeError):
+        return "the token, the revision or a name has characters that the Hub does not take."
     return (
         "the connection failed. Nothing was published or replaced: call this again, and it goes on."
     )

@@ -21,6 +21,9 @@ from .inert import Inert, Name
 
 #: Far above what a checkpoint of thousands of layers with its optimiser needs.
 MAX_BYTES, MAX_STEPS, MAX_CONTAINERS = 32 * 2**20, 2_000_000, 500_000
+#: Steps that a tuple costs as a key, numbers from which on several share a hash, and the longest
+#: name of a class.
+_KEY_STEPS, _KEY_NUMBER, _MAX_NAME = 200, 2**60, 1024
 
 
 class NotReadError(ValueError):
@@ -126,13 +129,6 @@ _CONTAINERS = frozenset(
 _NOTHING = frozenset(("PROTO", "FRAME", "STOP"))
 
 
-def _hashable(key: Any) -> Any:
-    """A key, unless it is a tuple of tuples: hashing one that is deep enough ends the process."""
-    if isinstance(key, tuple) and any(isinstance(item, (tuple, frozenset)) for item in key):
-        raise NotReadError("its pickle has nested tuples as keys")
-    return key
-
-
 class _Machine:
     """The stack and the memory that a pickle's instructions work on."""
 
@@ -173,6 +169,18 @@ class _Machine:
         self._steps -= steps
         if self._steps < 0:
             raise NotReadError(f"its pickle takes more than {MAX_STEPS} steps")
+
+    def _key(self, key: Any) -> Any:
+        """A key, unless hashing it, or telling it from others, could take forever."""
+        if isinstance(key, (tuple, frozenset)):
+            # Whoever writes them can have thousands of one hash, each compared with all others.
+            self._spend(_KEY_STEPS + len(key))
+        for item in key if isinstance(key, tuple) else (key,):
+            if item is not key and isinstance(item, (tuple, frozenset)):
+                raise NotReadError("its pickle has nested tuples as keys")
+            if isinstance(item, int) and abs(item) >= _KEY_NUMBER:
+                raise NotReadError("its pickle has a key that is a number of more than 60 bits")
+        return key
 
     # The stack
 
@@ -232,11 +240,11 @@ class _Machine:
 
     def _frozenset(self, _: Any) -> None:
         items = self._since_mark()
-        self.stack.append(frozenset(map(_hashable, items)))
+        self.stack.append(frozenset(map(self._key, items)))
 
     def _dict(self, _: Any) -> None:
         items = self._since_mark()
-        keys = map(_hashable, items[::2])
+        keys = map(self._key, items[::2])
         self.stack.append(dict(zip(keys, items[1::2], strict=True)))
 
     def _tuple1(self, _: Any) -> None:
@@ -261,7 +269,7 @@ class _Machine:
     def _additems(self, _: Any) -> None:
         items = self._since_mark()
         if isinstance(self.stack[-1], set):
-            self.stack[-1].update(map(_hashable, items))
+            self.stack[-1].update(map(self._key, items))
 
     def _setitem(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -274,7 +282,7 @@ class _Machine:
         target = self.stack[-1]
         into = target.items if isinstance(target, Inert) else target
         for key, value in zip(items[::2], items[1::2], strict=True):
-            into[_hashable(key)] = value
+            into[self._key(key)] = value
 
     # Names and calls, which are not made
 
@@ -290,6 +298,8 @@ class _Machine:
 
     @staticmethod
     def _named(module: str, name: str) -> Name:
+        if len(module) + len(name) > _MAX_NAME:
+            raise NotReadError(f"its pickle names a class by {len(module) + len(name)} characters")
         acting = module.partition(".")[0] in _ACTING_MODULES
         if module in ("builtins", "__builtin__"):
             acting = name.partition(".")[0] in _ACTING_BUILTINS
@@ -362,12 +372,12 @@ class _Machine:
         given = arguments[0] if arguments else ()
         self._spend(len(given))  # a copy, which the same list could be asked for often
         pairs = given.items() if isinstance(given, dict) else given
-        return {_hashable(key): value for key, value in pairs}
+        return {self._key(key): value for key, value in pairs}
 
     def _a_set(self, arguments: tuple[Any, ...]) -> set[Any]:
         given = arguments[0] if arguments else ()
         self._spend(len(given))
-        return set(map(_hashable, given))
+        return set(map(self._key, given))
 
     def _a_frozenset(self, arguments: tuple[Any, ...]) -> frozenset[Any]:
         return frozenset(self._a_set(arguments))

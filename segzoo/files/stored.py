@@ -88,13 +88,23 @@ def check_shape(shape: object) -> tuple[int, ...]:
     Raises:
         ValueError: It is none.
     """
-    if not isinstance(shape, (list, tuple)) or len(shape) > 64:
-        raise ValueError("a shape is no list of lengths")
-    if not all(type(side) is int and 0 <= side <= _MAX_VALUES for side in shape):
-        raise ValueError("a shape is no list of lengths")
-    if math.prod(max(side, 1) for side in shape) > _MAX_VALUES:
+    sides = check_lengths(shape)
+    if math.prod(max(side, 1) for side in sides) > _MAX_VALUES:
         raise ValueError("a tensor has more values than there can be")
-    return tuple(shape)
+    return sides
+
+
+def check_lengths(lengths: object) -> tuple[int, ...]:
+    """The sides of a shape, or the steps from one value to the next along each, from a file.
+
+    Raises:
+        ValueError: They are no lengths.
+    """
+    if not isinstance(lengths, (list, tuple)) or len(lengths) > 64:
+        raise ValueError("a shape is no list of lengths")
+    if not all(type(side) is int and 0 <= side <= _MAX_VALUES for side in lengths):
+        raise ValueError("a shape is no list of lengths")
+    return tuple(lengths)
 
 
 class Source:

@@ -22,7 +22,7 @@ from ..errors import StorageError
 from .atomic import open_ordinary
 from .inert import Inert, Name
 from .pickled import NotReadError, read_pickle
-from .stored import Source, Stored, bytes_of, check_shape, extent
+from .stored import Source, Stored, bytes_of, check_lengths, check_shape, extent
 from .zip_file import Member, open_zip, read_small
 
 #: Names of storages -> the type of their values.
@@ -114,7 +114,12 @@ def open_legacy(path: Path) -> Any:
                 raise NotReadError("its values are not in this machine's byte order")
             value = _read(file, source, lambda item: storages.setdefault(item.key, item))
             for key in read_pickle(file):
-                storage = storages[key]
+                storage = storages.get(key)
+                if storage is None:
+                    raise NotReadError(
+                        "it has values of a kind that is not read here, such as quantised ones. "
+                        "Save dense tensors of floating point"
+                    )
                 count = int.from_bytes(file.read(8), "little", signed=True)
                 storage.begin = file.tell()
                 if count < storage.count:
@@ -198,7 +203,9 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
         name = kind.name if isinstance(kind, Name) else ""
         if name not in _STORAGES or type(count) is not int or not 0 <= count < 2**48:
             return Inert(kind if isinstance(kind, Name) else None)
-        storage = found(_Storage(str(key), _STORAGES[name], count))
+        if not isinstance(key, str):
+            raise NotReadError("its pickle is damaged (the name of a storage is no text)")
+        storage = found(_Storage(key, _STORAGES[name], count))
         if storage.count != count or storage.dtype != _STORAGES[name]:
             raise NotReadError("two tensors share values of different types")
         view = given[5] if len(given) > 5 else None
@@ -212,7 +219,8 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
 
     def typed(arguments: tuple[Any, ...]) -> Stored | None:
         storage, offset, shape, stride = arguments[:4]
-        dtype = _DTYPES.get(str(arguments[6]))
+        kind = arguments[6]
+        dtype = _DTYPES.get(str(kind)) if isinstance(kind, Name) else None
         if not isinstance(storage, _Storage) or dtype is None or storage.dtype != torch.uint8:
             return None
         return _tensor(source, storage, offset, shape, stride, dtype)
@@ -222,7 +230,9 @@ def _read(stream: Any, source: Source, found: Callable[[_Storage], _Storage]) ->
 
     def of_class(arguments: tuple[Any, ...]) -> Any:
         function, kind, inner = arguments[:3]
-        build = builders.get(str(function)) if isinstance(function, Name) else None
+        if not isinstance(function, Name) or not isinstance(kind, Name):
+            return None
+        build = builders.get(str(function))
         return build(inner) if build is not None and str(kind) in _PLAIN_CLASSES else None
 
     builders: dict[str, Callable[[tuple[Any, ...]], Any]] = {
@@ -238,7 +248,7 @@ def _tensor(
     source: Source, storage: _Storage, offset: Any, size: Any, stride: Any, dtype: torch.dtype
 ) -> Stored:
     """A tensor whose values lie in a storage, checked to lie inside."""
-    shape, steps = check_shape(_plain(size)), check_shape(_plain(stride))
+    shape, steps = check_shape(_plain(size)), check_lengths(_plain(stride))
     if type(offset) is not int or offset < 0 or len(steps) != len(shape):
         raise NotReadError("a tensor has no place that can be")
     reach = extent(shape, steps)

@@ -15,6 +15,8 @@ from .stored import Stored, in_memory
 
 #: Far above any model and its optimiser; a name of a layer is never as long.
 _MAX_TENSORS, _MAX_VISITS, _MAX_DEPTH, _MAX_NAME = 2**17, 1_000_000, 64, 512
+#: Items of containers that are looked at; one list may be held a million times.
+_MAX_ITEMS = 4_000_000
 
 
 @dataclass
@@ -45,14 +47,16 @@ def tree_of(loaded: Any, where: str) -> Tree:
         ConversionError: It is larger than a checkpoint can be, or a name cannot be a layer's.
     """
     tree = Tree()
-    visits, seen = 0, set[int]()
+    visits, seen, looked_at = 0, set[int](), 0
     # Places still to be looked at, last first, so that names come in the order of the file.
     waiting: list[tuple[str, Any, int]] = [("", loaded, 0)]
     while waiting:
         path, value, depth = waiting.pop()
         visits += 1
+        looked_at += _size(value)
         if (
             max(visits, len(waiting)) > _MAX_VISITS
+            or looked_at > _MAX_ITEMS
             or depth > _MAX_DEPTH
             or len(tree.tensors) > _MAX_TENSORS
         ):
@@ -105,6 +109,14 @@ def _is_short(path: str, name: str, item: Any, where: str) -> bool:
     return length <= _MAX_NAME
 
 
+def _size(value: Any) -> int:
+    """How many items of a container are looked at to find what lies in it."""
+    if isinstance(value, Inert):
+        parts = value.state.values() if _is_module(value) else (value.state, value.items)
+        return sum(len(part) for part in parts if isinstance(part, dict))
+    return len(value) if isinstance(value, (Mapping, list, tuple)) else 0
+
+
 def _inner(value: Any) -> Iterator[tuple[str, Any]] | None:
     """What a container holds, by names; None for what is none."""
     if _is_module(value):
@@ -153,6 +165,6 @@ def _of_module(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _called(value: Any) -> str:
     """What a value is, in a word."""
-    if isinstance(value, Inert):
-        return str(value)
-    return str(value) if isinstance(value, Name) else type(value).__name__
+    if isinstance(value, (Inert, Name)):
+        return str(value)[:80]
+    return type(value).__name__

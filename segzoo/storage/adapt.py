@@ -50,16 +50,18 @@ def adapted(
     result = cast("ModelT", build(model.architecture, config)).eval()
     result.base_model = model.base_model
     source, target = model.state_dict(), result.state_dict()
+    floating = (item.dtype for item in source.values() if item.is_floating_point())
+    dtype = next(floating, torch.get_default_dtype())
     anew: list[str] = []
-    with torch.no_grad():
-        for name, tensor in target.items():
-            value = source.get(name)
-            if value is not None and value.shape != tensor.shape:
-                value = _other_bands(value, tensor, model.in_channels, result.in_channels)
-            if value is None:
-                anew.append(name)
-            else:
-                tensor.copy_(value)
+    for name, tensor in target.items():
+        value = source.get(name)
+        if value is not None and value.shape != tensor.shape:
+            value = _other_bands(value, tensor, model.in_channels, result.in_channels)
+        if value is None:
+            anew.append(name)
+            value = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        target[name] = value.detach().clone()
+    result.load_state_dict(target, assign=True)  # in the types that the model has
     _log.warning(
         "%s now has %d classes and %d bands; new and untrained: %s.",
         type(model).__name__,

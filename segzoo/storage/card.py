@@ -7,6 +7,7 @@ has edited it, and a later save may replace it; a card that a person wrote or ch
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -90,8 +91,9 @@ class ModelCard:
                 raise ArgumentError(
                     f"{field} must be text, got {checks.shown(getattr(self, field))}."
                 )
+            object.__setattr__(self, field, _writable(field, getattr(self, field)))
         if self.picture is not None:
-            object.__setattr__(self, "picture", _picture(Path(self.picture)))
+            object.__setattr__(self, "picture", _picture(self.picture))
 
 
 def render(
@@ -221,7 +223,21 @@ def _metric(name: str, value: Any) -> Metric:
     return value
 
 
-def _picture(path: Path) -> Path:
+def _writable(name: str, text: str) -> str:
+    """Text that a file can hold, with the line ends that a card has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            f"{name} holds half of a character ({error}), which no file can. Write it anew."
+        ) from error
+    return text.replace("\r\n", "\n")
+
+
+def _picture(picture: Any) -> Path:
+    if not isinstance(picture, (str, os.PathLike)):
+        raise ArgumentError(f"picture must be the path of a file, got {checks.shown(picture)}.")
+    path = Path(picture)
     if path.suffix.lower() not in PICTURE_NAMES:
         raise ArgumentError(
             f"picture must be a {', '.join(PICTURE_NAMES)} file, got {str(path)!r}."

@@ -95,12 +95,13 @@ def download(
         done.append(WEIGHTS)
         write_text(target / CONFIG, config)
         done.append(CONFIG)
-        for name, other in others.items():
-            if other is not None:
-                (target / name).parent.mkdir(exist_ok=True)
-                copy_file(other, target / name)
+        found_others = {name: other for name, other in others.items() if other is not None}
+        for name in found_others.keys() - set(PICTURES):
+            (target / name).parent.mkdir(exist_ok=True)
+            copy_file(found_others[name], target / name)
         if card is not None:
-            replace_card(target, card, may_replace)
+            pictures = {name: found_others[name] for name in PICTURES if name in found_others}
+            replace_card(target, card, may_replace, pictures)
     return target
 
 
@@ -143,7 +144,7 @@ def upload(
             if CARD in names:
                 existing = remote_card(full_name, revision, token)
                 if existing is not None and not may_replace(existing):
-                    names.remove(CARD)
+                    names = [name for name in names if name not in (CARD, *PICTURES)]
             commit = api.upload_folder(
                 repo_id=full_name,
                 folder_path=os.fspath(folder),

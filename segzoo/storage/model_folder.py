@@ -89,10 +89,20 @@ def write_folder(
         done.append(WEIGHTS)
         write_text(target / CONFIG, config)
         done.append(CONFIG)
-        if picture is not None:
-            copy_file(picture, target / PICTURE_NAMES[picture.suffix.lower()])
-        replace_card(target, card, may_replace)
+        replace_card(target, card, may_replace, _named(picture))
     return target
+
+
+def complete(folder: str | os.PathLike[str], config: str) -> None:
+    """Write the config that counts, where a save that was killed left another one or none.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    target = Path(folder)
+    if config_there(target) != config.encode():
+        with saving(target):
+            write_text(target / CONFIG, config)
 
 
 def write_card(
@@ -113,10 +123,13 @@ def write_card(
     target = Path(folder)
     with saving(target) as done:
         done += [WEIGHTS, CONFIG]
-        if picture is not None:
-            copy_file(picture, target / PICTURE_NAMES[picture.suffix.lower()])
-        replace_card(target, card, may_replace)
+        replace_card(target, card, may_replace, _named(picture))
     return target / CARD
+
+
+def _named(picture: Path | None) -> dict[str, Path]:
+    """A picture by the name that it has on a card."""
+    return {} if picture is None else {PICTURE_NAMES[picture.suffix.lower()]: picture}
 
 
 def config_there(folder: Path) -> bytes:
@@ -138,10 +151,13 @@ def read_card(path: Path) -> str | None:
     return read_bytes(path, largest=LARGEST_CARD).decode("utf-8", errors="replace")
 
 
-def replace_card(folder: Path, card: str, may_replace: MayReplace) -> None:
-    """Write a card where there is none, or one that may be replaced.
+def replace_card(
+    folder: Path, card: str, may_replace: MayReplace, pictures: Mapping[str, Path]
+) -> None:
+    """Write a card and its pictures where there is no card, or one that may be replaced.
 
-    What is no card at all is kept, with a warning: the model is worth more.
+    A card that is kept keeps its pictures too. What is no card at all is kept, with a warning: the
+    model is worth more.
     """
     path = folder / CARD
     try:
@@ -150,6 +166,8 @@ def replace_card(folder: Path, card: str, may_replace: MayReplace) -> None:
         warn(f"{path} is kept, and no card was written: {error}.")
         return
     if existing is None or may_replace(existing):
+        for name, picture in pictures.items():
+            copy_file(picture, folder / name)
         write_text(path, card)
 
 
@@ -172,7 +190,7 @@ def saving(target: Path) -> Iterator[list[str]]:
     """
     done: list[str] = []
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        _make(target)
         yield done
     except (OSError, SafetensorError) as error:
         if isinstance(error, StorageError):
@@ -181,6 +199,13 @@ def saving(target: Path) -> Iterator[list[str]]:
             f"The model could not be saved to {target}: {error}. {_state(done)} Free some space "
             "or choose another folder, and save again."
         ) from error
+
+
+def _make(target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:  # a zero byte in its name
+        raise OSError(str(error)) from error
 
 
 def _state(done: list[str]) -> str:

@@ -61,11 +61,12 @@ class ReplacedError(WeightsError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor; its bytes begin at ``begin`` in the data."""
+    """What the header says of one tensor; its bytes in the data go from ``begin`` to ``end``."""
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def read_header(path: Path) -> Header:
 
 
 def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> None:
-    """Compare names, shapes, dtypes and the size of the file with what a model needs.
+    """Compare names, shapes, dtypes, places and the size of the file with what a model needs.
 
     A floating point tensor may be stored as float64, float32, float16 or bfloat16, whatever the
     model was converted to before it was saved; all others must have the model's own dtype.
@@ -216,12 +217,25 @@ def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> No
                 f"{where}: {name} is stored as {info.dtype[:16]}, the model needs {tensor.dtype} "
                 "(for floating point also F64, F32, F16 or BF16)."
             )
-        total += tensor.numel() * stored.itemsize
+        size = tensor.numel() * stored.itemsize
+        if info.end - info.begin != size:
+            raise WeightsError(f"{where} is damaged: {name} has not the bytes that it needs.")
+        total += size
+    _check_places(header, where)
     if header.start + total != header.size:
         raise WeightsError(
             f"{where} is damaged or incomplete: it has {header.size} bytes, its tensors need "
             f"{header.start + total}. Download or save it again."
         )
+
+
+def _check_places(header: Header, where: str) -> None:
+    """Refuse tensors that do not lie one behind the other, as two that share their bytes."""
+    end = 0
+    for begin, behind in sorted((info.begin, info.end) for info in header.tensors.values()):
+        if begin != end:
+            raise WeightsError(f"{where} is damaged: its tensors overlap, or leave gaps.")
+        end = behind
 
 
 def read_tensors(
@@ -327,7 +341,7 @@ def _tensor_info(entry: Any) -> TensorInfo:
             raise ValueError("a shape and the offsets must be lists of integers")
     if len(offsets) != 2:
         raise ValueError("data_offsets must be begin and end")
-    return TensorInfo(dtype, tuple(shape), offsets[0])
+    return TensorInfo(dtype, tuple(shape), *offsets)
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -10,7 +10,7 @@ from ..files import hub
 from . import hub_folder
 from .card import is_unedited
 from .config_json import distinct
-from .model_folder import CARD, read_card
+from .model_folder import CARD, complete, read_card
 from .pretrained import check, config_text, largest_weights
 
 
@@ -26,7 +26,8 @@ def push(
 ) -> str:
     """Upload a folder that :meth:`StoredModel.save_pretrained` wrote, after checking it.
 
-    Its ``README.md`` goes along, unless segzoo wrote it and the repository's is a person's.
+    A save that was killed before it wrote ``config.json`` is brought to its end first. The folder's
+    ``README.md`` goes along, unless segzoo wrote it and the repository's is a person's.
 
     Returns:
         The address of the commit or pull request.
@@ -37,7 +38,9 @@ def push(
     """
     if not Path(folder).is_dir():
         raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
-    check(hub.find_files(folder, hub.Access()))
+    files = hub.find_files(folder, hub.Access())
+    check(files)
+    complete(folder, config_text(files))
     written = _is_written(Path(folder))
     return hub_folder.upload(
         folder,

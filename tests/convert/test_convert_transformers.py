@@ -14,6 +14,7 @@ from torch import nn
 import segzoo
 from segzoo.cli import main
 from segzoo.convert import from_transformers
+from segzoo.convert.transformers.upernet import TYPICAL
 from segzoo.errors import ArgumentError, ConversionError, StorageError
 
 from ..architecture_checks import randomise_all
@@ -230,10 +231,14 @@ def test_configs_that_are_refused(saved, config, message):
         (lambda t: {"a": torch.zeros(1)}, "no model of transformers that is known here"),
         (lambda t: {n: v for n, v in t.items() if "classifier" not in n}, "tensor decode_head.cl"),
         (lambda t: {n: v for n, v in t.items() if ".key." not in n}, "has no key for"),
+        (
+            lambda t: {n: v[..., 1:] if n.endswith("key.weight") else v for n, v in t.items()},
+            "of the shapes .* cannot be joined",
+        ),
         (lambda t: {n: v for n, v in t.items() if ".block.1.1." not in n}, r"\(2, 1, 2, 2\) block"),
         (lambda t: {**t, "decode_head.extra": torch.zeros(1)}, "1 that have no place"),
     ],
-    ids=["nothing", "no classifier", "no keys", "a block less", "a tensor more"],
+    ids=["nothing", "no classifier", "no keys", "narrow keys", "a block less", "a tensor more"],
 )
 def test_tensors_that_are_refused(saved, change, message):
     from safetensors.torch import load_file
@@ -273,3 +278,8 @@ def test_epsilons_of_norms():
         segzoo.create_encoder("test_resnet", options={"norm_eps": 1e-3})
     with pytest.raises(ArgumentError, match="must be between 0 and 1"):
         segzoo.create_encoder("test_vit", options={"norm_eps": 2})
+
+
+def test_a_config_of_other_types_is_refused():
+    with pytest.raises(ConversionError, match="what they hold is not"):
+        from_transformers({TYPICAL: torch.ones(1)}, {"backbone_config": [1]})

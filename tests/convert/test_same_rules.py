@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import segzoo
 from segzoo.cli import main
 from segzoo.convert import from_fastai, from_smp, from_torchvision, from_transformers
-from segzoo.convert.keymap import check_fits
-from segzoo.errors import ConversionError
+from segzoo.convert.keymap import built, check_fits
+from segzoo.errors import ConversionError, StorageError
+from segzoo.files.checkpoint import open_checkpoint
 
 from .smp_models import theirs
 
@@ -159,3 +160,27 @@ def test_a_folder_of_an_older_version(tmp_path):
     torch.save(source.state_dict(), tmp_path / "pytorch_model.bin")
     found = from_smp(tmp_path).state_dict()
     assert torch.equal(found["head.conv.bias"], source.state_dict()["segmentation_head.0.bias"])
+
+
+class WithTable(nn.Module):
+    """A weight, and a table that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("table", torch.ones(2), persistent=False)
+
+
+def test_tables_have_the_type_of_the_weights_whatever_is_left_out():
+    others = (torch.float64, torch.float32, torch.bfloat16, torch.complex64)
+    state = {"weight": torch.ones(2, dtype=torch.float16)}
+    state |= {f"other{i}": torch.ones(2, dtype=dtype) for i, dtype in enumerate(others)}
+    model = built(WithTable, lambda _, given: {"weight": given["weight"]}, open_checkpoint(state))
+    assert model.get_buffer("table").dtype == torch.float16
+
+
+def test_a_file_has_no_revision(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
+    for convert in (from_smp, from_transformers):
+        with pytest.raises(StorageError, match="a file has no revision 'v1'"):
+            convert(tmp_path / "a.pth", revision="v1")

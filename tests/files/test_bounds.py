@@ -77,6 +77,10 @@ def test_the_archive_of_these_tests_is_honest(tmp_path):
         (b"\x80\x02}(" + b")" + b"\x85" * 900 + b"K\x01u.", "nested tuples as keys"),
         (b"\x80\x02\x82\x01.", "the instruction EXT1"),
         (b"\x80\x02]q\x00" + b"N" * 99 + b"1.", "damaged"),
+        (b"\x80\x02c" + b"a" * 1024 + b"\nb\n.", "names a class by 1025 characters"),
+        (b"\x80\x02}(" + b"(NNtq\x000" + b"h\x00N" * 600 + b"u.", "more than 100000 steps"),
+        (b"\x80\x02}(\x8a\x09" + bytes(8) + b"\x01Nu.", "number of more than 60 bits"),
+        (b"\x80\x02}((\x8a\x09" + bytes(8) + b"\x01tNu.", "number of more than 60 bits"),
     ],
     ids=lambda value: "" if isinstance(value, bytes) else value,
 )
@@ -84,6 +88,26 @@ def test_pickles(pickle_bytes, message, tmp_path, monkeypatch):
     monkeypatch.setattr(pickled, "MAX_CONTAINERS", 1000)
     monkeypatch.setattr(pickled, "MAX_STEPS", 100_000)
     with pytest.raises(SegzooError, match=message):
+        open_checkpoint(archive(tmp_path / "a.pth", pickle_bytes))
+
+
+#: A list of a list of ... lists, each twice: its text would have 2**60 characters.
+DOUBLED = b"]q\x00" + b"0(h\x00h\x00lq\x00" * 60
+
+
+@pytest.mark.parametrize(
+    "pickle_bytes",
+    [
+        rebuilt().replace(b"X\x01\x00\x00\x000", DOUBLED),
+        b"ctorch._utils\n_rebuild_tensor_v3\n(" + STORAGE + b"K\x00)))N" + DOUBLED + b"tR.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor\n"
+        + DOUBLED
+        + b")tR.",
+    ],
+    ids=["a storage", "a type", "a class"],
+)
+def test_what_is_no_name_is_not_made_a_text(pickle_bytes, tmp_path):
+    with pytest.raises(SegzooError):
         open_checkpoint(archive(tmp_path / "a.pth", pickle_bytes))
 
 
@@ -196,6 +220,10 @@ def test_containers(monkeypatch):
         wide = [wide] * 10
     with pytest.raises(ConversionError, match=r"more than a checkpoint can"):
         open_checkpoint({"a": wide})
+    monkeypatch.setattr(weight_tree, "_MAX_ITEMS", 9_999)
+    long = [0] * 1000
+    with pytest.raises(ConversionError, match=r"more than a checkpoint can"):
+        open_checkpoint({"a": torch.ones(1), "b": [long] * 10})
     with pytest.raises(ConversionError, match="holds 65 models"):
         open_checkpoint({f"{i}.w": torch.ones(1) for i in range(65)}, typical=("w",))
 

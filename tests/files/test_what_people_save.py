@@ -360,3 +360,22 @@ def test_a_file_that_changes_meanwhile_is_noticed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(StorageError, match="is damaged: the checksum"):
         open_checkpoint(path).read()
+
+
+def test_a_batch_of_pictures_beside_the_model(tmp_path):
+    # Not of many values, but the steps between them have a product above every number of values.
+    path = saved({"state_dict": STATE, "sample": torch.zeros(2, 3, 4, 128, 128)}, tmp_path / "a")
+    assert_state(open_checkpoint(path, typical=TYPICAL).read())
+
+
+def test_an_old_format_in_a_newer_protocol(tmp_path):
+    options: dict[str, Any] = {"_use_new_zipfile_serialization": False, "pickle_protocol": 4}
+    path = saved(STATE, tmp_path / "a", **options)
+    assert_state(open_checkpoint(path, typical=TYPICAL).read())
+
+
+def test_values_of_an_unknown_kind_in_an_old_format(tmp_path):
+    path = saved(STATE, tmp_path / "a", _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"FloatStorage", b"QInt8Storage"))
+    with pytest.raises(StorageError, match="of a kind that is not read here, such as quantised"):
+        open_checkpoint(path)

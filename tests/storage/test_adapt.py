@@ -54,3 +54,10 @@ def test_the_same_numbers_change_nothing(tmp_path, caplog):
     assert caplog.messages == []
     with pytest.raises(ArgumentError, match="classes must be between"):
         segzoo.from_pretrained(tmp_path, classes=0)
+
+
+def test_the_type_of_the_weights_stays(tmp_path):
+    small().bfloat16().save_pretrained(tmp_path)
+    model = segzoo.from_pretrained(tmp_path, classes=7)
+    assert {item.dtype for item in model.parameters()} == {torch.bfloat16}
+    assert all(item.requires_grad for item in model.parameters())

@@ -95,7 +95,9 @@ def test_cards_in_a_folder(tmp_path):
         ({"metrics": (0.5,)}, "must be a segzoo.Metric"),
         ({"picture": "x.gif"}, r"must be a \.png"),
         ({"picture": "missing.png"}, "must be a file"),
+        ({"picture": 5}, "must be the path of a file"),
         ({"description": None}, "must be text"),
+        ({"description": "a\udc80"}, "half of a character"),
     ],
 )
 def test_what_a_card_cannot_say(arguments, message):
@@ -103,3 +105,20 @@ def test_what_a_card_cannot_say(arguments, message):
         segzoo.ModelCard(**arguments)
     with pytest.raises(ArgumentError, match="value must be"):
         segzoo.Metric(type="iou", value=float("nan"), dataset="d")
+
+
+def test_a_card_with_line_ends_of_windows_is_segzoos(tmp_path):
+    small().save_pretrained(tmp_path, card=segzoo.ModelCard(description="For\r\nroads"))
+    assert is_unedited((tmp_path / "README.md").read_text())
+
+
+def test_a_card_that_is_kept_keeps_its_picture(tmp_path):
+    old, new = tmp_path / "old.png", tmp_path / "new.png"
+    old.write_bytes(b"old")
+    new.write_bytes(b"new")
+    folder = tmp_path / "model"
+    small().save_pretrained(folder, card=segzoo.ModelCard(picture=old))
+    (folder / "README.md").write_text("# By hand ![](example.png)")
+    with pytest.warns(UserWarning, match="by hand and is kept"):
+        small().save_pretrained(folder, card=segzoo.ModelCard(picture=new))
+    assert (folder / "example.png").read_bytes() == b"old"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import segzoo
-from segzoo.errors import ConfigError, HubError, StorageError, WeightsError
+from segzoo.errors import ArgumentError, ConfigError, HubError, StorageError, WeightsError
 from segzoo.files import hub as files_hub
 from segzoo.storage import transfer
 
@@ -349,3 +349,44 @@ def test_the_config_on_the_hub_is_the_documented_one(hub, model):
     assert config["library_name"] == "segzoo"
     assert config["arguments"]["encoder"].startswith("test_resnet.")
     assert config["arguments"]["class_names"] == ["road", "rest"]
+
+
+def test_a_card_that_is_kept_keeps_its_picture(hub, model, tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"ours")
+    model.save_pretrained(tmp_path / "a", card=segzoo.ModelCard(picture=picture))
+    hub.add(REPO, {"README.md": b"# By hand ![](example.png)", "example.png": b"theirs"})
+    transfer.push(tmp_path / "a", REPO)
+    assert hub.files(REPO)["example.png"] == b"theirs"
+    (tmp_path / "a" / "README.md").write_text("# Mine ![](example.png)")
+    transfer.pull(REPO, tmp_path / "a")
+    assert (tmp_path / "a" / "example.png").read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("left", [None, b"{}"], ids=["no config", "another config"])
+def test_a_save_that_was_killed_is_pushed_whole(hub, model, image, tmp_path, left):
+    config = model.save_pretrained(tmp_path) / "config.json"
+    text = config.read_text()
+    if left is None:
+        config.unlink()
+    else:
+        config.write_text(text.replace('"save_id": "', '"save_id": "0').replace("road", "old"))
+    transfer.push(tmp_path, REPO)
+    assert config.read_text() == hub.files(REPO)["config.json"].decode() == text
+    assert same(segzoo.from_pretrained(REPO), model, image)
+
+
+def test_what_fails_here_is_not_called_the_network(hub, model, tmp_path):
+    model.push_to_hub(REPO)
+    (tmp_path / "file").touch()
+    with pytest.raises(HubError, match="a file or folder here could not be read or written"):
+        segzoo.from_pretrained(REPO, cache_dir=tmp_path / "file" / "cache")
+    with pytest.raises(ArgumentError, match="revision must be a string"):
+        segzoo.from_pretrained(REPO, revision=5)
+    with pytest.raises(StorageError, match="a file has no revision 'v1'"):
+        segzoo.from_pretrained(model.save_pretrained(tmp_path) / "model.safetensors", revision="v1")
+
+
+def test_a_folder_that_no_system_has(model):
+    with pytest.raises(StorageError, match="null byte"):
+        model.save_pretrained("a\0b")

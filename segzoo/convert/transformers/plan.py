@@ -69,6 +69,12 @@ def joined(
         if set(members) != set(parts):
             missing = sorted(set(parts) - set(members))
             raise ConversionError(f"The checkpoint has no {', '.join(missing)} for {target!r}.")
+        shapes = [tuple(members[part].shape) for part in parts]
+        if not shapes[0] or len({(len(shape), *shape[1:]) for shape in shapes}) > 1:
+            raise ConversionError(
+                f"The checkpoint has {', '.join(parts)} of the shapes {checks.shown(shapes)}, "
+                f"which cannot be joined to {target!r}."
+            )
         result[target] = torch.cat([members[part] for part in parts])
     return result
 
