@@ -277,21 +277,18 @@ def collect_in(owner: Any, maps: Any) -> None:
         owner._feature_outputs = maps
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor has units for bfloat16 (AMX, AVX512-BF16).
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 in units of their own (AMX).
 
-    Newer versions of torch tell it by a public name, older ones by private ones. Without either the
+    AVX512-BF16 alone is no such unit: a step of training takes longer with it than in float32.
+    Newer versions of torch tell it by a public name, older ones by a private one. Without either the
     answer is no: training is in float32 then, unless it is asked for.
     """
     public = found(torch.cpu, "get_capabilities")
     if public is not None:
-        told = public()
-        return bool(told.get("amx_bf16") or told.get("avx512_bf16"))
-    tests = (
-        found(torch.cpu, "_is_amx_tile_supported"),
-        found(torch.cpu, "_is_avx512_bf16_supported"),
-    )
-    return any(test is not None and bool(test()) for test in tests)
+        return bool(public().get("amx_bf16"))
+    test = found(torch.cpu, "_is_amx_tile_supported")
+    return test is not None and bool(test())
 
 
 def is_view(tensor: Tensor) -> bool:

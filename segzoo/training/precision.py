@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from .._compat import cpu_has_bfloat16
+from .._compat import cpu_multiplies_bfloat16
 
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in units of its own, which is faster than float32."""
     if device.type == "cpu":
-        return cpu_has_bfloat16()
+        return cpu_multiplies_bfloat16()
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -243,7 +243,7 @@ def test_precision_is_asked_of_the_device(monkeypatch):
     device = torch.device("cpu")
     for answer, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(
-            "segzoo.training.precision.cpu_has_bfloat16", lambda answer=answer: answer
+            "segzoo.training.precision.cpu_multiplies_bfloat16", lambda answer=answer: answer
         )
         assert chosen("auto", device) == expected
     assert chosen("float32", device) == "float32"
