@@ -182,3 +182,27 @@ def test_an_encoder_of_the_users_own_as_a_module():
         segzoo.Unet(TinyBackbone(), pretrained=True)
     with pytest.raises(ArgumentError, match="needs an attribute `features`"):
         segzoo.Unet(torch.nn.Conv2d(3, 8, 3))
+    looks_like_one = TinyBackbone()
+    looks_like_one.features = torch.nn.Sequential(*(torch.nn.Conv2d(3, 8, 3) for _ in range(30)))
+    with pytest.raises(ArgumentError, match="needs an attribute `features`") as caught:
+        segzoo.Unet(looks_like_one)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda maps: dict(enumerate(maps)), "gives no list of maps, but a dict"),
+        (lambda maps: maps[-1], "gives no list of maps, but a Tensor"),
+        (lambda maps: maps[:1], "gives a list of 1, but declares 2 maps"),
+        (lambda maps: maps[::-1], r"gives \d+ channels in map 0, but declares \d+"),
+        (lambda maps: [maps[0], None], "gives as map 1 no tensor of four dimensions"),
+    ],
+)
+def test_a_module_that_gives_other_maps_than_it_declares(change, message):
+    class Other(TinyBackbone):
+        def forward(self, image):
+            return change(super().forward(image))
+
+    with pytest.raises(ArgumentError, match=f"The backbone 'Other' {message}.*list of maps"):
+        segzoo.create_encoder(Other())
