@@ -52,7 +52,7 @@ def own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
             for other in asked.others()
             if encoder.stride <= other.stride or had(other, deepcopy(encoder.backbone))
         ]
-        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.stride))
+        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.strides))
     return encoder
 
 
