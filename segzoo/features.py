@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 
 from .errors import ArgumentError
 
@@ -21,9 +22,11 @@ class FeatureSpec:
     stride: int
 
     def __post_init__(self) -> None:
-        if self.channels < 1 or self.stride < 1:
+        whole = all(isinstance(value, Integral) for value in (self.channels, self.stride))
+        if not whole or self.channels < 1 or self.stride < 1:
             raise ArgumentError(
-                f"A feature map has at least one channel and a stride of at least 1, got {self}."
+                "A feature map has at least one channel and a stride of at least 1, both whole "
+                f"numbers, got {self}."
             )
 
 

@@ -39,7 +39,7 @@ def test_a_pyramid_is_finest_first():
         check_pyramid([])
 
 
-@pytest.mark.parametrize(("channels", "stride"), [(0, 2), (4, 0), (-1, 2)])
+@pytest.mark.parametrize(("channels", "stride"), [(0, 2), (4, 0), (-1, 2), (4.0, 2), (4, 2.5)])
 def test_a_feature_has_channels_and_a_stride(channels, stride):
     with pytest.raises(ArgumentError, match="at least one channel"):
         FeatureSpec(channels, stride)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig
-from ..encoders import SizeRule, create_encoder
+from ..encoders import Encoder, SizeRule, create_encoder
 from ..errors import ArgumentError
 from ..features import FeatureSpec, ceil_div
 from ..nn.sharing import in_eval_mode
@@ -61,14 +61,17 @@ class SegmentationModel(StoredModel, ABC):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        asked = config
+        if isinstance(config.encoder, Encoder):  # it says itself how it was built
+            config = replace(config, **config.encoder.built_with)
         wants = self.wants(config)
         self.encoder = create_encoder(
             config.encoder,
             in_channels=config.in_channels,
             pretrained=config.pretrained,
-            depth=config.depth,
-            image_size=config.image_size,
-            options=config.encoder_options,
+            depth=asked.depth,
+            image_size=asked.image_size,
+            options=asked.encoder_options,
             output_stride=config.output_stride,
             preferred_stride=wants.output_stride,
             dilation=config.dilation,

@@ -222,6 +222,12 @@ def create_encoder(
     made = _create(
         encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest, queries
     )
+    if isinstance(encoder, str):
+        made.built_with = {
+            "depth": depth,
+            "image_size": image_size,
+            "encoder_options": dict(options or {}),
+        }
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(
             "%r cannot have an output stride of %d, for which the model is made; it ends at "
@@ -293,6 +299,11 @@ def _create(
         raise ArgumentError(
             "pretrained and encoder_options are for an encoder given by name; yours is built "
             "already."
+        )
+    if isinstance(encoder, Encoder) and (depth is not None or image_size is not None):
+        raise ArgumentError(
+            "depth and image_size are for an encoder given by name; yours is built already: give "
+            "them to segzoo.create_encoder."
         )
     if isinstance(encoder, Encoder) and in_channels != encoder.in_channels:
         raise ArgumentError(

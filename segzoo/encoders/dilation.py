@@ -77,24 +77,22 @@ class Dilated:
     made_for: tuple[int, ...]
 
 
-def not_had(asked: OutputStride, name: str, possible: Sequence[int], deepest: int) -> str:
+def not_had(asked: OutputStride, name: str, possible: Sequence[int], strides: Sequence[int]) -> str:
     """The message where an encoder cannot have an output stride.
 
     Args:
         asked: What was asked for.
         name: The encoder.
         possible: The output strides that it can have.
-        deepest: The stride of its deepest map, which no dilation changes.
+        strides: The strides of its maps, finest first, which no dilation changes.
     """
     how = f" by dilation={asked.dilation!r}" if asked.dilation else ""
-    can = f"it ends at stride {deepest} whatever is asked for."
+    can = f"it ends at stride {strides[-1]} whatever is asked for."
     if possible:
         *first, last = map(str, possible)
         can = f"{', '.join(first)} and {last} can." if first else f"{last} can."
-    return (
-        f"output_stride={asked.stride} cannot be had with {name!r}{how}; {can} Fewer maps (depth) "
-        "end at a smaller stride too."
-    )
+    fewer = " Fewer maps (depth) end at a smaller stride too." if strides[0] < strides[-1] else ""
+    return f"output_stride={asked.stride} cannot be had with {name!r}{how}; {can}{fewer}"
 
 
 @dataclass(frozen=True)

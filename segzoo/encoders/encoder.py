@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class Encoder(nn.Module):
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
         frozen_stages: How many stages, counted from the image, are frozen.
+        built_with: What it was built with by name, as arguments of a model's config: ``depth``,
+            ``image_size`` and ``encoder_options``. A model around it is saved with them.
         extra_outputs: How many outputs come after the maps: tokens that an architecture wants.
         one_at_a_time: Held while a backbone runs that collects its maps by hooks: two threads would
             mix them up. None for others, which run side by side.
@@ -69,6 +72,7 @@ class Encoder(nn.Module):
         #: to who runs it.
         self.lays_out = True
         self.base_model = base_model
+        self.built_with: dict[str, Any] = {}
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
         self.dilated = dilated

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .. import checks
 from ..errors import ArgumentError, EncoderError
 from ..features import FeatureSpec
 from ..nn.sharing import in_eval_mode
@@ -16,7 +17,8 @@ from ..preprocessing import IDENTITY, Normalization
 from . import timm_meta
 from .dilation import Dilated, OutputStride, dilate, dilated, not_had
 from .encoder import Encoder
-from .probe import accepts, on_meta
+from .positions import PositionsHaveValues
+from .probe import accepts, difference, on_meta
 from .sizes import ANY_SIZE, Size, SizeRule, find_size_rule
 
 
@@ -50,7 +52,7 @@ def own_dilated(encoder: Encoder, asked: OutputStride | None) -> Encoder:
             for other in asked.others()
             if encoder.stride <= other.stride or had(other, deepcopy(encoder.backbone))
         ]
-        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.stride))
+        raise ArgumentError(not_had(asked, encoder.name, possible, encoder.strides))
     return encoder
 
 
@@ -73,8 +75,8 @@ def adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -
     ):
         raise ArgumentError(
             f"The backbone {name!r} needs an attribute `features`, a tuple of segzoo.FeatureSpec, "
-            f"one for each map that it gives, finest first; got {features!r}. One from timm needs "
-            "features_only=True."
+            f"one for each map that it gives, finest first; got {checks.shown(features)}. One from "
+            "timm needs features_only=True."
         )
     normalization = getattr(backbone, "normalization", None)
     if source.get("mean"):
@@ -85,19 +87,25 @@ def adapt(backbone: nn.Module, name: str, in_channels: int, depth: int | None) -
         name=name,
         in_channels=in_channels,
         normalization=normalization if isinstance(normalization, Normalization) else IDENTITY,
-        size_rule=_probe_sizes(backbone, features, in_channels, channels_last, source),
+        size_rule=_probe_sizes(backbone, name, features, in_channels, channels_last, source),
         channels_last=channels_last,
     )
 
 
 def _probe_sizes(
     backbone: nn.Module,
+    name: str,
     features: Sequence[FeatureSpec],
     bands: int,
     channels_last: bool,
     source: Mapping[str, Any],
 ) -> SizeRule:
-    """What sizes a module takes; any, where it cannot be run on the meta device to find out."""
+    """What sizes a module takes; any, where it cannot be run on the meta device to find out.
+
+    Raises:
+        ArgumentError: It can be run, and gives other maps than it declares.
+    """
+    native = tuple(source.get("input_size", (3, 224, 224))[-2:])
     with in_eval_mode(backbone) as evaluating:
         run, _ = on_meta(evaluating)
 
@@ -106,6 +114,28 @@ def _probe_sizes(
             return accepts(run, features, image, channels_last=channels_last)
 
         try:
-            return find_size_rule(fits, tuple(source.get("input_size", (3, 224, 224))[-2:]))
+            return find_size_rule(fits, native)
         except EncoderError:
+            image = torch.empty(1, bands, *native, device="meta")
+            _check_maps(run, name, features, image, channels_last)
             return ANY_SIZE
+
+
+def _check_maps(
+    run: Callable[[Tensor], Sequence[Tensor]],
+    name: str,
+    features: Sequence[FeatureSpec],
+    image: Tensor,
+    channels_last: bool,
+) -> None:
+    try:
+        with torch.no_grad(), PositionsHaveValues():
+            maps = run(image)
+    except Exception:  # a forward that reads pixels, which the meta device has none of
+        return
+    reason = difference(maps, features, channels_last=channels_last, more=True)
+    if reason is not None:
+        raise ArgumentError(
+            f"The backbone {name!r} {reason}. Its forward must give a list of maps (N, C, H, W), "
+            "one for each segzoo.FeatureSpec of its attribute `features`, finest first."
+        )

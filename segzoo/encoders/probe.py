@@ -131,9 +131,31 @@ def accepts(
     except Exception:
         # A backbone may fail in any way at a size that it does not take.
         return False
-    axis = 3 if channels_last else 1
-    return (
-        len(maps) == len(features)
-        and all(item.ndim == 4 and item.numel() for item in maps)
-        and [item.shape[axis] for item in maps] == [feature.channels for feature in features]
+    return difference(maps, features, channels_last=channels_last) is None and all(
+        item.numel() for item in maps
     )
+
+
+def difference(
+    maps: Any, features: Sequence[FeatureSpec], *, channels_last: bool, more: bool = False
+) -> str | None:
+    """In what a backbone's answer is not what it declares; None where it is.
+
+    Args:
+        maps: What the backbone gave.
+        features: What it declares.
+        channels_last: Its maps are ``(N, H, W, C)``.
+        more: Whether others may follow the maps.
+    """
+    if isinstance(maps, (Tensor, Mapping)) or not hasattr(maps, "__len__"):
+        return f"gives no list of maps, but a {type(maps).__name__}"
+    if len(maps) < len(features) or (len(maps) > len(features) and not more):
+        return f"gives a list of {len(maps)}, but declares {len(features)} maps"
+    axis = 3 if channels_last else 1
+    for i, (item, feature) in enumerate(zip(maps, features, strict=False)):
+        if not isinstance(item, Tensor) or item.ndim != 4:
+            shape = tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__
+            return f"gives as map {i} no tensor of four dimensions ({shape})"
+        if item.shape[axis] != feature.channels:
+            return f"gives {item.shape[axis]} channels in map {i}, but declares {feature.channels}"
+    return None

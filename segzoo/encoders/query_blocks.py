@@ -10,7 +10,6 @@ an attention mask, or a bias that is added to the attention.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,12 +59,25 @@ class QueryTokens:
         return self.blocks
 
 
-class _Passing(nn.Module):
+def _passed(x: Tensor, *_: Any, **__: Any) -> Tensor:
     """A block that does nothing."""
+    return x
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        """Tokens -> the same."""
-        return x
+
+class _WithoutBlocks:
+    """A model as it is at any moment, but for its blocks: it only makes tokens of an image.
+
+    No copy, whose tensors would not be those that the model has by then, and which no compiler
+    could follow.
+    """
+
+    blocks = (_passed,)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
 class States(NamedTuple):
@@ -178,8 +190,9 @@ class WithQueries(nn.Module):
     def _start(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The map in front of the query blocks, and the prefix tokens if there are any."""
         asked = {"return_prefix_tokens": True} if self.prefix else {}
-        model: Any = self.model if self.first else _without_blocks(self.model)
-        found = model.forward_intermediates(
+        model: Any = self.model if self.first else _WithoutBlocks(self.model)
+        found = type(self.model).forward_intermediates(
+            model,
             image,
             indices=[max(self.first - 1, 0)],
             norm=False,
@@ -240,17 +253,6 @@ class WithQueries(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """What an optimiser leaves undecayed, as timm does where it keeps these tables itself."""
         return {name for name, _ in self.named_parameters() if name.startswith("biases.")}
-
-
-def _without_blocks(model: Any) -> Any:
-    """A model that only makes tokens of an image, on the same parts and tensors.
-
-    Made when it is wanted: tensors may be others by then.
-    """
-    own = (*model.parameters(recurse=False), *model.buffers(recurse=False))
-    kept: dict[int, Any] = {id(item): item for item in (*model.children(), *own)}
-    kept[id(model.blocks)] = nn.Sequential(_Passing())
-    return copy.deepcopy(model, kept)
 
 
 def _without_classifier(model: Any) -> None:

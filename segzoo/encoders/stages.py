@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from ..nn.sharing import in_eval_mode
+from ..nn.sharing import copied_modules, in_eval_mode
 from .positions import PositionsHaveValues
 from .probe import on_meta
 from .sizes import SizeRule
@@ -36,10 +37,16 @@ def parameter_stages(
     except Exception:
         # A forward that reads pixels, which the meta device has none of, or one with learned
         # positions, whose values have no gradients there.
-        parameters = dict(backbone.named_parameters())
+        # What is frozen by now belongs to a stage too, so others on the same values are looked at.
+        parameters = {
+            name: item.detach().requires_grad_(item.is_floating_point())
+            for name, item in backbone.named_parameters()
+        }
         device = next(iter(parameters.values())).device
-        with in_eval_mode(backbone) as evaluating:  # statistics stay what they are
-            maps = evaluating(torch.zeros(image.shape, dtype=kind, device=device))
+        copied = copied_modules(backbone) or backbone
+        with in_eval_mode(copied) as evaluating:  # statistics stay what they are
+            zeros = torch.zeros(image.shape, dtype=kind, device=device)
+            maps: Sequence[Tensor] = functional_call(evaluating, parameters, (zeros,))
         return _reached(maps[:count], parameters)
 
 

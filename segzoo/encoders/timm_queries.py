@@ -77,12 +77,15 @@ def _indices(name: str, options: str, tokens: QueryTokens) -> tuple[int, int]:
 
 
 def joiner(name: str, tokens: QueryTokens) -> Callable[..., WithQueries]:
-    """What ``timm.create_model`` wraps the whole model in, in place of its own extractor."""
+    """What ``timm.create_model`` wraps the whole model in, in place of its own extractor.
 
-    def wrap(model: Any, **features: Any) -> WithQueries:
-        return WithQueries(model, tokens, name)
+    The backbone keeps it among its arguments, so it has to go wherever a pickled model goes.
+    """
+    return functools.partial(_joined, name=name, tokens=tokens)
 
-    return wrap
+
+def _joined(model: Any, *, name: str, tokens: QueryTokens, **features: Any) -> WithQueries:
+    return WithQueries(model, tokens, name)
 
 
 @functools.lru_cache(maxsize=256)

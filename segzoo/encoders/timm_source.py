@@ -261,7 +261,7 @@ def _plan(
     found = request.first(asked)
     if found is None and asked.required:
         possible = [other.stride for other in asked.others() if request.first(other)]
-        raise ArgumentError(not_had(asked, name, possible, request.strides(None)[-1]))
+        raise ArgumentError(not_had(asked, name, possible, request.strides(None)))
     return found or request.plan(None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 
 import pytest
@@ -133,8 +134,22 @@ def test_with_queries_in_every_block_it_is_saved_and_moved(tmp_path):
     )
     with torch.no_grad():
         assert torch.equal(loaded(image), model(image))
+        assert torch.equal(pickle.loads(pickle.dumps(model))(image), model(image))
         exact = copy.deepcopy(model).double()(image.double())
         torch.testing.assert_close(exact, model(image).double(), rtol=1e-4, atol=1e-4)
+
+
+def test_with_queries_in_every_block_nothing_is_copied():
+    """So a compiler can follow it, and what takes a tensor's place takes it here too."""
+    joined = tiny(encoder_options={"depth": 3}, blocks=3, upscale_layers=0).encoder.backbone
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected, _ = joined._start(image)
+        compiled = torch.compile(joined._start, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(image)[0], expected)
+        without = {"model.pos_embed": torch.zeros_like(joined.model.pos_embed)}
+        moved = torch.func.functional_call(joined, without, (image,))[0]
+        assert not torch.allclose(moved, expected)
 
 
 def test_stages_and_rates(model):

@@ -182,3 +182,44 @@ def test_an_encoder_of_the_users_own_as_a_module():
         segzoo.Unet(TinyBackbone(), pretrained=True)
     with pytest.raises(ArgumentError, match="needs an attribute `features`"):
         segzoo.Unet(torch.nn.Conv2d(3, 8, 3))
+    looks_like_one = torch.nn.Module()
+    looks_like_one.features = torch.nn.Sequential(*(torch.nn.Conv2d(3, 8, 3) for _ in range(30)))
+    with pytest.raises(ArgumentError, match="needs an attribute `features`") as caught:
+        segzoo.Unet(looks_like_one)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_model_on_an_encoder_that_is_built_is_saved_as_it_is(tmp_path):
+    options = {"norm_eps": 0.1}
+    encoder = segzoo.create_encoder("test_vit", depth=2, image_size=(64, 48), options=options)
+    model = segzoo.FCN(encoder, classes=2).eval()
+    config = model.config
+    assert (config.depth, config.image_size, config.encoder_options) == (2, (64, 48), options)
+    loaded, image = (
+        segzoo.from_pretrained(model.save_pretrained(tmp_path)),
+        torch.rand(1, 3, 64, 48),
+    )
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+    for name, value in (("depth", 2), ("image_size", (64, 48))):
+        with pytest.raises(ArgumentError, match="yours is built already: give them to"):
+            segzoo.FCN(encoder, classes=2, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda maps: dict(enumerate(maps)), "gives no list of maps, but a dict"),
+        (lambda maps: maps[-1], "gives no list of maps, but a Tensor"),
+        (lambda maps: maps[:1], "gives a list of 1, but declares 2 maps"),
+        (lambda maps: maps[::-1], r"gives \d+ channels in map 0, but declares \d+"),
+        (lambda maps: [maps[0], None], "gives as map 1 no tensor of four dimensions"),
+    ],
+)
+def test_a_module_that_gives_other_maps_than_it_declares(change, message):
+    class Other(TinyBackbone):
+        def forward(self, image):
+            return change(super().forward(image))
+
+    with pytest.raises(ArgumentError, match=f"The backbone 'Other' {message}.*list of maps"):
+        segzoo.create_encoder(Other())

@@ -75,6 +75,32 @@ def test_stages_hold_every_parameter_once(name):
     assert len(encoder.stages()) == len(encoder.features)
 
 
+class ReadsPixels(nn.Module):
+    """A backbone that can be run with values only."""
+
+    features = (segzoo.FeatureSpec(4, 2), segzoo.FeatureSpec(6, 4))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.coarse = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        fine = self.fine(image if image.mean() < 1e9 else image / 2)
+        return [fine, self.coarse(fine)]
+
+
+def test_what_is_frozen_is_of_its_stage_all_the_same():
+    model = segzoo.Unet(ReadsPixels(), classes=2)
+    stages = model.encoder.stages()
+    assert stages == [["fine.weight", "fine.bias"], ["coarse.weight", "coarse.bias"]]
+    for _ in range(2):
+        model.freeze_encoder(1)
+        assert model.encoder.stages() == stages
+        frozen = [name for name, p in model.encoder.named_parameters() if not p.requires_grad]
+        assert frozen == ["backbone.fine.weight", "backbone.fine.bias"]
+
+
 @pytest.mark.parametrize("stages", [0, 6, -1, 2.5, True])
 def test_stages_out_of_range(stages):
     with pytest.raises(EncoderError, match="stages must be between 1 and 5"):
