@@ -86,3 +86,9 @@ def test_without_matplotlib_or_a_place_to_write(tmp_path, monkeypatch):
     with pytest.raises(MissingPackageError, match=r'pip install "segzoo\[train\]"'):
         draw_confusion(tmp_path / "c.png", scores(3))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_matrix_of_very_many_classes_has_a_bounded_size(tmp_path):
+    many = segzoo.Scores(counts=((1, *(0,) * 699), *((0,) * 700,) * 699), images=1)
+    with Image.open(draw_confusion(tmp_path / "c.png", many)) as image:
+        assert 1000 < max(image.size) < 2800
