@@ -98,6 +98,6 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter for a path that is none
         raise StorageError(f"The folder {folder} cannot be made: {error}.") from error
     return folder
