@@ -160,12 +160,11 @@ def test_a_training_that_does_not_begin_leaves_the_records_of_the_one_before(tmp
     assert {path.name: path.read_bytes() for path in inside.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
-def test_a_folder_of_an_impossible_name_is_refused(tmp_path, name):
-    folder = TrainingFolder(tmp_path / name)
-    with pytest.raises(StorageError, match="cannot be"):
-        folder.look(restart=False)
-        folder.make()
+def test_a_folder_of_an_impossible_name_is_refused(tmp_path):
+    with pytest.raises(StorageError, match="cannot be read"):
+        TrainingFolder(tmp_path / ("a" * 300)).look(restart=False)
+    with pytest.raises(StorageError, match="cannot be made"):
+        TrainingFolder(tmp_path / "a\0b").make()
 
 
 def test_features_of_another_architecture_are_others(tmp_path):
