@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -38,11 +40,11 @@ _FIELDS = {
 
 
 def _value(text: str) -> Any:
-    """A value as JSON has it, or a text: ``0.1``, ``[256, 256]``, ``true``, ``balanced``."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    """A value as JSON or Python has it, or a text: ``.1``, ``[2, 3]``, ``true``, ``balanced``."""
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return parse(text)
+    return text
 
 
 def _settings(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> Any:

@@ -166,7 +166,7 @@ def _shown(outputs: Outputs, target: Tensor, ignore_index: int | None) -> Tensor
             "does not say what it should learn: give labels=, or image=0."
         )
     numbers = torch.arange(classes, device=target.device) + (1 if classes == 1 else 0)
-    pixels = target.flatten(1)
+    pixels = target.flatten(1).long()
     counted = torch.ones_like(pixels) if ignore_index is None else pixels != ignore_index
     return torch.stack(
         [((pixels == number) & counted.bool()).any(dim=1) for number in numbers], dim=1

@@ -60,7 +60,7 @@ def distillation_loss(
         each = F.kl_div(learned, taught, reduction="none", log_target=True).sum(dim=1)
         counted = each.new_ones(each.shape)
         if ignore_index is not None:
-            counted = (target != ignore_index).to(each.dtype)
+            counted = (target.long() != ignore_index).to(each.dtype)
         sums = (counted * each).sum(), counted.sum()
         above, below = reduced(sums, reduce)
         return degrees**2 * above / below.clamp_min(1)

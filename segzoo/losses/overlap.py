@@ -116,7 +116,8 @@ def _lovasz_sums(pixels: Pixels) -> Tensor:
     classes = range(pixels.first, pixels.log.shape[1])
     probabilities = pixels.log[:, pixels.first :].flatten(2).exp()
     target, valid = pixels.target.flatten(1), pixels.valid.flatten(1)
-    losses, counts = [], []
+    # Of a rank that has no image the sums are 0 as well.
+    losses, counts = [probabilities.sum() * 0], [valid.new_zeros((), dtype=torch.bool)]
     for probability, classes_of, counted in zip(probabilities, target, valid, strict=True):
         truth = (classes_of == torch.tensor(classes, device=target.device)[:, None]) * counted
         shown = truth.sum(dim=1) > 0

@@ -18,7 +18,7 @@ def cross_entropy(
     target: Tensor,
     *,
     ignore_index: int | None = None,
-    class_weights: Tensor | None = None,
+    class_weights: Tensor | Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     reduce: Reduce | None = None,
 ) -> Tensor:
@@ -30,7 +30,7 @@ def cross_entropy(
         logits: ``(N, K, H, W)``, floating point.
         target: ``(N, H, W)``, integers: classes (0 and 1 where K is 1) or ``ignore_index``.
         ignore_index: The value of void; None where all pixels count.
-        class_weights: ``(K,)``, or ``(2,)`` where K is 1.
+        class_weights: One weight for each class, two where K is 1; None for equal ones.
         label_smoothing: Share of the target that is spread over all classes, 0 to 1.
         reduce: Adds a tensor up over all ranks; None for one rank.
 
@@ -47,7 +47,7 @@ def focal_loss(
     *,
     gamma: float = 2.0,
     ignore_index: int | None = None,
-    class_weights: Tensor | None = None,
+    class_weights: Tensor | Sequence[float] | None = None,
     reduce: Reduce | None = None,
 ) -> Tensor:
     """Cross-entropy that counts a pixel less, the surer it is: ``-(1 - p)^gamma log p``.
@@ -60,7 +60,7 @@ def focal_loss(
         target: ``(N, H, W)``, integers: classes (0 and 1 where K is 1) or ``ignore_index``.
         gamma: 0 or more.
         ignore_index: The value of void; None where all pixels count.
-        class_weights: ``(K,)``, or ``(2,)`` where K is 1.
+        class_weights: One weight for each class, two where K is 1; None for equal ones.
         reduce: Adds a tensor up over all ranks; None for one rank.
 
     Raises:
@@ -99,8 +99,11 @@ def weights_of_classes(given: Sequence[float] | None) -> Tensor | None:
     return torch.tensor(checks.sequence("class_weights", values, weight, longest=65536))
 
 
-def cross_entropy_term(class_weights: Tensor | None, label_smoothing: float) -> Term:
+def cross_entropy_term(
+    class_weights: Tensor | Sequence[float] | None, label_smoothing: float
+) -> Term:
     """Cross-entropy as sums and a formula."""
+    class_weights = _as_tensor(class_weights)
     smoothing = checks.number("label_smoothing", label_smoothing, minimum=0.0, maximum=1.0)
 
     def sums(pixels: Pixels) -> Tensor:
@@ -117,8 +120,9 @@ def cross_entropy_term(class_weights: Tensor | None, label_smoothing: float) -> 
     return Term(sums, ratio)
 
 
-def focal_term(class_weights: Tensor | None, gamma: float) -> Term:
+def focal_term(class_weights: Tensor | Sequence[float] | None, gamma: float) -> Term:
     """The focal loss as sums and a formula."""
+    class_weights = _as_tensor(class_weights)
     exponent = checks.number("gamma", gamma, minimum=0.0, maximum=100.0)
 
     def sums(pixels: Pixels) -> Tensor:
@@ -129,6 +133,11 @@ def focal_term(class_weights: Tensor | None, gamma: float) -> Term:
         return torch.stack([-(counted * unsure * pixels.true).sum(), counted.sum()])
 
     return Term(sums, ratio)
+
+
+def _as_tensor(class_weights: Tensor | Sequence[float] | None) -> Tensor | None:
+    """A tensor is taken as it is: on a GPU it would cost time to look at it."""
+    return class_weights if isinstance(class_weights, Tensor) else weights_of_classes(class_weights)
 
 
 def _weights(pixels: Pixels, class_weights: Tensor | None) -> Tensor | None:

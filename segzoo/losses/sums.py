@@ -146,7 +146,8 @@ def check(logits: Tensor, target: Tensor, ignore_index: int | None) -> None:
 
 
 def _check_values(target: Tensor, classes: int, ignore_index: int | None) -> None:
-    lowest, highest = (int(value) for value in target.long().aminmax())
+    target = target.long()  # as small integers, void would be another number: -1 is 255 of uint8
+    lowest, highest = (int(value) for value in target.aminmax())
     if lowest >= 0 and highest < classes:
         return
     wrong = (target < 0) | (target >= classes)

@@ -23,6 +23,8 @@ from .score_values import HEADERS, Scores, class_rows, summary
 TRAINING = "training"
 #: Bytes of one of its files: 100,000 epochs of 100 classes.
 _LARGEST = 2**28
+#: No number of a curve is above it.
+_GREATEST = 1e300
 #: Scores on the card: their ids on the Hub, and their names.
 _METRICS = (
     ("mean_iou", "Mean IoU", "miou"),
@@ -243,4 +245,6 @@ def _is_row(row: Mapping[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a number that can be drawn: JSON has larger ones than a float."""
+    plain_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return plain_number and abs(value) <= _GREATEST

@@ -24,6 +24,7 @@ from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
 from ..prediction.masks import Segments, check_logits
+from .items import check_item
 from .score_values import Scores
 from .scores import ScoreMeter
 from .stopping import prepare_worker
@@ -182,25 +183,12 @@ class _Items(Dataset[_Item]):
         name = self.names[index]
         try:
             image, mask = self.data[index]
-            _check_item(image, mask, self.bands)
+            check_item(image, mask, self.bands)
             return _Item(
                 name, image if self.size is None else resize_image(image, self.size), mask, ""
             )
         except InputError as error:  # of a worker only the text would arrive, below a traceback
             return _Item(name, torch.empty(0), torch.empty(0), str(error))
-
-
-def _check_item(image: Tensor, mask: Tensor, bands: int) -> None:
-    if image.ndim != 3 or mask.ndim != 2 or mask.is_floating_point():
-        raise InputError(
-            f"expected an image (C, H, W) and a mask (H, W) of integers, got shapes "
-            f"{tuple(image.shape)} and {tuple(mask.shape)}, the mask {mask.dtype}."
-        )
-    if len(image) != bands:
-        raise InputError(f"the image has {len(image)} bands, the model takes {bands}.")
-    if image.shape[-2:] != mask.shape:
-        sizes = ["x".join(map(str, part.shape[-2:])) for part in (image, mask)]
-        raise InputError(f"the image has {sizes[0]} pixels, its mask {sizes[1]} (height x width).")
 
 
 def _batches(items: Iterator[_Item] | DataLoader[Any], batch_size: int) -> Iterator[list[_Item]]:

@@ -26,6 +26,8 @@ from .recipe import Recipe
 
 #: How much memory, or space on a disk, is taken where nobody says.
 DEFAULT_BYTES = 4 << 30
+#: Fields of a config that say how an encoder is built, and leave no trace in its weights.
+_BUILT = ("encoder_options", "depth", "image_size", "output_stride", "dilation")
 
 
 class FeatureCache:
@@ -128,7 +130,11 @@ def _pixels_key(image: Tensor, device: str) -> str:
 
 def _weights_key(model: SegmentationModel, setting: str) -> str:
     """What the maps of an image follow from, beside its pixels."""
-    text = f"{model.encoder.name} {model.normalization} {versions()} {setting}"
+    config, encoder = model.config, model.encoder
+    # The same weights give other maps with another stride, and other architectures ask for others.
+    built = [getattr(config, name) for name in _BUILT]
+    built += [model.architecture, encoder.features, encoder.prefix_tokens, encoder.size_rule]
+    text = f"{encoder.name} {built} {model.normalization} {versions()} {setting}"
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in model.encoder.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

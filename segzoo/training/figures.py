@@ -23,6 +23,10 @@ _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 _GREY = "#555555"
 #: Up to so many classes a confusion matrix has its numbers written into it.
 _NUMBERS = 20
+#: Up to so many its rows and columns have names: with more nobody could read them.
+_NAMED = 160
+#: Inches of its longer side, without what stands beside it.
+_LARGEST = 24.0
 
 
 def new_figure(width: float, height: float, *, extra: str = "train") -> Figure:
@@ -133,20 +137,24 @@ def draw_confusion(path: Path, scores: Scores) -> Path:
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     classes, names = scores.classes, [_short(name) for name in scores.names]
     cell = 0.52 if classes <= _NUMBERS else max(0.22, 10 / classes)
-    label = 0.085 * max(map(len, names))
+    cell = min(cell, _LARGEST / classes)
+    named = classes <= _NAMED
+    label = 0.085 * max(map(len, names)) if named else 0.0
     side = max(classes * cell, 2.2)
     figure = new_figure(side + label + 1.6, side + label + 0.9)
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0)
-    axis.set_yticks(range(classes), names)
+    if named:
+        axis.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0)
+        axis.set_yticks(range(classes), names)
     axis.tick_params(length=0, labelsize=9 if classes <= _NUMBERS else 7)
     axis.set_xlabel("predicted", fontsize=10, color=_GREY)
     axis.set_ylabel("true", fontsize=10, color=_GREY)
-    axis.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="#E4E4E4", linewidth=0.5)
-    axis.tick_params(which="minor", length=0)
+    if named:
+        axis.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
+        axis.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
+        axis.grid(which="minor", color="#E4E4E4", linewidth=0.5)
+        axis.tick_params(which="minor", length=0)
     if classes <= _NUMBERS:
         for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
             share = shares[row, column]
@@ -159,7 +167,7 @@ def draw_confusion(path: Path, scores: Scores) -> Path:
                 fontsize=9,
                 color="white" if share > 0.55 else "#222222",
             )
-    for row in map(int, np.flatnonzero(totals[:, 0] == 0)):
+    for row in map(int, np.flatnonzero(totals[:, 0] == 0)) if named else ():
         axis.text(-0.4, row, "not there", va="center", fontsize=7, color=_GREY)
     bar = figure.colorbar(image, ax=axis, shrink=min(1.0, 3 / side), format=_percent)
     bar.outline.set_visible(False)

@@ -16,14 +16,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import StorageError, TrainingError
+from ..errors import SegzooError, StorageError, TrainingError
 from ..files import leftovers
 from ..files.atomic import make_folder, write_text
 from ..files.hub import CONFIG, WEIGHTS
+from .samples import KINDS
 from .state import read_state, write_state
 
 #: Left by file managers; a folder with nothing else is empty.
 _HIDDEN = "."
+#: What a training has found out, beside its model and its state.
+_RESULTS = (
+    "metrics.jsonl",
+    "metrics.json",
+    "curves.png",
+    "confusion.png",
+    *(f"samples/{kind}.png" for kind in KINDS),
+)
 
 
 class TrainingFolder:
@@ -55,6 +64,14 @@ class TrainingFolder:
             TrainingError: The folder holds something else.
             StorageError: It cannot be read.
         """
+        try:
+            return self._look(restart=restart)
+        except (OSError, ValueError) as error:  # the latter for a path that is none
+            if isinstance(error, SegzooError):
+                raise
+            raise StorageError(f"The folder {str(self.out)!r} cannot be read: {error}.") from error
+
+    def _look(self, *, restart: bool) -> dict[str, Any] | None:
         if self.out.exists() and not self.out.is_dir():
             raise StorageError(f"{self.out} is a file; a training needs a folder.")
         if self.state_file.exists():
@@ -87,6 +104,18 @@ class TrainingFolder:
         """
         make_folder(self.inside)
         leftovers.sweep(self.inside)
+
+    def forget_results(self) -> None:
+        """Remove what another training has left: its scores would be taken for those of this one.
+
+        Raises:
+            StorageError: They cannot be removed.
+        """
+        try:
+            for name in _RESULTS:
+                (self.inside / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.inside} holds what cannot be removed: {error}.") from error
 
     def _begun(self) -> bool:
         """Whether a training was killed here before it had anything to save."""

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..data.collate import collate
 from ..data.dataset import SegmentationData
 from ..data.transforms import Augmentation, Augmented
+from .items import Told, collated, raised
 from .order import Batches, Order
 from .recipe import Recipe
 from .stopping import prepare_worker
@@ -63,16 +64,16 @@ def batches(
     """
     epoch, batch = start
     loader: DataLoader[Any] = DataLoader(
-        augmented(data, recipe, ignore_index),
+        Told(augmented(data, recipe, ignore_index)),
         batch_sampler=Batches(order, process, epoch=epoch, batch=batch, epochs=epochs),
         num_workers=workers,
-        collate_fn=partial(collate, ignore_index=ignore_index),
+        collate_fn=partial(collated, collate=partial(collate, ignore_index=ignore_index)),
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker if workers else None,
         # Else it takes a number from the program's own generator.
         generator=torch.Generator(),
     )
-    return iter(loader)
+    return raised(iter(loader))
 
 
 def default_workers() -> int:

@@ -19,7 +19,7 @@ from .learner import Batch, Learner
 from .lora import plain
 from .order import Order
 from .schedule import OneCycle
-from .score_values import Scores
+from .score_values import Scores, number
 from .state import Position, random_state, set_random_state
 from .stopping import StopRequests
 from .validate import Validator
@@ -82,6 +82,8 @@ class Loop:
         #: Told each row before it is saved, so that a kill repeats a row and never loses one.
         self.track: Callable[[Mapping[str, Any]], None] = lambda row: None
         self.on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
+        #: Called by the first process when there is a state, whether the training is a new one.
+        self.on_begin: Callable[..., None] = lambda new: None
         self.done = Progress()
         self.updates = -(-order.batches // self.recipe.accumulate)
         self.epochs = self.recipe.freeze_epochs + self.recipe.epochs
@@ -117,6 +119,8 @@ class Loop:
         start = self.done.position
         if start.step == 0:
             self.save()
+        if self.processes.first:
+            self.on_begin(new=start.step == 0)
         stream = self.batches((start.epoch, start.batch))
         try:
             with StopRequests() as requests, self.bar:
@@ -194,8 +198,8 @@ class Loop:
 
     def _shown(self, loss: float) -> dict[str, str]:
         shown = {"loss": f"{loss:.3f}"}
-        if self.done.best is not None:
-            shown["mIoU"] = f"{self.done.history[-1]['val']['miou']:.3f}"
+        if self.done.history:
+            shown["mIoU"] = number(self.done.history[-1]["val"]["miou"])
         return shown
 
     def _not_finite(self, position: Position) -> None:

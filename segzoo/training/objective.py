@@ -145,8 +145,9 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
     """Raise where one mask for each image, or the recipe, is not what a model can learn by.
 
     Raises:
-        ArgumentError: A model of several heads, each of which has labels of its own; or of a model
-            of queries a loss of pixels, or features that are to be kept.
+        ArgumentError: A model of several heads, each of which has labels of its own, or without a
+            parameter that learns; or of a model of queries a loss of pixels, or features that are
+            to be kept.
     """
     if isinstance(model, AnswersSeveral) and len(model.heads) > 1:
         first = next(iter(model.heads))
@@ -156,6 +157,14 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
             f"others keep their answers: model.freeze_encoder(), then segzoo.train(model.single("
             f"{first!r}), data, out=...), which trains the weights of this model. Then save the "
             "whole with model.save_pretrained."
+        )
+    learns = {id(item) for item in model.parameters() if item.requires_grad}
+    if recipe.freeze_epochs:
+        learns -= {id(item) for item in model.encoder.parameters()}
+    if not learns:
+        where = " while the encoder is frozen (freeze_epochs)" if recipe.freeze_epochs else ""
+        raise ArgumentError(
+            f"No parameter of the model would learn{where}: all of them have requires_grad=False."
         )
     if not isinstance(model, AnswersQueries):
         return
@@ -222,11 +231,12 @@ def counted_pixels(target: Tensor, void: int | None, class_weights: Tensor | Non
     Returns:
         A scalar in float64, on the target's device.
     """
+    target = target.long()  # of uint8 a void of -1 would be 255
     labelled = target.flatten() if void is None else target[target != void]
     if class_weights is None:
         return torch.tensor(labelled.numel(), dtype=torch.float64, device=target.device)
     # What is no class is for the loss to refuse.
-    counts = labelled.long().clamp_min(0).bincount(minlength=len(class_weights))
+    counts = labelled.clamp_min(0).bincount(minlength=len(class_weights))
     counts = counts[: len(class_weights)]
     return counts.double() @ class_weights.to(counts.device, torch.float64)
 

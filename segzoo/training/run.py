@@ -17,6 +17,7 @@ from .features import DEFAULT_BYTES, FeatureCache
 from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
 from .folder import TrainingFolder
 from .identity import versions
+from .items import Checked
 from .learner import Batch, Settled
 from .loop import Loop
 from .lora import plain
@@ -63,12 +64,10 @@ class Run:
                 teacher.model.to(memory_format=torch.channels_last)
 
     def settle(self, precision: str) -> Settled:
-        """Find what the recipe leaves open, and write down recipe and data."""
+        """Find what the recipe leaves open."""
         recipe, first = self.recipe, self.processes.first
         if first:
             self.folder.make()
-            self.folder.write_text("recipe.json", recipe.to_json())
-            self.folder.write_json("data.json", dict(self.splits.description))
         weights = recipe.class_weights
         if isinstance(weights, str):
             weights = self.processes.from_first(lambda: balanced(self.splits))
@@ -107,7 +106,7 @@ class Run:
         """The loop, at its beginning."""
         order = self._order(settled)
         ignore_index = self.splits.ignore_index
-        return Loop(
+        loop = Loop(
             learner_of(
                 self.model,
                 self.recipe,
@@ -126,6 +125,15 @@ class Run:
             save_seconds=save_seconds,
             progress=progress,
         )
+        loop.on_begin = self._write_down
+        return loop
+
+    def _write_down(self, *, new: bool) -> None:
+        """Write recipe and data beside a state that is theirs; an earlier training's scores go."""
+        if new:
+            self.folder.forget_results()
+        self.folder.write_text("recipe.json", self.recipe.to_json())
+        self.folder.write_json("data.json", dict(self.splits.description))
 
     def finish(self, loop: Loop, begun: Mapping[str, Any], settled: Settled) -> dict[str, Any]:
         """Judge the best once more, fully; draw and write what people look at.
@@ -189,7 +197,7 @@ class Run:
     ) -> Iterator[Batch]:
         recipe = self.recipe
         return loaders.batches(
-            self.splits.train,
+            Checked(self.splits.train, self.splits.in_channels),
             recipe,
             order,
             process=self.processes.index,
@@ -203,7 +211,7 @@ class Run:
     def _validator(self, settled: Settled, data: SegmentationData) -> Validator:
         crop = self.recipe.crop
         return Validator(
-            data,
+            Checked(data, self.splits.in_channels),
             self.processes,
             classes=self.splits.classes,
             class_names=self.splits.class_names,

@@ -91,6 +91,14 @@ class Scores:
             raise ArgumentError(
                 f"class_names has {len(self.class_names)} names for {classes} classes."
             )
+        by_class: dict[str, tuple[Any, ...] | None] = {
+            "boundary_f1_by_class": self.boundary_f1_by_class
+        }
+        if self.intervals is not None:
+            by_class["intervals.iou"] = self.intervals.iou
+        for field, values in by_class.items():
+            if values is not None and len(values) != classes:
+                raise ArgumentError(f"{field} has {len(values)} values for {classes} classes.")
         for field, number in self._numbers():
             if number is not None:
                 checks.number(field, number, minimum=0.0, maximum=1e300)
@@ -103,8 +111,8 @@ class Scores:
             pixels, right, confidence = entry
             yield from (("reliability", value) for value in (pixels, right, confidence))
         if self.intervals is not None:
-            bounds = (self.intervals.miou, self.intervals.pixel_accuracy, *self.intervals.iou)
-            for low, high in filter(None, bounds):
+            known = filter(None, self.intervals.iou)
+            for low, high in (self.intervals.miou, self.intervals.pixel_accuracy, *known):
                 yield from (("intervals", low), ("intervals", high))
 
     @property

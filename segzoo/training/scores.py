@@ -98,11 +98,15 @@ class ScoreMeter:
             names: What each image is called. A name that was counted is not counted again.
 
         Raises:
-            InputError: Shapes that do not go together, values that are no class, or two images of
-                one name that differ.
+            InputError: Shapes that do not go together, values that are no class, logits that are
+                NaN, or two images of one name that differ.
         """
         logits, top, classes = self._classes_of(predicted)
         self._check(classes, target, names)
+        if logits is not None:
+            check_finite(top, names)
+        if not len(target):
+            return
         target = target.to(classes.device).long()
         valid = torch.ones_like(target, dtype=torch.bool)
         if self.ignore_index is not None:
@@ -132,10 +136,11 @@ class ScoreMeter:
         """Count what another meter counted; images of the same name count once.
 
         Raises:
-            ArgumentError: The other one counts other classes, or has another void.
+            ArgumentError: The other one counts other classes, has another void, or measures
+                something else.
             InputError: Two images of one name differ.
         """
-        for field in ("classes", "ignore_index"):
+        for field in ("classes", "ignore_index", "boundaries", "calibration"):
             ours, theirs = getattr(self, field), getattr(other, field)
             if ours != theirs:
                 raise ArgumentError(
@@ -189,7 +194,8 @@ class ScoreMeter:
         """
         images = self._images()
         options = [self.ignore_index is not None, self.boundaries, self.calibration]
-        names = "\0".join(image.name or "" for image in images).encode()
+        # Names of files may hold halves of characters: bytes that are no UTF-8.
+        names = "\0".join(image.name or "" for image in images).encode(errors="surrogatepass")
         return {
             "options": torch.tensor([self.classes, self.ignore_index or 0, *map(int, options)]),
             "names": torch.frombuffer(bytearray(names or b"\0"), dtype=torch.uint8),
@@ -215,7 +221,7 @@ class ScoreMeter:
         lengths = state["lengths"].tolist()
         if not lengths:
             return meter
-        names = bytes(state["names"].tolist()).decode().split("\0")
+        names = bytes(state["names"].tolist()).decode(errors="surrogatepass").split("\0")
         count = len(lengths)
         parts = zip(
             names,
@@ -317,6 +323,18 @@ class ScoreMeter:
             "temperature": calibrated.best_temperature(sums),
             "likelihood": calibrated.mean_likelihood(sums),
         }
+
+
+def check_finite(top: Tensor, names: Sequence[str] | None) -> None:
+    """Raise where the largest logit of a pixel is NaN: no class is then the model's."""
+    wrong = top.isnan()
+    if wrong.any():
+        i = int(wrong.flatten(1).any(dim=1).nonzero()[0])
+        where = f" of {names[i]}" if names is not None else ""
+        raise InputError(
+            f"The logits{where} hold NaN, so they say nothing of classes: values of the image, or "
+            "weights of the model, are not finite."
+        )
 
 
 def _same_truth(one: _Image, other: _Image, classes: int) -> bool:

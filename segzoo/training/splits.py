@@ -12,6 +12,7 @@ from ..data.open_data import open_data
 from ..data.splits import DataSplits
 from ..errors import ArgumentError, DataError
 from ..losses import balanced_weights
+from .evaluate import names_of_classes
 
 
 def as_splits(
@@ -29,7 +30,7 @@ def as_splits(
     if isinstance(data, (str, os.PathLike)):
         data = open_data(data, classes=classes, ignore_index=ignore_index)
     elif isinstance(data, tuple) and len(data) == 2:
-        names = model.class_names
+        names = names_of_classes(model)
         data = DataSplits.of(*data, classes=names or classes, ignore_index=ignore_index)
     if not isinstance(data, DataSplits):
         raise ArgumentError(
@@ -46,6 +47,13 @@ def as_splits(
             f"The data has {data.classes} classes, the model {model.classes}. Build it with "
             f"classes={data.classes}" + (", or 1." if data.classes == 2 else ".")
         )
+    mine, theirs = names_of_classes(model), data.class_names
+    if mine and theirs and mine[model.classes == 1 :] != theirs[model.classes == 1 :]:
+        raise ArgumentError(
+            f"The data has the classes {', '.join(theirs)}, the model {', '.join(mine)}: it would "
+            "learn the ones under the names of the others. Build it with the class_names of the "
+            "data."
+        )
     if data.in_channels != model.in_channels:
         raise ArgumentError(
             f"The images have {data.in_channels} bands, the model takes {model.in_channels}. Build "
@@ -61,7 +69,7 @@ def balanced(splits: DataSplits) -> tuple[float, ...]:
     """ENet's class weights, from the pixels of all training masks."""
     counts = torch.zeros(splits.classes, dtype=torch.int64)
     for index in range(len(splits.train)):
-        mask = splits.train[index][1].flatten()
+        mask = splits.train[index][1].flatten().long()
         if splits.ignore_index is not None:
             mask = mask[mask != splits.ignore_index]
         counts += mask.bincount(minlength=splits.classes)

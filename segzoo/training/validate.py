@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..data.dataset import SegmentationData
 from ..data.resample import resize_image
 from ..data.splits import names_of
 from .features import FeatureCache
+from .items import Told, collated, raised
 from .precision import autocast
 from .processes import Processes
 from .score_values import Scores
@@ -92,11 +94,11 @@ class Validator:
         shard = Shard(data, processes, size)
         workers = min(workers, -(-len(shard) // batch_size))
         self.loader: DataLoader[Any] = DataLoader(
-            shard,
+            Told(shard),
             batch_size=batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=list,
+            collate_fn=partial(collated, collate=list),
             worker_init_fn=prepare_worker if workers else None,
             generator=torch.Generator(),
         )
@@ -131,7 +133,7 @@ class Validator:
         precision = "float32" if fully else self.precision
         device = self.processes.device
         meter = self._meter(fully)
-        for items in self.loader:
+        for items in raised(self.loader):
             for raw, masks, names in batched(items, self.pixels):
                 image = model.normalization(raw.to(device))
                 if self.channels_last and not fully:

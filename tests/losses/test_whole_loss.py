@@ -193,3 +193,31 @@ def test_a_real_model_learns_from_all_of_its_outputs():
     )
     loss.backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("void", [-1, -100])
+def test_void_is_no_other_number_in_small_integers(void):
+    logits = torch.randn(1, 3, 4, 4)
+    target = torch.full((1, 4, 4), void % 256, dtype=torch.uint8)
+    with pytest.raises(InputError, match=f"holds {void % 256}"):
+        losses.cross_entropy(logits, target, ignore_index=void)
+    with pytest.raises(InputError, match=f"holds {void % 256}"):
+        losses.distillation_loss(logits, logits, target, ignore_index=void)
+
+
+def test_a_rank_without_an_image_has_a_loss():
+    logits, target = batch(classes=3)
+    logits = logits[:0].detach().requires_grad_()
+    loss = losses.SegmentationLoss(ignore_index=VOID, **ALL)(logits, target[:0])
+    loss.backward()
+    assert loss == 0
+    assert logits.grad.shape == logits.shape
+
+
+def test_weights_of_classes_are_what_balanced_weights_gives():
+    logits, target = batch(classes=3)
+    weights = losses.balanced_weights([5, 3, 2])
+    for loss in (losses.cross_entropy, losses.focal_loss):
+        assert loss(logits, target, ignore_index=VOID, class_weights=weights) == loss(
+            logits, target, ignore_index=VOID, class_weights=torch.tensor(weights)
+        )

@@ -307,3 +307,45 @@ def test_many_classes_take_little_memory():
     state = meter.state()
     assert sum(tensor.nbytes for tensor in state.values()) < 200_000
     assert meter.compute().pixels == 6400
+
+
+def test_logits_that_are_nan_are_refused():
+    logits = torch.zeros(2, 3, 4, 4)
+    logits[1, 2, 0, 0] = math.nan
+    meter = segzoo.ScoreMeter(3, **PLAIN)
+    with pytest.raises(InputError, match="logits of b hold NaN"):
+        meter.update(logits, torch.zeros(2, 4, 4).long(), ["a", "b"])
+    assert len(meter) == 0
+
+
+def test_a_batch_of_nothing_counts_nothing():
+    meter = segzoo.ScoreMeter(3)
+    meter.update(torch.zeros(0, 3, 4, 4), torch.zeros(0, 4, 4).long())
+    assert len(meter) == 0
+
+
+@pytest.mark.parametrize("option", PLAIN)
+def test_meters_that_measure_other_things_are_not_merged(option):
+    with pytest.raises(ArgumentError, match=f"{option} is True here and False there"):
+        segzoo.ScoreMeter(3).merge(segzoo.ScoreMeter(3, **{option: False}))
+
+
+def test_names_that_are_no_utf8_come_along():
+    meter = segzoo.ScoreMeter(2)
+    meter.update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4).long(), ["a\udcff"])
+    assert list(segzoo.ScoreMeter.from_state(meter.state()).image_miou()) == ["a\udcff"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"boundary_f1_by_class": [0.5]},
+        {"intervals": {"miou": [0, 1], "pixel_accuracy": [0, 1], "iou": [[0, 1]]}},
+        {"intervals": {"miou": None, "pixel_accuracy": [0, 1], "iou": [None, None, None]}},
+    ],
+)
+def test_scores_of_another_number_of_classes_are_refused(change):
+    meter = segzoo.ScoreMeter(3)
+    meter.update(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4).long())
+    with pytest.raises(ArgumentError):
+        segzoo.Scores.from_json({**meter.compute().to_json(), **change})
