@@ -20,7 +20,7 @@ from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
 from ...nn.finite import first_infinite
 from ...nn.full_precision import full_precision
-from ...prediction.inputs import check_batch
+from ...prediction.inputs import check_batch, check_finite
 from ...prediction.masks import VOID
 from ...timing import in_turn
 from ..kernels import usable
@@ -121,6 +121,7 @@ def optimize(
     if example is None:
         example = torch.rand(1, model.in_channels, _SIDE, _SIDE, device=device)
     check_batch(example, model.in_channels)
+    check_finite(example, "example")
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
     # Tensors of inference mode could be used in no training, not even as constants.
