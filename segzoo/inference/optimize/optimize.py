@@ -130,7 +130,10 @@ def optimize(
         image = ordinary(example)
 
         def build(dtype: torch.dtype) -> OptimizedModel:
-            return _Optimizer(model, image, dtype, channels_last).run(backend, tolerance)
+            # In a finer precision from the beginning: what passes compute is rounded to the source.
+            finer = torch.finfo(dtype).eps < torch.finfo(source.dtype).eps
+            own = copy.deepcopy(model).to(dtype) if finer else model
+            return _Optimizer(own, image, dtype, channels_last).run(backend, tolerance)
 
         return fastest(model, image, build) if auto else build(dtype)
 
