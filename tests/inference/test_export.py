@@ -187,7 +187,9 @@ def test_what_hooks_do_is_in_the_graph(tmp_path, monkeypatch):
         graphs.append((graph, example))
         raise ExportError("enough")
 
-    monkeypatch.setattr(importlib.import_module("segzoo.inference.export.export"), "_record", record)
+    monkeypatch.setattr(
+        importlib.import_module("segzoo.inference.export.export"), "_record", record
+    )
     with pytest.raises(ExportError, match="enough"):
         segzoo.export(model, tmp_path / "m.onnx", size=(32, 32))
     [(graph, example)] = graphs
