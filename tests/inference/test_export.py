@@ -197,7 +197,7 @@ def test_what_hooks_do_is_in_the_graph(tmp_path, monkeypatch):
 
 
 def test_a_model_that_cannot_be_copied_is_told(tmp_path):
-    with pytest.raises(ExportError, match="cannot be copied to the CPU in float32: .*meta"):
+    with pytest.raises(ExportError, match=r"cannot be copied to the CPU in float32: .*meta"):
         segzoo.export(tiny_unet().to("meta"), tmp_path / "m.onnx")
 
 
