@@ -13,6 +13,7 @@ from segzoo.inference.kernels import (
     ConvReluHead,
     DoubleConcatConv,
     checking,
+    modules,
     operators,
     self_check,
     usable,
@@ -95,6 +96,11 @@ def test_an_optimised_model_can_take_them(monkeypatch):
         assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
         if size == (8, 4):
             assert torch.equal(classes, logits.argmax(dim=1))
+    monkeypatch.setattr(modules, "MAX_ELEMENTS", 1)  # as of an image of 8192x8192
+    image = torch.randn(1, 3, 8, 4)
+    with torch.no_grad():
+        logits, expected = fast(image), model(image)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..encoders import Encoder
 from ..errors import InputError, warn
+from ..nn.finite import is_finite
 
 
 def check_batch(image: Tensor, in_channels: int) -> None:
@@ -31,6 +32,21 @@ def check_batch(image: Tensor, in_channels: int) -> None:
         )
     if 0 in image.shape:
         raise InputError(f"The batch is empty: shape {tuple(image.shape)}.")
+
+
+def check_finite(pictures: Tensor, name: str = "picture") -> None:
+    """Raise for pictures whose pixels are not all numbers.
+
+    Before the model runs: that its logits are NaN tells of some only. A ReLU or a maximum may make
+    zero of a NaN, as those of oneDNN and OpenVINO do, and what follows is a mask of nothing.
+
+    Raises:
+        InputError: It has NaN or infinity.
+    """
+    if not is_finite(pictures):  # of integers nothing is read
+        raise InputError(
+            f"The {name} has pixels that are NaN or infinite; put numbers in their place."
+        )
 
 
 def explain_precision(error: RuntimeError, image: Tensor, model: nn.Module) -> None:

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from .. import checks
 from ..errors import ArgumentError, InputError
-from ..nn.finite import is_finite
 from ..preprocessing import Normalization
-from .inputs import describe
+from .inputs import check_finite, describe
 
 #: What a pixel of a mask gets that the model is not sure of: no class, in most data sets.
 VOID = 255
+_NOT_A_NUMBER = (
+    "The model's logits are NaN for a picture of finite pixels: its weights are NaN or infinite (a "
+    "training that diverged), or too large for its precision (float16). Load it from before, or "
+    "compute in float32 or bfloat16."
+)
 
 
 class Segments(Protocol):
@@ -105,18 +109,19 @@ def classes_of(
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
+    check_finite(batch)
     normalized = model.normalization(batch.to(weight.device)).to(weight.dtype)
     if masks is not None and least is None:
         found = masks(normalized)
         if bool((found == VOID).any()):
-            raise InputError(_not_a_number(batch))
+            raise InputError(_NOT_A_NUMBER)
         found = found.long()
         return found if image.ndim == 4 else found[0]
     logits = model(normalized)
     one = model.classes == 1
     # As argmax gives, which takes four times as long on a CPU.
     largest, winner = (logits[:, 0], logits[:, 0]) if one else logits.max(dim=1)
-    check_logits(largest, batch)
+    check_logits(largest)
     mask: Tensor = (largest > model.threshold).long() if one else winner
     if least is not None:
         wide = logits.float()
@@ -125,25 +130,15 @@ def classes_of(
     return mask if image.ndim == 4 else mask[0]
 
 
-def check_logits(largest: Tensor, pictures: Tensor) -> None:
+def check_logits(largest: Tensor) -> None:
     """Raise for logits that are NaN: every class would be a guess.
 
     Args:
-        largest: Of the logits of each pixel, or of any pixels; NaN where one is.
-        pictures: What they are for, before normalisation.
+        largest: Of the logits of each pixel, or of any pixels; NaN where one is. They are for
+            pictures that passed :func:`~segzoo.prediction.inputs.check_finite`.
 
     Raises:
-        InputError: It says whether pictures or model are the reason.
+        InputError: One is NaN.
     """
     if bool(largest.isnan().any()):
-        raise InputError(_not_a_number(pictures))
-
-
-def _not_a_number(batch: Tensor) -> str:
-    if not is_finite(batch):
-        return "The picture has pixels that are NaN or infinite; put numbers in their place."
-    return (
-        "The model's logits are NaN for a picture of finite pixels: its weights are NaN or "
-        "infinite (a training that diverged), or too large for its precision (float16). Load it "
-        "from before, or compute in float32 or bfloat16."
-    )
+        raise InputError(_NOT_A_NUMBER)

@@ -131,7 +131,7 @@ class PixelModel:
                 part = self.as_probabilities(logits)
                 total = part if total is None else total + part
         assert total is not None  # there is one view at least
-        check_logits(total.amax(), image)
+        check_logits(total.amax())
         return total / self.views.count
 
     def as_probabilities(self, logits: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class PixelModel:
         if kind == "probabilities" or self.views.count > 1:
             return self.probabilities(image)
         found = self.logits(image)
-        check_logits(found.amax(), image)
+        check_logits(found.amax())
         return found
 
     def mask(self, answer: Tensor, kind: str, min_confidence: float | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import InputError
-from .inputs import describe
+from .inputs import check_finite, describe
 from .pixel_model import Predictor, pixel_model
 from .views import Views
 
@@ -44,6 +44,7 @@ def predict_probabilities(
     if not isinstance(image, Tensor) or image.ndim not in (3, 4):
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
+    check_finite(batch)
     views = Views.of(tta, scales)
     with pixel_model(model, views) as ready:
         found = ready.probabilities(ready.normalized(batch))

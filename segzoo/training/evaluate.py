@@ -23,6 +23,7 @@ from ..data.splits import DataSplits, Subset, names_of
 from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
+from ..prediction.inputs import check_finite
 from ..prediction.masks import Segments, check_logits
 from .items import check_item
 from .score_values import Scores
@@ -147,8 +148,9 @@ def measure(
             names = [item.name for item in batch]
             try:
                 images = torch.stack([item.image for item in batch])
+                check_finite(images)
                 logits = _logits(ready, images, weight)
-                check_logits(logits.amax(), images)
+                check_logits(logits.amax())
                 masks = torch.stack([item.mask for item in batch])
                 meter.update(_at(logits, masks, model), masks, names)
             except InputError as error:

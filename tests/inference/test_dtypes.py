@@ -1,5 +1,6 @@
 """The precision that optimize computes in: by name, by measuring, and with a word where it is slow."""
 
+import copy
 import warnings
 
 import pytest
@@ -42,6 +43,18 @@ def test_a_name_stands_for_a_dtype(model, example):
         segzoo.optimize(model, dtype="bfloat61")
     with pytest.raises(ArgumentError, match="its name, or 'auto', got 16"):
         segzoo.optimize(model, dtype=16)
+
+
+@pytest.mark.parametrize(("own", "finer"), [("bfloat16", "float16"), ("float32", "float64")])
+def test_a_finer_precision_than_the_models_is_had_in_full(model, example, own, finer):
+    source = copy.deepcopy(model).to(getattr(torch, own))
+    fast = segzoo.optimize(source, dtype=finer, example=example, backend="eager")
+    assert next(source.parameters()).dtype is getattr(torch, own)
+    image = example.to(getattr(torch, own)).double()
+    with torch.no_grad():
+        exact = copy.deepcopy(source).double()(image)
+    error = (fast(image) - exact).abs().max() / exact.abs().max()
+    assert error <= 10 * torch.finfo(fast.dtype).eps
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,33 @@ def test_wrong_use_leaves_nothing(arguments, error, message, tmp_path, monkeypat
     assert [file.name for file in tmp_path.iterdir()] == ["folder.onnx"]
 
 
+@torch.no_grad()
+def test_what_hooks_do_is_in_the_graph(tmp_path, monkeypatch):
+    """Steps that were folded into others would not be called, nor their hooks."""
+    model, graphs = tiny_unet(), []
+    randomise(model.eval())
+    for part in model.decoder.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+    def record(graph, example, dynamic):
+        graphs.append((graph, example))
+        raise ExportError("enough")
+
+    monkeypatch.setattr(
+        importlib.import_module("segzoo.inference.export.export"), "_record", record
+    )
+    with pytest.raises(ExportError, match="enough"):
+        segzoo.export(model, tmp_path / "m.onnx", size=(32, 32))
+    [(graph, example)] = graphs
+    assert torch.equal(graph(example), model(example))
+
+
+def test_a_model_that_cannot_be_copied_is_told(tmp_path):
+    with pytest.raises(ExportError, match=r"cannot be copied to the CPU in float32: .*meta"):
+        segzoo.export(tiny_unet().to("meta"), tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_a_file_that_differs_is_not_kept(suffix, tmp_path, monkeypatch):
     old = tmp_path / f"m{suffix}"

@@ -42,6 +42,21 @@ def test_an_exported_file_is_a_model(model, path):
     torch.testing.assert_close(soft, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.rand(3, 32, 32), "needs a batch dimension"),
+        (torch.rand(1, 4, 32, 32), "takes 3 channels, the image has 4"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "normalised floating point image"),
+        (None, "Expected a batch of images"),
+    ],
+    ids=["one", "bands", "integers", "nothing"],
+)
+def test_what_is_no_batch_is_refused_as_by_a_model(path, image, message):
+    with pytest.raises(InputError, match=message):
+        segzoo.open_exported(path)(image)
+
+
 def test_a_file_is_known_by_what_it_holds(path, tmp_path):
     exported = segzoo.open_exported(path)
     with pixel_model(exported) as ready:

@@ -14,7 +14,7 @@ from segzoo.inference.optimize.trace import trace, trace_module
 from segzoo.inference.optimize.trace_parts import Part, trace_parts
 from segzoo.timing import largest_difference
 from tests.architectures.tiny_eomt import tiny
-from tests.helpers import ready
+from tests.helpers import TinyBackbone, ready
 
 
 class Steps(nn.Module):
@@ -172,3 +172,38 @@ def test_only_what_can_be_a_graph_becomes_one():
     assert torch.equal(odd.varied.inner(x), odd.varied.inner.graph([x]))
     with pytest.raises(OptimizationError, match="calls its parts in another way"):
         odd.alike(x, None)
+
+
+class Told(nn.Module):
+    """Of its input it is told one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x, number):
+        return x + self.inner(x) / number
+
+
+class Telling(TinyBackbone):
+    """Tells a part of it how many images, or columns, there are."""
+
+    def __init__(self, axis):
+        super().__init__()
+        self.axis, self.told = axis, Told()
+
+    def forward(self, image):
+        fine, coarse = super().forward(image)
+        told = self.told(coarse.permute(0, 2, 3, 1), int(image.shape[self.axis]))
+        return [fine, told.permute(0, 3, 1, 2)]
+
+
+@pytest.mark.parametrize("axis", [0, 3], ids=["images", "columns"])
+@torch.no_grad()
+def test_a_number_that_a_part_is_told_is_no_constant(axis):
+    torch.manual_seed(0)
+    model = ready(segzoo.Unet(Telling(axis), classes=2))
+    fast = segzoo.optimize(model, backend="eager", example=torch.rand(1, 3, 65, 97))
+    for shape in ((1, 3, 65, 97), (3, 3, 32, 44)):
+        image = torch.rand(shape)
+        assert largest_difference(fast(image), model(image)) < 1e-5

@@ -188,12 +188,15 @@ class Convs(nn.Module):
         self.norm4 = nn.BatchNorm2d(8)
         self.last = nn.Conv2d(8, 4, 1)
         self.norm5 = BatchNormAct2d(4)
+        self.pair = nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)])
+        self.shared = nn.BatchNorm2d(4)
 
     def forward(self, x):
         x = self.norm2(self.up(self.norm1(self.grouped(x))))
         x = self.norm3(self.standardised(x))
         x = self.norm4(self.twice(x)) + self.twice(x)
-        return self.norm5(self.last(x))
+        x = self.norm5(self.last(x))
+        return self.shared(self.pair[0](x)) + self.shared(self.pair[1](x))
 
 
 def test_folding_knows_what_it_may_fold():
@@ -205,7 +208,7 @@ def test_folding_knows_what_it_may_fold():
     assert fold_batchnorm(graph) == 3
     assert largest_difference(graph(x), wanted) < 1e-13
     left = [name for name, item in graph.named_modules() if isinstance(item, nn.BatchNorm2d)]
-    assert left == ["norm3", "norm4"]
+    assert left == ["norm3", "norm4", "shared"]
 
 
 class Residual(nn.Module):

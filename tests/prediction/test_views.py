@@ -101,3 +101,24 @@ def test_logits_that_are_nan_are_refused_at_every_door():
     for door in doors:
         with pytest.raises(InputError, match="logits are NaN for a picture of finite pixels"):
             door()
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_pictures_of_no_numbers_are_refused_before_a_model_can_hide_them(value):
+    """A ReLU of oneDNN or OpenVINO makes zero of NaN: then no logit tells."""
+    model = tiny_unet(classes=3).eval()
+    model.register_forward_hook(lambda module, inputs, logits: torch.nan_to_num(logits, 0, 0, 0))
+    picture = torch.rand(3, 40, 52)
+    picture[1, 7, 8] = value
+    doors = [
+        lambda: model.predict(picture),
+        lambda: segzoo.predict_probabilities(model, picture[None], tta="mirror"),
+        lambda: segzoo.evaluate(model, [(picture, torch.zeros(40, 52).long())]),
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match="picture has pixels that are NaN or infinite"):
+            door()
+    with pytest.raises(InputError, match="values that are not finite numbers"):
+        segzoo.predict_tiled(model, picture, tiling="blend")
+    with pytest.raises(InputError, match="example has pixels that are NaN or infinite"):
+        segzoo.optimize(tiny_unet().eval(), example=picture[None])

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from ... import checks
+from ..._compat import hooks_of
 from ..._version import __version__
 from ...architectures.base import SegmentationModel
 from ...config import MAX_SIDE
@@ -39,7 +40,7 @@ from ...packages import load_package
 from ..optimize.doubled_conv import DoubledConv
 from ..optimize.fold_batchnorm import fold_batchnorm
 from ..optimize.rewrite_decoder import rewrite_decoder
-from ..optimize.trace import RECORDING, Body, trace
+from ..optimize.trace import RECORDING, Body, collects_maps, trace
 from .formats import AXES, FORMATS, INPUT, Format
 from .quantize import Pictures, quantize_in_place, read_calibration
 
@@ -77,7 +78,8 @@ def export(
             and compared with. None for the size that the encoder was built for.
         batch: Number of images that a file which is not dynamic takes.
         optimized: Fold batch normalisation into the convolutions in double precision, and rewrite
-            the decoder where sizes are known: exact algebra that runtimes do not do themselves.
+            the decoder where sizes are known: exact algebra that runtimes do not do themselves. A
+            model with hooks is exported as it is.
         int8: Pictures to calibrate with, 16 or more: the file computes in 8-bit integers where that
             can be, a quarter of the size and several times as fast on processors made for it. A
             folder, or a list of files or tensors ``(C, H, W)`` as ``predict`` takes them, like
@@ -122,11 +124,13 @@ def export(
         for package in (kind.runtime, "nncf"):
             load_package(package, extra="quantize")
         pictures = read_calibration(model, int8, None if dynamic else (sides[0], sides[1]))
-    plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    plain = _plain(model)
     # torch makes a batch of one a part of the graph that it records.
     example = _images(plain, 2 if dynamic else batch, sides)
     with RECORDING, _explained("record the model's graph"):
-        graph = _Static(plain, example, dynamic) if optimized else plain
+        # What hooks do to a step they would do to one that does more, or to none.
+        rewritten = optimized and not _has_hooks(plain)
+        graph = _Static(plain, example, dynamic) if rewritten else plain
         program = _record(graph, example, dynamic)
     with _in_place(target) as temporary:
         with RECORDING, _explained(f"write the graph as {target.suffix}"):
@@ -181,6 +185,26 @@ class _Static(nn.Module):
         """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""
         logits: Tensor = self.body(self.rule.fit(image))
         return self.rule.restore(logits, (image.shape[-2], image.shape[-1]))
+
+
+def _plain(model: SegmentationModel) -> SegmentationModel:
+    """A copy in eval mode, in float32, on the CPU."""
+    try:
+        return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    except Exception as error:  # of modules that others put in, and of the meta device
+        raise ExportError(
+            f"The model cannot be copied to the CPU in float32: {_first_line(error)}"
+        ) from error
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    """Whether there are hooks, other than those by which backbones collect their maps."""
+    return any(
+        not collects_maps(hook)
+        for module in model.modules()
+        for hooks in hooks_of(module)
+        for hook in hooks.values()
+    )
 
 
 def _record(model: nn.Module, example: Tensor, dynamic: bool) -> ExportedProgram:
@@ -312,7 +336,11 @@ def _explained(action: str) -> Iterator[None]:
     except (SegzooError, OSError):
         raise
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
-            f"Could not {action}: {first} Try dynamic=False, optimized=False, or the other format."
+            f"Could not {action}: {_first_line(error)} Try dynamic=False, optimized=False, or the "
+            "other format."
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,6 +17,7 @@ from ... import checks
 from ...config import MAX_CLASSES
 from ...encoders import SizeRule
 from ...errors import InputError, StorageError
+from ...prediction.inputs import check_batch
 from ...prediction.masks import classes_of
 from ...preprocessing import Normalization
 from .formats import FORMATS
@@ -62,8 +63,9 @@ class ExportedModel:
         """Normalised images ``(N, in_channels, H, W)`` -> logits, float32 on the CPU.
 
         Raises:
-            InputError: A size that the file was not made for.
+            InputError: No batch of such images, or a size that the file was not made for.
         """
+        check_batch(image, self.in_channels)
         given = (image.shape[0], *image.shape[2:])
         if self.size is not None and given != self.size:
             batch, height, width = self.size

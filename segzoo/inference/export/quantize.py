@@ -27,7 +27,7 @@ from ...data.pictures import find_pictures, read_picture, to_bands
 from ...data.resample import resize_image
 from ...errors import ArgumentError, ExportError, InputError
 from ...packages import load_package
-from ...prediction.inputs import describe
+from ...prediction.inputs import check_finite, describe
 from .exported import ExportedModel, open_exported
 from .formats import INPUT
 
@@ -87,6 +87,7 @@ def _picture(model: SegmentationModel, item: Any, size: tuple[int, int] | None) 
         )
     if picture.shape[0] != bands:
         raise InputError(f"{name} has {picture.shape[0]} bands; the model takes {bands}.")
+    check_finite(picture)
     # A wrong type or range is refused here rather than after minutes of calibration.
     model.normalization(picture[:, :1, :1])
     return picture if size is None else resize_image(picture, size)

@@ -73,11 +73,13 @@ class DoubledConv(nn.Module):
             more: More maps of that size, concatenated after the skip.
         """
         if self.implementation == "plain" or not doubles(x, size, self.mode):
-            x = resize(x, size, mode=self.mode)
-            return self._run("plain", x if skip is None else torch.cat([x, skip, *more], dim=1))
+            return self._plainly(x, skip, size, *more)
         if skip is not None and more:  # beside the doubled map all other implementations know one
             skip = torch.cat([skip, *more], dim=1)
-        if self.implementation in TRITON:
+        if self._triton:
+            # A map may be larger than the kernel takes.
+            if self._triton[0].why_not(x, skip, size) is not None:
+                return self._plainly(x, skip, size)
             return run_kernel(self._triton[0], x, skip)
         if self._winograd is not None and self._winograd.takes(x):
             return self._winograd(x) if skip is None else self._winograd(x, skip)
@@ -85,6 +87,12 @@ class DoubledConv(nn.Module):
             x = resize(x, size, mode=self.mode)
         x = self._run("split" if self.implementation == "split" else "transposed", x)
         return x if skip is None else self._run("beside", skip, x)
+
+    def _plainly(
+        self, x: Tensor, skip: Tensor | None, size: tuple[int, int], *more: Tensor
+    ) -> Tensor:
+        x = resize(x, size, mode=self.mode)
+        return self._run("plain", x if skip is None else torch.cat([x, skip, *more], dim=1))
 
     def _run(self, name: str, *inputs: Tensor) -> Tensor:
         out: Tensor = self.implementations[name](*inputs)

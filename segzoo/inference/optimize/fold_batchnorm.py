@@ -20,8 +20,8 @@ from .trace import module_at, simplify
 def fold_batchnorm(graph: fx.GraphModule) -> int:
     """Fold what can be folded, in place.
 
-    A batch norm is folded where it is the only user of a convolution's output and the convolution
-    is called once; a kind of batch norm or convolution that torch does not know is first tried on
+    A batch norm is folded where it is the only user of a convolution's output and each of both is
+    called once; a kind of batch norm or convolution that torch does not know is first tried on
     random values.
 
     Returns:
@@ -39,6 +39,7 @@ def fold_batchnorm(graph: fx.GraphModule) -> int:
             or not isinstance(before, fx.Node)
             or len(before.users) > 1
             or calls.count(before.target) > 1
+            or calls.count(node.target) > 1
         ):
             continue
         rest = _rest(norm)

@@ -38,7 +38,8 @@ class HeadedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> logits ``(N, classes, H, W)``."""
-        if self.implementation in TRITON:
+        # A map may be larger than the kernel takes.
+        if self._triton and self._triton[0].why_not(x) is None:
             return run_kernel(self._triton[0], x)
         logits: Tensor = self.head(self.conv(x))
         return logits

@@ -145,7 +145,7 @@ class FusedConv(nn.Module):
             return self._onednn(x, other)
         if self.kernel == "cudnn":
             return self._cudnn(x, other)
-        if self.kernel in TRITON:
+        if self._triton and self._triton[0].why_not(x) is None:
             return run_kernel(self._triton[0], x)
         if self._algorithm is not None and self._algorithm.takes(x):
             return self._algorithm(x, other=other)

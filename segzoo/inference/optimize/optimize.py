@@ -20,7 +20,7 @@ from ...architectures.base import SegmentationModel
 from ...errors import ArgumentError, InputError, OptimizationError
 from ...nn.finite import first_infinite
 from ...nn.full_precision import full_precision
-from ...prediction.inputs import check_batch
+from ...prediction.inputs import check_batch, check_finite
 from ...prediction.masks import VOID
 from ...timing import in_turn
 from ..kernels import usable
@@ -121,15 +121,18 @@ def optimize(
     if example is None:
         example = torch.rand(1, model.in_channels, _SIDE, _SIDE, device=device)
     check_batch(example, model.in_channels)
+    check_finite(example, "example")
     if example.device != device:
         raise InputError(f"The example is on {example.device}, the model on {device}.")
-    # Tensors of inference mode could be used in no training, not even as constants.
-    unmixed = full_precision(device)  # outputs are compared in one precision
-    with torch.inference_mode(False), torch.no_grad(), unmixed:
+    # Tensors of inference mode could be used in no training; outputs are compared in one precision.
+    with torch.inference_mode(False), torch.no_grad(), full_precision(device):
         image = ordinary(example)
 
         def build(dtype: torch.dtype) -> OptimizedModel:
-            return _Optimizer(model, image, dtype, channels_last).run(backend, tolerance)
+            # In a finer precision from the beginning: what passes compute is rounded to the source.
+            finer = torch.finfo(dtype).eps < torch.finfo(source.dtype).eps
+            own = copy.deepcopy(model).to(dtype) if finer else model
+            return _Optimizer(own, image, dtype, channels_last).run(backend, tolerance)
 
         return fastest(model, image, build) if auto else build(dtype)
 
@@ -218,7 +221,9 @@ class _Optimizer:
         return f"{count} levels of a pyramid without a map of their own" if count else ""
 
     def _parts(self, body: Body) -> str:
-        count = trace_parts(body, [image[:1] for image in self.images])
+        # Two of another size first: neither number nor size may pass for a constant of the model.
+        other = body.encoder.size_rule.fit(self.images[1][..., :33, :33].repeat(2, 1, 1, 1))
+        count = trace_parts(body, [other, *(image[:1] for image in self.images)])
         return f"{count} modules inside of the others are graphs" if count else ""
 
     def _rewrite(self, body: Body) -> str:
@@ -323,8 +328,7 @@ class _Optimizer:
 
     def _check_outputs(self, run: Run, tolerance: float | None) -> None:
         """Raise unless the outputs are as near to the source's as was asked for."""
-        images = [self._other(), self.images[1]]
-        judge = Judge(self.model, images, rows=_ROWS, as_it_runs=True)
+        judge = Judge(self.model, [self._other(), self.images[1]], rows=_ROWS, as_it_runs=True)
         good, detail = judge.verdict(run, self.dtype, tolerance)
         if not good:
             raise OptimizationError(
