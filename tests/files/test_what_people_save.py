@@ -375,7 +375,8 @@ def test_an_old_format_in_a_newer_protocol(tmp_path):
 
 
 def test_values_of_an_unknown_kind_in_an_old_format(tmp_path):
-    path = saved(STATE, tmp_path / "a", _use_new_zipfile_serialization=False)
+    options: dict[str, Any] = {"_use_new_zipfile_serialization": False}
+    path = saved(STATE, tmp_path / "a", **options)
     path.write_bytes(path.read_bytes().replace(b"FloatStorage", b"QInt8Storage"))
     with pytest.raises(StorageError, match="of a kind that is not read here, such as quantised"):
         open_checkpoint(path)
