@@ -41,7 +41,7 @@ def _value(text: str) -> Any:
     """A value as JSON has it, or a text: ``0.1``, ``[256, 256]``, ``true``, ``balanced``."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
