@@ -20,7 +20,7 @@ from .architectures.base import SegmentationModel, create_model
 from .convert import from_smp
 from .convert.smp.architecture import rival
 from .convert.smp.encoders import is_here
-from .errors import ArgumentError, ConversionError
+from .errors import ArgumentError, ConversionError, SegzooError
 from .features import ceil_div
 from .nn.layers import BatchNorm
 from .registry import ARCHITECTURES
@@ -260,11 +260,14 @@ def run_bench(
     device = torch.device(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what both libraries build on
-        pair = make_pair(encoder, arch, size)
-        image = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(2)).to(device)
         try:
+            pair = make_pair(encoder, arch, size)
+            seeded = torch.Generator().manual_seed(2)
+            image = torch.randn(batch, 3, *size, generator=seeded).to(device)
             reference = make_reference(pair.theirs or pair.ours, image, kind)
         except RuntimeError as error:  # how torch says that a type or the memory is lacking
+            if isinstance(error, SegzooError):
+                raise
             first = str(error).partition("\n")[0]
             raise ArgumentError(
                 f"The plain model cannot be run so on {device} in {dtype}: {first}"

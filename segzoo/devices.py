@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # of "meta" there are no values
     except Exception as error:
         # An unknown name, a missing driver and a build without support are each another type.
         reason = str(error).partition("\n")[0]

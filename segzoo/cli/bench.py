@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._version import __version__
+from ..checks import shown
 from .output import ARCHITECTURE_NAMES, PartialFailureError, device_option, json_option, print_json
+from .reading import whole_number
 
 if TYPE_CHECKING:
     from ..bench import Comparison
@@ -16,12 +18,13 @@ if TYPE_CHECKING:
 
 def _size(context: click.Context, option: click.Parameter, value: str) -> tuple[int, int]:
     """``512`` or ``480x640``: height and width."""
-    sides = value.lower().split("x")
-    if len(sides) not in (1, 2) or not all(
-        side.isdecimal() and len(side) < 8 and int(side) for side in sides
-    ):
-        raise click.BadParameter(f"{value!r} is no size: give 512, or height and width as 480x640.")
-    return int(sides[0]), int(sides[-1])
+    height, *widths = map(whole_number, value.lower().split("x"))
+    width = widths[-1] if widths else height
+    if len(widths) > 1 or not height or not width:
+        raise click.BadParameter(
+            f"{shown(value)} is no size: give 512, or height and width as 480x640."
+        )
+    return height, width
 
 
 @click.command("bench")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..checks import shown
+from ..files.local import is_file
 from .in_options import speaks_options
-from .reading import BandNumbers
+from .reading import BandNumbers, whole_number
 
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
@@ -17,20 +19,14 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _is_number(text: str) -> bool:
-    """Whether these are the digits of a number; of thousands of them Python makes none."""
-    return text.isdecimal() and len(text) < 20
-
-
 def _classes(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``3``, ``sky,road,car``, or a file of names."""
     if value is None:
         return None
-    if _is_number(value):
-        return int(value)
-    if "," in value and not Path(value).exists():
+    if "," in value and not is_file(value):  # many names are too long for a file's
         return [name.strip() for name in value.split(",")]
-    return value
+    number = whole_number(value)
+    return value if number is None else number
 
 
 def _label_map(context: click.Context, option: click.Parameter, value: str | None) -> object:
@@ -44,17 +40,19 @@ def _label_map(context: click.Context, option: click.Parameter, value: str | Non
             raise click.BadParameter(f"{part!r} is no old=new; give 255=1 or 0=void,1=0.")
         if old in result:
             raise click.BadParameter(f"{old!r} is there twice.")
-        number = _is_number(new.removeprefix("-"))
-        result[old] = int(new) if number else None if new == "void" else new
+        number = whole_number(new.removeprefix("-"))
+        result[old] = int(new) if number is not None else None if new == "void" else new
     return result
 
 
 def _tile(context: click.Context, option: click.Parameter, value: str | None) -> object:
     """``512``, or height and width as ``480x640``."""
-    sides = [] if value is None else value.lower().split("x")
-    if not all(_is_number(side) for side in sides) or len(sides) > 2:
-        raise click.BadParameter(f"{value!r} is no size: give 512, or 480x640.")
-    return (int(sides[0]), int(sides[-1])) if sides else None
+    if value is None:
+        return None
+    sides = [whole_number(side) for side in value.lower().split("x")]
+    if None in sides or len(sides) > 2:
+        raise click.BadParameter(f"{shown(value)} is no size: give 512, or 480x640.")
+    return sides[0], sides[-1]
 
 
 def _part(context: click.Context, option: click.Parameter, value: str | None) -> object:

@@ -76,16 +76,20 @@ def give_up_stdout() -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON; paths become strings.
+    """Print a value as JSON; see :func:`as_json_text`."""
+    click.echo(as_json_text(value))
+
+
+def as_json_text(value: object) -> str:
+    """A value as JSON; paths become strings.
 
     What is none to be seen is escaped as JSON has it, so that a terminal is as safe as a program.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, default=os.fspath)
-    click.echo(
-        text
-        if all(map(str.isprintable, text.splitlines()))
-        else json.dumps(value, indent=2, default=os.fspath)
-    )
+    # Not by splitlines, which takes characters out that end a line elsewhere than in JSON.
+    if all(map(str.isprintable, text.split("\n"))):
+        return text
+    return json.dumps(value, indent=2, default=os.fspath)
 
 
 def print_facts(facts: dict[str, str]) -> None:

@@ -139,8 +139,8 @@ def how_to_open(folder: Path) -> str:
 
 def _open(model: str, revision: str | None) -> SegmentationModel | ExportedModel:
     from ..architectures.base import from_pretrained
-    from ..inference.export.exported import open_exported
+    from ..inference.export.exported import open_as_told
 
     if Path(model).suffix.lower() == ".onnx":
-        return open_exported(model)
+        return open_as_told(model, revision=revision)
     return from_pretrained(model, revision=revision)

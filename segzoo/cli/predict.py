@@ -81,11 +81,14 @@ def predict_command(image: tuple[Path, ...], out: Path, as_json: bool, **options
             skipped = _run(
                 planned, out, task, report, options, alone=alone, bar=progress and not one_file
             )
+            for text in () if isinstance(planned, list) else planned.unreadable:
+                report.fail(text)
+            report.all_done()
         finally:  # whatever stops the run, what is done is told
             report.close()
     if skipped and not as_json:
         click.echo(f"{skipped} of the pictures had their results already.")
-    _tell_left_out(planned, image, report)
+    _tell_left_out(planned, image)
     report.raise_failures()
 
 
@@ -213,13 +216,11 @@ def _run(
     return chosen.skipped
 
 
-def _tell_left_out(planned: FolderJobs | list[Job], image: Sequence[Path], report: Report) -> None:
+def _tell_left_out(planned: FolderJobs | list[Job], image: Sequence[Path]) -> None:
     from ..folders.listing import FolderJobs, in_words, left_out_of
 
     if isinstance(planned, FolderJobs):
         left_out = in_words(planned.left_out)
-        for text in planned.unreadable:
-            report.fail(text)
     else:
         left_out = in_words(*left_out_of(image))
     if left_out:

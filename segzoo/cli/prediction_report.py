@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from .output import PartialFailureError, one_line, say
+from .output import PartialFailureError, as_json_text, one_line, say
 
 if TYPE_CHECKING:
     from ..folders.jobs import Outcome, Prediction
@@ -29,6 +27,7 @@ class Report:
         self._as_json = as_json
         self._count = self._done = self._failures = self._pictures = 0
         self._failed: list[str] = []
+        self._all_done = False
 
     def add(self, outcome: Outcome) -> None:
         """A picture that was done, or failed."""
@@ -41,8 +40,7 @@ class Report:
         elif not self._as_json:
             _print(outcome)
         else:
-            text = json.dumps(asdict(outcome), indent=2, ensure_ascii=False, default=os.fspath)
-            lines = text.replace("\n", "\n    ")
+            lines = as_json_text(asdict(outcome)).replace("\n", "\n    ")
             click.echo(f"{',' if self._done else self._head()}\n    {lines}", nl=False)
             self._done += 1
 
@@ -56,11 +54,15 @@ class Report:
     def _head() -> str:
         return '{\n  "predictions": ['
 
+    def all_done(self) -> None:
+        """Nothing is left to do, so that there is JSON also where nothing was to be done."""
+        self._all_done = True
+
     def close(self) -> None:
         """End the JSON, if that is wanted: also of a run that was stopped, but not of wrong use."""
-        if not self._as_json or not self._count:
+        if not self._as_json or not (self._count or self._all_done):
             return
-        failed = json.dumps(self._failed, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        failed = as_json_text(self._failed).replace("\n", "\n  ")
         begun = "\n  ]" if self._done else f"{self._head()}]"
         click.echo(f'{begun},\n  "failed": {failed}\n}}')
 

@@ -10,6 +10,11 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def whole_number(text: str) -> int | None:
+    """The number of a text that is digits alone; None for another one, and for endless digits."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
+
+
 class BandNumbers(click.ParamType["tuple[int, ...]"]):
     """``4,3,2``: numbers of bands, counted from 1."""
 

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..checks import shown
+from .reading import whole_number
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -20,11 +23,10 @@ class Part(click.ParamType["tuple[int, int]"]):
     ) -> tuple[int, int]:
         """Part and parts, or a refusal."""
         first, _, second = str(value).partition("/")
-        # Of thousands of digits Python makes no number.
-        digits = first.isdecimal() and second.isdecimal() and max(len(first), len(second)) < 20
-        if digits and 1 <= int(first) <= int(second):
-            return int(first), int(second)
-        self.fail(f"{value!r} is no part such as 3/8 (1/8 to 8/8)")
+        part, parts = whole_number(first), whole_number(second)
+        if part is not None and parts is not None and 1 <= part <= parts:
+            return part, parts
+        self.fail(f"{shown(value)} is no part such as 3/8 (1/8 to 8/8)")
 
 
 class Numbers(click.ParamType["tuple[float, ...]"]):

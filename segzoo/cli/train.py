@@ -42,7 +42,7 @@ _FIELDS = {
 def _value(text: str) -> Any:
     """A value as JSON or Python has it, or a text: ``.1``, ``[2, 3]``, ``true``, ``balanced``."""
     for parse in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return parse(text)
     return text
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -64,9 +65,14 @@ def version_of(name: str) -> str | None:
 def requirements_of(name: str) -> tuple[Requirement, ...] | None:
     """What a distribution says it needs, with its markers; None where it is not installed."""
     try:
-        return tuple(map(Requirement, metadata.requires(name) or ()))
+        lines = metadata.requires(name) or ()
     except metadata.PackageNotFoundError:
         return None
+    found = []
+    for line in lines:
+        with contextlib.suppress(InvalidRequirement):  # as old packages write it
+            found.append(Requirement(line))
+    return tuple(found)
 
 
 def find_extras(requirements: Sequence[Requirement]) -> tuple[Extra, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..architectures.base import from_pretrained
 from ..devices import choose_device
 from ..errors import ArgumentError
-from ..inference.export.exported import open_exported
+from ..inference.export.exported import open_as_told
 from ..prediction.masks import Segmenter
 from ..prediction.pixel_model import fingerprint, pixel_model
 from .jobs import Done, Failure, Job, Outcome
@@ -25,7 +25,7 @@ def load(task: Task) -> Any:
         SegzooError: It cannot be loaded.
     """
     if Path(task.model).suffix.lower() in (".onnx", ".xml") and Path(task.model).is_file():
-        return open_exported(task.model)
+        return open_as_told(task.model, device=task.device, revision=task.revision)
     return from_pretrained(task.model, revision=task.revision).to(choose_device(task.device))
 
 

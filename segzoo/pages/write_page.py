@@ -92,7 +92,8 @@ def write_page(
         examples=[f"{_EXAMPLES}/{quote(name)}" for name in pictures],
     )
     target = Path(folder)
-    _check_folder(target)
+    with _file_errors(target):
+        _check_folder(target)
     for package in (*FORMATS["onnx"].needs, FORMATS["onnx"].runtime):
         load_package(package, extra="page")  # before anything is fetched
     source = web_runtime.find_runtime(runtime)
@@ -128,6 +129,11 @@ def _pictures(examples: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
             pass  # it is a picture
         if path.suffix.lower() not in _SHOWN:
             raise ArgumentError(f"{path} is of a kind that browsers do not show. Save it as PNG.")
+        if path.name != path.name.encode(errors="ignore").decode():
+            raise ArgumentError(
+                f"The example {checks.printable(str(path))} has a name that no address on the web "
+                "can have: a part of it is no character. Rename the file."
+            )
         if path.name in found:
             raise ArgumentError(f"Two examples have the name {path.name}; rename one of them.")
         found[path.name] = path
@@ -256,19 +262,27 @@ def _sweep(target: Path, before: dict[str, Any], model: str, pictures: dict[str,
 
 
 @contextmanager
+def _file_errors(target: Path) -> Iterator[None]:
+    """The system's errors in our words."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"The page could not be written to {target}: {error}.") from error
+
+
+@contextmanager
 def _writing(target: Path) -> Iterator[None]:
     """Make the folder; where the page fails it is gone again, unless it was there before."""
     fresh = not target.exists()
     make_folder(target)
     try:
-        for path in target.glob(f"{_TEMPORARY}*"):
-            if time.time() - path.stat().st_mtime > _STALE:  # of a run that was killed
-                shutil.rmtree(path, ignore_errors=True)
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"The page could not be written to {target}: {error}.") from error
+        with _file_errors(target):
+            for path in target.glob(f"{_TEMPORARY}*"):
+                if time.time() - path.stat().st_mtime > _STALE:  # of a run that was killed
+                    shutil.rmtree(path, ignore_errors=True)
+            yield
     finally:
         if fresh and not any(target.iterdir()):
             target.rmdir()

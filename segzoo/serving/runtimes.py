@@ -11,7 +11,7 @@ from ..architectures.base import from_pretrained
 from ..devices import choose_device
 from ..errors import ArgumentError, warn
 from ..inference.export.export import export
-from ..inference.export.exported import open_exported
+from ..inference.export.exported import open_as_told, open_exported
 from ..inference.export.formats import FORMATS
 
 #: What computes.
@@ -54,7 +54,7 @@ def open_model(
                 f"{model} is a file for {own}, not for {runtime}. Give the model that it was "
                 f"exported from, or --runtime {own}."
             )
-        return open_exported(model, threads=threads)
+        return open_as_told(model, device=device, revision=revision, threads=threads)
     saved = from_pretrained(model, revision=revision)
     if runtime in (None, "torch"):
         if threads is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from .refused import RefusedError
 _FOR_OTHER_TASKS = ("mask_threshold", "overlap_mask_area_threshold")
 #: Parts of a form that are looked at.
 _MOST_PARTS = 16
+#: A text in quotes, closed or not, and how a header says that its part is a file.
+_QUOTED = re.compile(rb'"(?:\\.|[^"\\])*(?:"|\\?\Z)', re.DOTALL)
+_FILE = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,8 @@ class _Form:
         self._value += data[start:end]
 
     def _header_end(self) -> None:
-        if self._name.lower() == b"content-disposition" and b"filename" in self._value.lower():
-            self._is_file = True
+        if self._name.lower() == b"content-disposition":  # a field may have that word in its name
+            self._is_file = _FILE.search(_QUOTED.sub(b"", self._value)) is not None
         self._name = self._value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

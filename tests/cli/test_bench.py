@@ -148,3 +148,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, arguments, message):
     code, out, err = run(capsys, *arguments)
     assert (code, out, len(err)) == (2, "", 1)
     assert message in err[0]
+
+
+def test_too_little_memory_is_one_line_wherever_it_ends(capsys, monkeypatch):
+    def none_left(*_):
+        raise RuntimeError("can't allocate memory\nat many places")
+
+    monkeypatch.setattr(bench, "settle", none_left)
+    code, out, err = run(capsys, "test_resnet", "--size", "32")
+    assert (code, out, len(err)) == (2, "", 1)
+    assert "cannot be run so on cpu in float32: can't allocate memory" in err[0]

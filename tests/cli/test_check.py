@@ -38,6 +38,12 @@ def test_errors_make_exit_code_1(folders, tmp_path, capsys):
     assert json.loads(told.out)["findings"][0]["message"].startswith("1 of 6 images has no mask")
 
 
+def test_names_may_be_more_than_a_file_can_be_called(folders, capsys):
+    names = [f"thing number {number}" for number in range(150)]
+    assert main(["check", *folders, "--classes", ",".join(names), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class_names"] == names
+
+
 def test_strict_lets_no_warning_pass(folders, tmp_path, capsys):
     call = ["check", *folders, "--classes", "4"]
     assert main(call) == 0

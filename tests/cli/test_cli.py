@@ -102,6 +102,10 @@ def test_as_a_module():
     ]
 
 
+#: A number of more digits than Python makes one from.
+ENDLESS = "9" * 5000
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -118,8 +122,15 @@ def test_as_a_module():
         (["predict", "missing.png", "-m", "m", "-o", "out"], "no file missing.png"),
         (["demo", "--image", "x.png"], "--image and --mask go together"),
         (["demo", "--steps", "many"], "'many' is not a valid integer"),
+        (["bench", "resnet18", "--size", ENDLESS], "is no size: give 512"),
+        (["check", "images", "masks", "--tile", ENDLESS], "is no size: give 512"),
+        (["train", "x", "y", "-o", "out", "--classes", ENDLESS], "There is no folder x"),
+        (["train", "x", "y", "-o", "out", "--label-map", f"1={ENDLESS}"], "There is no folder x"),
+        (["predict", "x.png", "-m", "m", "-o", "out", "--rows", f"1/{ENDLESS}"], "is no part"),
+        (["predict", "x.png", "-m", "m", "-o", "out", "--shard", "\N{SUPERSCRIPT TWO}/3"], "part"),
+        (["train", "x", "y", "-o", "out", "--set", f"vflip={'[' * 99_999}"], "vflip must be True"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else "",
 )
 def test_wrong_use_is_one_line(capsys, arguments, line):
     assert line in refused(capsys, *arguments)

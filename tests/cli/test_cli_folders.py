@@ -67,6 +67,28 @@ def test_subfolders_are_mirrored(capsys, model_folder, scans, tmp_path):
     assert "4 of 4 pictures" in err[-1]
     assert "exists already" in err[-2]
     assert run(capsys, *call, "--recursive", "--skip-existing")[0] == 0
+    for more in ((), ("--recursive",)):  # nothing is left to do, which JSON says as well
+        code, text, _ = run(capsys, *call, *more, "--skip-existing", "--json")
+        assert (code, json.loads(text)) == (0, {"predictions": [], "failed": []})
+    assert run(capsys, *call, "--json")[:2] == (2, "")
+
+
+def test_a_folder_that_cannot_be_read_is_one_of_the_failures(
+    capsys, model_folder, scans, tmp_path, monkeypatch
+):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive", "--json")
+    code, text, err = run(capsys, *call)
+    told = f"The folder {scans / 'sub'} cannot be read: Permission denied."
+    assert (code, json.loads(text)["failed"]) == (1, [told])
+    assert f"segzoo: {told}" in err
 
 
 def test_what_is_passed_over_is_told(capsys, model_folder, scans, tmp_path):
@@ -262,15 +284,16 @@ def test_what_a_terminal_would_obey_is_escaped():
 def test_names_that_no_encoding_has(capsys, model_folder, tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()
-    name = os.fsdecode(b"\xff\x1b[31m.png")
+    name = os.fsdecode(b"\xff\x1b[31m\xc2\x85\xc2\x9b.png")
     Image.new("RGB", (20, 20)).save(folder / name)
     call = ("predict", folder, "-m", model_folder, "-o", tmp_path / "out", "--json")
     code, text, err = run(capsys, *call[:-1])
     assert (code, err) == (0, [])
-    assert "\\udcff\\x1b[31m.png" in text
+    assert "\\udcff\\x1b[31m\\x85\\x9b.png" in text
     assert "\x1b" not in text
     code, text, _ = run(capsys, *call, "--overwrite")
     assert code == 0
+    assert all(map(str.isprintable, text.split("\n")))
     assert Path(json.loads(text)["predictions"][0]["mask"]).exists()
 
 

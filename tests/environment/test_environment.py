@@ -117,6 +117,12 @@ def test_what_an_extra_of_a_package_needs_is_looked_at(installed):
     assert problem.message == "ray needs pyarrow>=9, and 8 is installed."
 
 
+def test_requirements_that_cannot_be_read_are_passed_over(installed):
+    installed.update(a=("1", ["b (>=1) or so", "missing"]))
+    (problem,) = distributions.misfits([Requirement("a")])
+    assert problem.message == "a needs missing, which is not installed."
+
+
 def test_circles_of_packages_end(installed):
     installed.update(a=("1", ["b"]), b=("1", ["a", "missing"]))
     assert len(list(distributions.misfits([Requirement("a")]))) == 1

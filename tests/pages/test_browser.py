@@ -114,6 +114,7 @@ BAD = {
     "cut.bmp": (encoded(noise(90, 90, 3), "BMP")[:-9], "was cut off"),
     "cut.avif": (encoded(noise(90, 90, 3), "AVIF")[:-9], "was cut off"),
     "start.jpg": (encoded(noise(90, 90, 3), "JPEG")[:30], "was cut off"),
+    "loop.avif": (encoded(noise(9, 9, 3), "AVIF") + bytes(3) + b"\1free" + bytes(8), "a box without a length"),
     "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><circle r="5"/></svg>', "an SVG drawing"),
     "scan.tif": (encoded(noise(9, 9, 3), "TIFF"), "a TIFF file, which browsers do not show"),
     "paper.pdf": (b"%PDF-1.7\n\xff", "a PDF document"),
@@ -124,10 +125,24 @@ BAD = {
 }  # fmt: skip
 
 
+#: The next picture is decoded when it is let go.
+HOLD = """() => {
+  const decode = createImageBitmap;
+  window.createImageBitmap = (...given) => new Promise((resolve) => {
+    window.createImageBitmap = decode;
+    window.letGo = async () => {
+      resolve(await decode(...given));
+      await new Promise((done) => setTimeout(done, 50));
+    };
+  });
+}"""
+
+
 def test_each_bad_file_has_its_message_and_the_good_one_its_mask(tab, site):
     page = tab(site).ready()
     files = {name: content for name, (content, _) in BAD.items()}
-    files["good.png"] = png(noise(33, 47, 3))
+    for name in ("first.png", "good.png"):
+        files[name] = png(noise(33, 47, 3))
     assert len(files["bomb.png"]) < 1_000_000
     page.give(
         *({"name": n, "mimeType": "image/png", "buffer": c} for n, c in files.items()),
@@ -137,8 +152,20 @@ def test_each_bad_file_has_its_message_and_the_good_one_its_mask(tab, site):
     for (name, (_, reason)), message in zip(BAD.items(), messages, strict=True):
         assert message.startswith(name)
         assert reason in message
-    assert page.page.locator("#pictures button").count() == 1
+    first, second = page.page.locator("#pictures button").all()
     assert f"good.png, 47 {TIMES} 33" in page.texts("#caption")[0]
+    # The picture that was chosen last is shown, however long others take, and none that is gone.
+    page.page.evaluate(HOLD)
+    first.click()
+    second.click()
+    page.page.wait_for_function("caption.textContent.startsWith('good.png')")
+    page.page.evaluate("letGo()")
+    assert page.texts("#caption")[0].startswith("good.png")
+    page.page.evaluate(HOLD)
+    first.click()
+    page.page.locator("#clear").click()
+    page.page.evaluate("letGo()")
+    assert page.page.locator("#result").is_hidden()
 
 
 #: Files of every kind, and how far a pixel may be from Pillow's: kinds that lose something have

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from segzoo.pages.write_page import check_values, question, write_page
 
 from ..helpers import TinyBackbone
 
+UNNAMEABLE = os.fsdecode(b"\xff.png")
 GUIDE = Path(__file__).parents[2] / "docs" / "pages.md"
 
 
@@ -103,6 +106,7 @@ def test_an_encoder_of_one_size_gets_a_page_that_scales(small_runtime, tmp_path)
         ({"examples": ["text.png"]}, InputError, "text.png"),
         ({"examples": ["scan.tif"]}, ArgumentError, "browsers do not show"),
         ({"examples": ["a.png", "b/a.png"]}, ArgumentError, "Two examples"),
+        ({"examples": [UNNAMEABLE]}, ArgumentError, "a part of it is no character. Rename"),
     ],
 )
 def test_arguments_that_cannot_work(
@@ -113,6 +117,11 @@ def test_arguments_that_cannot_work(
     (tmp_path / "text.png").write_text("text")
     for name in ("a.png", "b/a.png", "scan.tif"):
         Image.new("RGB", (3, 3)).save(name)
+    if UNNAMEABLE in arguments.get("examples", ()):
+        with suppress(OSError):  # not every system has such names
+            Path("a.png").rename(UNNAMEABLE)
+        if not Path(UNNAMEABLE).exists():
+            pytest.skip("needs a system on which names are bytes")
     with pytest.raises(kind, match=reason):
         write_page(exported, tmp_path / "site", runtime=small_runtime, **arguments)
     assert not (tmp_path / "site").exists()
@@ -136,6 +145,8 @@ def test_folders_that_are_somebody_elses(exported, small_runtime, tmp_path):
         write_page(exported, tmp_path, runtime=small_runtime)
     with pytest.raises(ArgumentError, match="is no folder"):
         write_page(exported, tmp_path / "notes.txt", runtime=small_runtime)
+    with pytest.raises(StorageError, match=r"could not be written to .*: .*too long"):
+        write_page(exported, tmp_path / ("x" * 300), runtime=small_runtime)
     with pytest.raises(ArgumentError, match="takes a segzoo model, got str"):
         write_page("model", tmp_path / "site", runtime=small_runtime)
 

@@ -68,7 +68,8 @@ def test_a_georeferenced_picture(server, tiny, tmp_path):
 
 def test_a_form(server, tiny):
     parts = (
-        b'--cut\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+        b'--cut\r\nContent-Disposition: form-data; name="filename"\r\n\r\nhello\r\n'
+        b'--cut\r\nContent-Disposition: form-data; name="a; filename=b"\r\n\r\nhello\r\n'
         b'--cut\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
         b"Content-Type: image/png\r\n\r\n" + PICTURE + b"\r\n--cut--\r\n"
     )
@@ -119,6 +120,21 @@ class Rows(Gated):
     def __call__(self, image):
         rows = torch.arange(image.shape[2]).repeat_interleave(image.shape[3])
         return torch.nn.functional.one_hot(rows.reshape(1, *image.shape[2:]), 300).movedim(-1, 1)
+
+
+class Endless(Gated):
+    """A model whose second logit is infinite where a pixel is bright."""
+
+    def __call__(self, image):
+        return torch.cat([-image, torch.where(image > 0.5, torch.inf, image)], dim=1)
+
+
+def test_a_segment_without_a_score_is_not_left_out_without_a_word():
+    with running(Endless()) as server:
+        answer = server.post(png(noise(9, 7)))
+        assert (answer.status, answer.error[:23]) == (422, "The model's logits are ")
+        assert [item["label"] for item in segments(server.post(png(noise(9, 7) // 2)))] == ["dark"]
+        assert server.mask(png(noise(9, 7))).any()
 
 
 def test_more_than_256_classes_take_16_bits():

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from segzoo.cli import main
+from segzoo.devices import choose_device
 from segzoo.errors import ArgumentError, StorageError, UnknownNameError
+from segzoo.folders.task import Task
+from segzoo.folders.worker import load
 from segzoo.serving import runtimes
 from segzoo.serving.runtimes import open_model
 
@@ -60,3 +64,25 @@ def test_runtimes_that_cannot_be_had(saved, tmp_path):
         open_model(saved, runtime="onnx", device="cuda")
     with pytest.raises(ArgumentError, match="threads must be between 1 and 4096, got 0"):
         open_model(saved, threads=0)
+
+
+def test_a_file_has_no_device_and_no_revision(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"x")
+    for opened in (
+        lambda **options: open_model(str(path), **options),
+        lambda **options: load(Task(str(path), **options)),
+    ):
+        with pytest.raises(ArgumentError, match="computes on the CPU here, not on 'cuda:1'"):
+            opened(device="cuda:1")
+        with pytest.raises(ArgumentError, match="is a file here, which has no revision 'v1'"):
+            opened(revision="v1")
+        with pytest.raises(StorageError, match="cannot be opened"):
+            opened(device="cpu")
+    assert main(["page", str(path), "-o", str(tmp_path / "site"), "--revision", "v1"]) == 2
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_device_without_values_is_none():
+    with pytest.raises(ArgumentError, match="The device 'meta' cannot be used"):
+        choose_device("meta")

@@ -16,7 +16,7 @@ from torch import Tensor
 from ... import checks
 from ...config import MAX_CLASSES
 from ...encoders import SizeRule
-from ...errors import InputError, StorageError
+from ...errors import ArgumentError, InputError, StorageError
 from ...prediction.inputs import check_batch
 from ...prediction.masks import classes_of
 from ...preprocessing import Normalization
@@ -91,6 +91,31 @@ class ExportedModel:
     def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel, as :meth:`segzoo.SegmentationModel.predict`."""
         return classes_of(self, image, torch.empty(0), min_confidence)
+
+
+def open_as_told(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    revision: str | None = None,
+    threads: int | None = None,
+) -> ExportedModel:
+    """:func:`open_exported`, where the options of a saved model may have been given as well.
+
+    Raises:
+        ArgumentError: A device that is not the CPU, or a revision.
+    """
+    if device.partition(":")[0] not in ("auto", "cpu"):
+        raise ArgumentError(
+            f"{path} is an exported file, which computes on the CPU here, not on {device!r}. Leave "
+            "the device out, or give the model that it was exported from."
+        )
+    if revision is not None:
+        raise ArgumentError(
+            f"{path} is a file here, which has no revision {checks.shown(revision)}. Leave the "
+            "revision out, or give the model's user/name on the Hub."
+        )
+    return open_exported(path, threads=threads)
 
 
 def open_exported(path: str | os.PathLike[str], *, threads: int | None = None) -> ExportedModel:

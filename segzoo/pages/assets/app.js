@@ -19,6 +19,7 @@ class App {
   #thumbnails;
   #items = [];
   #current = null;
+  #wanted = null;
   #busy = false;
   #failed = false;
   #shots = 0;
@@ -183,15 +184,19 @@ class App {
 
   async #look(item, bitmap = null) {
     if (!item.mask) return;
+    this.#wanted = item;
     let opened = bitmap;
     try {
       opened ??= (await openPicture(item.file, this.#facts)).bitmap;
     } catch (error) {
       return this.#complain(error.message); // the file was changed or removed meanwhile
     }
-    this.#current = item;
-    this.#thumbnails.mark(item);
-    this.#stage.show(item, opened);
+    if (this.#wanted === item) {
+      // else another one was chosen meanwhile, or it was removed
+      this.#current = item;
+      this.#thumbnails.mark(item);
+      this.#stage.show(item, opened);
+    }
     if (!bitmap) opened.close();
   }
 
@@ -215,6 +220,7 @@ class App {
 
   #drop(item) {
     this.#items = this.#items.filter((other) => other !== item);
+    if (this.#wanted === item) this.#wanted = null;
     this.#thumbnails.remove(item);
     at("clear").hidden = this.#items.length === 0;
   }

@@ -125,9 +125,10 @@ function readHeif(view, bytes, name) {
   const heic = /^(hei|hev|mif1|msf1)/.test(latin1(bytes.subarray(8, 12))) && !latin1(bytes.subarray(8, 64)).includes("avif");
   let largest = { width: 0, height: 0 };
   for (let place = 0; place < bytes.length; ) {
-    const length = view.getUint32(place) || bytes.length - place;
-    if (length < 8 && length !== 1) throw new BadFile(`${name} is damaged: a box without a length.`);
-    const end = length === 1 ? place + Number(view.getBigUint64(place + 8)) : place + length;
+    const short = view.getUint32(place) || bytes.length - place;
+    const [length, least] = short === 1 ? [Number(view.getBigUint64(place + 8)), 16] : [short, 8];
+    if (length < least) throw new BadFile(`${name} is damaged: a box without a length.`);
+    const end = place + length;
     if (end > bytes.length) throw cut(name);
     if (latin1(bytes.subarray(place + 4, place + 8)) === "meta") {
       for (const found of latin1(bytes.subarray(place, end)).matchAll(/ispe/g)) {
