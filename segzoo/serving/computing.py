@@ -155,20 +155,20 @@ class Computing:
             return [
                 Segmented(
                     mask.cpu().numpy().astype(np.uint8 if model.classes <= 256 else np.uint16),
-                    _scores(model, one, mask, item.pixels) if item.scored else None,
+                    _scores(model, one, mask) if item.scored else None,
                 )
                 for item, one, mask in zip(items, logits, masks, strict=True)
             ]
 
 
-def _scores(model: PixelModel, logits: Tensor, mask: Tensor, pixels: Tensor) -> tuple[float, ...]:
+def _scores(model: PixelModel, logits: Tensor, mask: Tensor) -> tuple[float, ...]:
     """See :func:`mean_probabilities`; infinite logits have none, as in ``predict_probabilities``.
 
     Raises:
         InputError: A score is NaN: no threshold would let its segment pass.
     """
     scores = mean_probabilities(model, logits, mask)
-    check_logits(torch.tensor(scores), pixels)
+    check_logits(torch.tensor(scores))
     return scores
 
 
