@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import checks
 from .._version import __version__
@@ -18,6 +19,9 @@ from ..storage.hub_folder import made_repository, remote_card
 from ..storage.model_folder import CARD
 from .site import BROWSER_PIXELS, PAGE_JSON
 from .write_page import write_page
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 #: Files of an earlier page, which this one does not need: they go in the commit that brings it.
 _OURS = ("*.js", "*.css", "index.html", "icon.svg", "model-*.onnx", "runtime/*", "examples/*")
@@ -47,8 +51,9 @@ def push_space(
     """Publish the page of :func:`segzoo.write_page` as a static Space, in one commit.
 
     The page is made and checked before the Hub is asked for anything. The Space is made where it is
-    missing, and is gone again where the upload fails; of one that is there the page is replaced,
-    and a ``README.md`` that a person wrote or edited is kept.
+    missing, and is gone again where the upload fails; of one that is there segzoo's page is
+    replaced, and a ``README.md`` that a person wrote or edited is kept. A page that segzoo did not
+    make is not replaced.
 
     Args:
         model: See :func:`segzoo.write_page`.
@@ -67,7 +72,8 @@ def push_space(
 
     Raises:
         ArgumentError: ``repo_id`` is none, or what :func:`segzoo.write_page` refuses.
-        HubError: The Hub refused or could not be reached, or there is a Space of another kind.
+        HubError: The Hub refused or could not be reached, or there is a Space of another kind, or
+            with another page.
     """
     if not hub.is_repo_id(repo_id):
         raise ArgumentError(f"A Space has a name like user/name, got {checks.shown(repo_id)}.")
@@ -100,6 +106,8 @@ def _upload(
         existing = remote_card(name, None, token, space=True)
         _check_kind(existing, name)
         ours = existing is None or is_unedited(existing) or _is_empty(existing)
+        if not ours:
+            _check_page(api, name)
         api.upload_folder(
             repo_id=name,
             repo_type="space",
@@ -129,6 +137,16 @@ def _check_kind(card: str | None, repo_id: str) -> None:
         raise HubError(
             f"The Space {repo_id} runs {checks.shown(sdk)}, not a static page. Nothing was "
             "published: choose another name, or change its sdk to static first."
+        )
+
+
+def _check_page(api: HfApi, repo_id: str) -> None:
+    """Raise for a page that somebody else made: it would be gone, with its programs and styles."""
+    there = set(api.list_repo_files(repo_id, repo_type="space"))
+    if "index.html" in there and PAGE_JSON not in there:
+        raise HubError(
+            f"The Space {repo_id} has a page that segzoo did not make (index.html without "
+            f"{PAGE_JSON}). Nothing was published: choose another name, or remove that page first."
         )
 
 

@@ -62,6 +62,15 @@ def test_the_next_page_takes_the_place_of_the_first(hub, exported, small_runtime
     assert front_matter(files["README.md"])["title"] == "Second"
 
 
+def test_a_page_of_somebody_else_stays(hub, exported, small_runtime):
+    card = b"---\nsdk: static\n---\nMy own page, with a few words that say what it is.\n"
+    files = {"README.md": card, "index.html": b"mine", "app.js": b"mine"}
+    hub.add(STORED, files)
+    with pytest.raises(HubError, match=r"a page that segzoo did not make.*Nothing was published"):
+        push_space(exported, SPACE, runtime=small_runtime)
+    assert hub.files(STORED) == files
+
+
 def test_a_card_that_a_person_wrote_is_kept(hub, exported, small_runtime):
     push_space(exported, SPACE, runtime=small_runtime)
     own = hub.files(STORED)["README.md"] + b"\nMine.\n"
