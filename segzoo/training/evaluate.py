@@ -83,7 +83,8 @@ def evaluate(
         The scores, named by the classes' names.
 
     Raises:
-        ArgumentError: An argument out of its range, or data of other classes than the model's.
+        ArgumentError: An argument out of its range, or data of other classes, or with other names
+            for them, than the model's.
         InputError: A picture or mask that cannot be used, by its name.
     """
     part, void, names = _opened(model, data, ignore_index)
@@ -162,6 +163,30 @@ def names_of_classes(model: Scored) -> tuple[str, ...] | None:
     """A name for each row of the scores: one logit stands for two classes."""
     names = model.class_names
     return names if names is None or model.classes > 1 else ("background", *names)
+
+
+def check_class_names(model: Scored, names: Sequence[str] | None, remedy: str) -> None:
+    """Raise where data has other names for the model's classes, or the same in another order.
+
+    Args:
+        model: Whatever has classes; one logit stands for what is not background.
+        names: The data's, as many as the model's; None for none.
+        remedy: What to do, for the message.
+
+    Raises:
+        ArgumentError: A class has two names.
+    """
+    mine = names_of_classes(model)
+    if not mine or not names:
+        return
+    other = [i for i in range(model.classes == 1, len(mine)) if mine[i] != names[i]]
+    if other:
+        ours, theirs = (checks.shown(either[other[0]]) for either in (mine, names))
+        more = f", and {len(other) - 1} more have two names" if len(other) > 1 else ""
+        raise ArgumentError(
+            f"Class {other[0]} is {theirs} in the data and {ours} in the model{more}: the one "
+            f"would stand for the other. {remedy}"
+        )
 
 
 class _Item(NamedTuple):
@@ -260,6 +285,8 @@ def _opened(
         if data.classes != classes:
             raise ArgumentError(f"The data has {data.classes} classes, the model {model.classes}.")
         names = data.class_names
+        remedy = "Open the data with the model's names in their order, or with their number alone."
+        check_class_names(model, names, remedy)
         data = data.val if data.test is None else data.test
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise ArgumentError(

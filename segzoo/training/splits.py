@@ -12,7 +12,7 @@ from ..data.open_data import open_data
 from ..data.splits import DataSplits
 from ..errors import ArgumentError, DataError
 from ..losses import balanced_weights
-from .evaluate import names_of_classes
+from .evaluate import check_class_names, names_of_classes
 
 
 def as_splits(
@@ -47,13 +47,7 @@ def as_splits(
             f"The data has {data.classes} classes, the model {model.classes}. Build it with "
             f"classes={data.classes}" + (", or 1." if data.classes == 2 else ".")
         )
-    mine, theirs = names_of_classes(model), data.class_names
-    if mine and theirs and mine[model.classes == 1 :] != theirs[model.classes == 1 :]:
-        raise ArgumentError(
-            f"The data has the classes {', '.join(theirs)}, the model {', '.join(mine)}: it would "
-            "learn the ones under the names of the others. Build it with the class_names of the "
-            "data."
-        )
+    check_class_names(model, data.class_names, "Build it with the class_names of the data.")
     if data.in_channels != model.in_channels:
         raise ArgumentError(
             f"The images have {data.in_channels} bands, the model takes {model.in_channels}. Build "

@@ -147,6 +147,14 @@ def test_folders_splits_and_workers_have_the_same_scores(tmp_path):
     assert segzoo.evaluate(network, splits).class_names == ("a", "b", "c")
 
 
+def test_names_in_another_order_are_refused():
+    splits = segzoo.DataSplits.of(samples(), samples(), classes=["a", "c", "b"], ignore_index=VOID)
+    with pytest.raises(segzoo.errors.ArgumentError) as refused:
+        segzoo.evaluate(model(class_names=("a", "b", "c")), splits)
+    said = "Class 1 is 'c' in the data and 'b' in the model, and 1 more have two names"
+    assert said in str(refused.value)
+
+
 def test_of_a_folder_with_splits_the_test_images_are_scored(tmp_path):
     items = samples()
     for split, some in (("train", items), ("val", items[:2]), ("test", items[2:])):
