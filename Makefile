@@ -29,10 +29,11 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 
 # Processes of one thread each: most tests are too small for two threads to help.
 # The browser's tests need chromium and the page's runtime; without them they are skipped.
+# Many tests start Python anew, which is to find compiled modules whatever the environment says.
 # Types and documentation take one processor each, so they are checked side by side.
 test: $(VENV)/.installed-test $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
 	$(MAKE) -j2 --output-sync=target check docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
 
 cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
 	$(BIN)/sphinx-build -q -W docs docs/_build/html

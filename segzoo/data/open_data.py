@@ -11,6 +11,7 @@ from typing import Any
 from .. import checks
 from ..errors import ArgumentError, DataError, nearest
 from ..files.atomic import read_text
+from ..files.local import path_of
 from .bands import check_bands, most_bands
 from .class_coding import ClassCoding, LabelMap, class_coding
 from .classes import find_class_file
@@ -86,7 +87,7 @@ def open_data(
         DataError: No pairs, pictures without a mask, masks that do not tell their classes, or too
             few pictures for a split.
     """
-    source = (Path(images), None if masks is None else Path(masks))
+    source = (path_of("images", images), None if masks is None else path_of("masks", masks))
     checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
     layout = find_layout(*source, mask_suffix=mask_suffix)
     size = check_tile(tile)

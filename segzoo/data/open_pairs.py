@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files.local import path_of
 from .bands import check_bands
 from .class_coding import LabelMap, class_coding
 from .dataset import PairDataset
@@ -52,8 +53,8 @@ def open_pairs(
         DataError: No pairs, or pictures without a mask.
     """
     layout = find_layout(
-        Path(images),
-        None if masks is None else Path(masks),
+        path_of("images", images),
+        None if masks is None else path_of("masks", masks),
         mask_suffix=mask_suffix,
         to_train=False,
     )

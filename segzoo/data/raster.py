@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from ..errors import InputError, SegzooError
 from ..files.atomic import open_ordinary
+from ..files.local import path_of
 from ..packages import has_package
 from .readers.face import ControlPoint as ControlPoint
 from .readers.face import Georeference as Georeference
@@ -68,7 +69,7 @@ def open_raster(
     if isinstance(path, bytes):
         file, path = BytesIO(path), UNNAMED
     else:
-        path = Path(path)
+        path = path_of("path", path)
         try:
             file = open_ordinary(path)
         except OSError as error:

@@ -130,6 +130,7 @@ def encoder_info(name: str) -> EncoderInfo:
     Raises:
         UnknownNameError: No encoder has that name; the nearest ones are suggested.
     """
+    checks.text("name", name)
     if name in ENCODERS:
         encoder = build_on_meta(lambda: create_encoder(name)).eval()
         tags: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from . import hub, strict_json
 from .atomic import open_ordinary
 from .first_bytes import Kind, kind_of
 from .hub import CONFIG, WEIGHTS
-from .local import also_not_here, check_may_be_remote, is_file, is_folder
+from .local import also_not_here, check_may_be_remote, is_file, is_folder, path_of
 from .safetensors_tensors import open_safetensors
 from .stored import SHARING, SLACK, Stored
 from .torch_file import open_legacy, open_torch_zip
@@ -154,7 +154,7 @@ def _find(
     source: str | os.PathLike[str], access: hub.Access, beside: Collection[str]
 ) -> hub.ModelFiles:
     """The file of weights, and the config that belongs to it."""
-    path = Path(source)
+    path = path_of("the checkpoint", source)
     if is_file(path):
         hub.check_no_revision(path, access, "file")
         return hub.ModelFiles(path.parent / CONFIG, path)

@@ -13,7 +13,7 @@ from typing import Any
 from .. import checks
 from .._version import __version__
 from ..errors import ArgumentError, HubError, StorageError
-from .local import also_not_here, check_may_be_remote, is_file, is_folder
+from .local import also_not_here, check_may_be_remote, is_file, is_folder, path_of
 
 #: What a model is kept in, on the Hub as in a folder.
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -86,7 +86,7 @@ def find_files(
             "Expected a folder, or user/name on the Hub, got "
             f"{checks.shown(folder_or_repo)} ({type(folder_or_repo).__name__})."
         )
-    folder = Path(folder_or_repo)
+    folder = path_of("the model", folder_or_repo)
     if is_folder(folder):
         check_no_revision(folder, access, "folder")
         return ModelFiles(folder / CONFIG, folder / WEIGHTS)
@@ -181,6 +181,19 @@ def pinned(file: Path, access: Access) -> Access:
     """The same access, to the commit that a file in the cache is from."""
     # The cache keeps a file under its commit, so that all files come from the same one.
     return replace(access, revision=file.parent.name)
+
+
+def check_is_text(repo_id: Any) -> None:
+    """Refuse what is no text at all; which texts are names, the Hub's client says.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    if not isinstance(repo_id, str):
+        raise ArgumentError(
+            f"repo_id must be a string such as user/name, got {checks.shown(repo_id)} "
+            f"({type(repo_id).__name__})."
+        )
 
 
 def is_repo_id(name: str | os.PathLike[str]) -> bool:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..errors import HubError, StorageError
+from ..checks import shown
+from ..errors import ArgumentError, HubError, StorageError
 
 #: Endings of files of weights, ours and others'. A repository could be named so; none is.
 _ENDINGS = frozenset(
@@ -16,6 +18,23 @@ _ENDINGS = frozenset(
         *(".onnx", ".xml", ".h5", ".hdf5", ".keras", ".pb", ".tflite", ".npz", ".gz", ".pt2"),
     )
 )
+
+
+def path_of(argument: str, value: Any) -> Path:
+    """The path that somebody gave as an argument.
+
+    Raises:
+        ArgumentError: It is none; or it is an empty text, which would stand for the folder that the
+            program happens to be in.
+    """
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise ArgumentError(
+            f"{argument} must be a path, a text or a pathlib.Path; got {shown(value)} "
+            f"({type(value).__name__})."
+        )
+    if os.fspath(value) == "":
+        raise ArgumentError(f"{argument} is an empty text. '.' is the folder that you are in.")
+    return Path(value)
 
 
 def exists(name: str | os.PathLike[str]) -> bool:

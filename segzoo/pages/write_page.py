@@ -21,6 +21,7 @@ from ..architectures.base import SegmentationModel
 from ..data.raster import open_raster
 from ..errors import ArgumentError, StorageError
 from ..files.atomic import copy_file, make_folder, replacing, write_text
+from ..files.local import path_of
 from ..inference.export.export import export
 from ..inference.export.exported import ExportedModel, open_exported
 from ..inference.export.formats import FORMATS
@@ -91,7 +92,7 @@ def write_page(
         max_pixels=checks.integer("max_pixels", max_pixels, minimum=1024, maximum=_MOST_PIXELS),
         examples=[f"{_EXAMPLES}/{quote(name)}" for name in pictures],
     )
-    target = Path(folder)
+    target = path_of("folder", folder)
     with _file_errors(target):
         _check_folder(target)
     for package in (*FORMATS["onnx"].needs, FORMATS["onnx"].runtime):

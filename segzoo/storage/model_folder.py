@@ -28,6 +28,7 @@ from ..errors import StorageError, warn
 from ..files import leftovers
 from ..files.atomic import copy_file, read_bytes, replacing, write_text
 from ..files.hub import CONFIG, LARGEST_CONFIG, WEIGHTS
+from ..files.local import path_of
 from . import safetensors_file
 
 CARD = "README.md"
@@ -79,7 +80,7 @@ def write_folder(
     Raises:
         StorageError: The folder cannot be written.
     """
-    target = Path(folder)
+    target = path_of("folder", folder)
     with saving(target) as done:
         leftovers.sweep(target)
         config = distinct(config, config_there(target))

@@ -16,6 +16,7 @@ from ..encoders.pyramid import Pyramid
 from ..errors import ConfigError, StorageError, WeightsError, warn
 from ..features import FeatureSpec
 from ..files import hub
+from ..files.local import path_of
 from ..nn.finite import first_infinite
 from ..registry import build
 from . import config_json, hub_folder, model_folder, rebuilding, safetensors_file
@@ -102,9 +103,11 @@ class StoredModel(ConfiguredModel):
             The address of the commit or pull request.
 
         Raises:
+            ArgumentError: ``repo_id`` is no text.
             HubError: The Hub refused, or could not be reached.
             StorageError: The model could not be loaded again.
         """
+        hub.check_is_text(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self._save(folder, card, repo_id)
             return hub_folder.upload(
@@ -178,6 +181,7 @@ class StoredModel(ConfiguredModel):
         repo_id: str | None,
         check_finite: bool = True,
     ) -> Path:
+        folder = path_of("folder", folder)
         description = Description(self.architecture, self.config, self.base_model)
         text, tensors = description.to_json(), own_tensors(self)
         rebuilding.check_rebuilds(description, tensors)

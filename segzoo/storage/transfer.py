@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .. import checks
 from ..errors import StorageError
 from ..files import hub
+from ..files.local import path_of
 from . import hub_folder
 from .card import is_unedited
 from .config_json import distinct
@@ -33,10 +35,13 @@ def push(
         The address of the commit or pull request.
 
     Raises:
+        ArgumentError: ``folder`` is no path, or ``repo_id`` no text.
         StorageError: The folder holds no whole model.
         HubError: The Hub refused, or could not be reached.
     """
-    if not Path(folder).is_dir():
+    folder = path_of("folder", folder)
+    hub.check_is_text(repo_id)
+    if not folder.is_dir():
         raise StorageError(f"There is no folder {os.fspath(folder)!r} to push.")
     files = hub.find_files(folder, hub.Access())
     check(files)
@@ -71,11 +76,13 @@ def pull(
         The folder.
 
     Raises:
+        ArgumentError: ``folder`` is no path.
         StorageError: What was downloaded is no whole model, or the folder cannot be written.
         HubError: The repository or the network could not be reached.
     """
+    folder = path_of("folder", folder)
     if not hub.is_repo_id(repo_id):
-        raise StorageError(f"{repo_id!r} is no repository id (user/name).")
+        raise StorageError(f"{checks.shown(repo_id)} is no repository id (user/name).")
     access = hub.Access(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )

@@ -20,6 +20,7 @@ from ..errors import SegzooError, StorageError, TrainingError
 from ..files import leftovers
 from ..files.atomic import make_folder, write_text
 from ..files.hub import CONFIG, WEIGHTS
+from ..files.local import path_of
 from .samples import KINDS
 from .state import read_state, write_state
 
@@ -44,7 +45,7 @@ class TrainingFolder:
     """
 
     def __init__(self, out: str | os.PathLike[str]) -> None:
-        self.out = Path(out)
+        self.out = path_of("out", out)
         self.inside = self.out / "training"
 
     @property

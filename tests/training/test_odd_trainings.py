@@ -110,7 +110,9 @@ def test_the_name_of_one_logit_is_that_of_its_class():
 
 def test_names_in_another_order_are_refused():
     data = segzoo.DataSplits.of(Blobs(4), Blobs(2), classes=("car", "road", "sky"))
-    with pytest.raises(ArgumentError, match="Class 0 is 'car' in the data and 'road' in the model, and 1 more"):
+    with pytest.raises(
+        ArgumentError, match="Class 0 is 'car' in the data and 'road' in the model, and 1 more"
+    ):
         as_splits(data, toy_model(class_names=("road", "car", "sky")), None)
 
 

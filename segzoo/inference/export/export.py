@@ -35,6 +35,7 @@ from ...errors import (
     StorageError,
     warn,
 )
+from ...files.local import path_of
 from ...nn.finite import first_infinite
 from ...packages import load_package
 from ..optimize.doubled_conv import DoubledConv
@@ -219,7 +220,7 @@ def _record(model: nn.Module, example: Tensor, dynamic: bool) -> ExportedProgram
 
 def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, Format]:
     """The file to write, and its format."""
-    target = Path(path)
+    target = path_of("path", path)
     kinds = list(FORMATS.values())
     if format is not None:
         kinds = [FORMATS[checks.choice("format", format, FORMATS)]]

@@ -17,6 +17,7 @@ from ... import checks
 from ...config import MAX_CLASSES
 from ...encoders import SizeRule
 from ...errors import ArgumentError, InputError, StorageError
+from ...files.local import path_of
 from ...prediction.inputs import check_batch
 from ...prediction.masks import classes_of
 from ...preprocessing import Normalization
@@ -133,7 +134,7 @@ def open_exported(path: str | os.PathLike[str], *, threads: int | None = None) -
         StorageError: It is missing, damaged, or none of ours.
         MissingPackageError: Its runtime is not installed.
     """
-    path = Path(path)
+    path = path_of("path", path)
     if threads is not None:
         checks.integer("threads", threads, minimum=1, maximum=4096)
     kind = next((item for item in FORMATS.values() if item.suffix == path.suffix.lower()), None)

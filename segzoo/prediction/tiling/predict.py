@@ -24,6 +24,7 @@ from ...data.readers.face import Raster, Values
 from ...data.readers.in_memory import ArrayRaster, WindowSource, from_array
 from ...data.readers.with_rasterio import DatasetRaster
 from ...errors import ArgumentError, InputError, MissingPackageError, StorageError
+from ...files.local import path_of
 from ...packages import has_package
 from ..pixel_model import PixelModel, Predictor, fingerprint, pixel_model
 from ..views import Views
@@ -150,7 +151,7 @@ def predict_tiled(
         result = Result(answers, canvas.height, canvas.width, ready.classes, names, place)
         run = _Run(canvas, ready, wishes, result, part, progress)
         if isinstance(sink, (str, os.PathLike)):
-            path = Path(sink)
+            path = path_of("sink", sink)
             check_target(path, result, overwrite=overwrite)
             request = _request(canvas, ready, wishes, write, bounds)
             if answers.min_confidence is not None:
