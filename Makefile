@@ -7,6 +7,8 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
+# One more than there are processors, at most 4: tests also wait, for processes and for files.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
 # Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
   benchmarks.encoders.coverage benchmarks.architecture_coverage benchmarks.kernel_compiling \
@@ -33,11 +35,11 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 # Types and documentation take one processor each, so they are checked side by side.
 test: $(VENV)/.installed-test $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
 	$(MAKE) -j2 --output-sync=target check docs
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
 	$(BIN)/sphinx-build -q -W docs docs/_build/html
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --cov
 
 docs: $(VENV)/.installed-test ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -q -W docs docs/_build/html

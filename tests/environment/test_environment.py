@@ -22,7 +22,7 @@ from segzoo.environment.problem import ERROR, WARNING, Problem
 
 ROOT = Path(__file__).parents[2]
 #: Extras that are for working on segzoo, not with it.
-OF_DEVELOPERS = {"test", "docs", "bench"}
+OF_DEVELOPERS = {"release", "test", "docs", "bench"}
 
 
 @pytest.fixture
