@@ -7,8 +7,8 @@ VENV ?= .venv
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
-# Two more than there are processors, at most 4: tests also wait, for processes and for files.
-WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 2))")
+# One more than there are processors, at most 4: tests also wait, for processes and for files.
+WORKERS := $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 # Run on their own are those that can be, but for these; coverage is part of the sweep.
 SHARED := benchmarks.tables benchmarks.throughput.ceilings benchmarks.throughput.child \
   benchmarks.encoders.coverage benchmarks.architecture_coverage benchmarks.kernel_compiling \
