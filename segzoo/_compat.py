@@ -280,7 +280,8 @@ def collect_in(owner: Any, maps: Any) -> None:
 def cpu_multiplies_bfloat16() -> bool:
     """Whether the processor multiplies matrices of bfloat16 in units of their own (AMX).
 
-    AVX512-BF16 alone is no such unit: a step of training takes longer with it than in float32.
+    AVX512-BF16 alone is no such unit: a step of training took longer with it than in float32
+    (``benchmarks/training_precision.py``).
     Newer versions of torch tell it by a public name, older ones by a private one. Without either
     the answer is no: training is in float32 then, unless it is asked for.
     """
