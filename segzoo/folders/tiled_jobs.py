@@ -42,7 +42,7 @@ class TiledOptions:
         Wishes(self.tiling, self.tile, self.overlap, self.tolerance)
         checks.choice("write", self.write, KINDS)
         check_confidence(self.min_confidence, 2)
-        Views.of(self.tta, self.scales)
+        Views(self.tta, self.scales)
 
 
 def tiled_ending(path: Path, *, asked: bool, write: str, max_pixels: int) -> str | None:

@@ -45,7 +45,7 @@ def predict_probabilities(
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
     check_finite(batch)
-    views = Views.of(tta, scales)
+    views = Views(tta, scales)
     with pixel_model(model, views) as ready:
         found = ready.probabilities(ready.normalized(batch))
     return found if image.ndim == 4 else found[0]

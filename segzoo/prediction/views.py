@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,10 @@ SYMMETRIES: Mapping[str, tuple[Symmetry, ...]] = MappingProxyType(
 )
 
 
+def _factor(name: str, item: object) -> float:
+    return checks.number(name, item, minimum=0.1, maximum=10)
+
+
 @dataclass(frozen=True)
 class Views:
     """What is averaged: each symmetry at each scale.
@@ -57,31 +61,14 @@ class Views:
     """
 
     tta: str = "none"
-    scales: tuple[float, ...] = (1.0,)
+    scales: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
         checks.choice("tta", self.tta, SYMMETRIES)
-        given: Sequence[float] = self.scales
-        scales = checks.sequence(
-            "scales", given, lambda name, item: checks.number(name, item, minimum=0.1, maximum=10)
-        )
+        scales = checks.sequence("scales", self.scales, _factor)
         if not scales:
             raise ArgumentError("scales must have at least one factor; 1 is the picture's size.")
         object.__setattr__(self, "scales", scales)
-
-    @classmethod
-    def of(cls, tta: str, scales: Sequence[float]) -> Views:
-        """Of arguments as they came: any iterable of factors.
-
-        Raises:
-            ArgumentError: They cannot work.
-        """
-        if not isinstance(scales, Iterable):
-            raise ArgumentError(
-                f"scales must be a sequence of factors, such as (0.75, 1), got "
-                f"{checks.shown(scales)} ({type(scales).__name__})."
-            )
-        return cls(tta, tuple(scales))
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:

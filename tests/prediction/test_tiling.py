@@ -292,7 +292,7 @@ def test_a_tile_without_a_core():
         ({"tile": 8}, "tile must be between 32"),
         ({"overlap": 1}, "overlap must be between"),
         ({"scales": ()}, "at least one factor"),
-        ({"scales": 1}, "scales must be a sequence of factors"),
+        ({"scales": 1}, "scales must be a sequence, got 1"),
         ({"nodata": "-9999"}, "nodata must be a number"),
         ({"rows": (9, 8)}, r"rows must be \(part, parts\)"),
         ({"rows": (1, 8)}, "needs a file as sink"),

@@ -139,7 +139,7 @@ def predict_tiled(
     checks.choice("write", write, KINDS)
     part = _part(rows, sink)
     numbers, bounds = check_band_numbers(bands), check_range(value_range)
-    views = Views.of(tta, scales)
+    views = Views(tta, scales)
     nodata = _nodata(nodata)
     with opened(source, nodata) as raster, pixel_model(model, views) as ready:
         if bounds is None and isinstance(raster, ArrayRaster) and raster.info.dtype.kind == "f":

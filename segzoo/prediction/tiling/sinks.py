@@ -15,7 +15,8 @@ from ...data.drawing import class_colors, write_mask
 from ...data.raster import MAX_PIXELS
 from ...data.readers.face import Georeference, Values
 from ...errors import ArgumentError, StorageError
-from ...files.atomic import is_there, replacing
+from ...files.atomic import replacing
+from ...files.local import is_there
 from ...packages import load_package
 from .answers import Answers
 from .geotiff import write_geotiff, write_plain_tiff
