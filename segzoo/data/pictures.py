@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files.atomic import is_there
+from ..files.local import is_there
 from .lossy import lossy_format, refuse_lossy
 from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
 from .raster import MAX_PIXELS, open_raster, read_whole

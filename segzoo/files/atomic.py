@@ -54,14 +54,6 @@ def copy_file(source: Path, path: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; a name that no file can have is not there.
-
-    ``Path.exists`` fails for a name that is too long, in most versions of Python.
-    """
-    return os.path.exists(path)  # noqa: PTH110
-
-
 def open_ordinary(path: Path) -> BufferedReader:
     """Open a file for reading that is a plain file (links are followed), not a device or a pipe.
 

@@ -52,6 +52,14 @@ def exists(name: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_there(path: Path) -> bool:
+    """Whether a name leads to a file or folder; one that no file can have does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, no permission, a zero byte: by version of Python
+        return False
+
+
 def is_file(name: str | os.PathLike[str]) -> bool:
     """Whether a name is that of an ordinary file, or of a link to one."""
     try:

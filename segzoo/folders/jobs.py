@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
-from ..files.atomic import is_there
+from ..files.local import is_there
 from .names import Names
 
 

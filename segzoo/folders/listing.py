@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.pictures import is_picture_name
 from ..errors import ArgumentError, InputError
-from ..files.atomic import is_there
+from ..files.local import is_there
 from .jobs import Job
 from .names import FolderNames, Names
 from .shards import Shard
