@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -116,3 +117,15 @@ def in_threads(
     """What a function gives for each item, in several threads at once."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
+
+
+def close_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nobody may read folders of that name any more, not even the superuser."""
+    real = os.scandir
+
+    def scandir(path: str | os.PathLike[str]) -> object:
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

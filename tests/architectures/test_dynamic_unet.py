@@ -22,13 +22,10 @@ from benchmarks.parity.fastai_models import (
     our_names,
     step_difference,
 )
-from segzoo._compat import may_have_hooks
-from segzoo.architectures.diagram import steps_of
 from segzoo.architectures.dynamic_unet_layers import ACTIVATIONS, DYNAMIC_NORMS, icnr_
 from segzoo.encoders import build_on_meta
 from segzoo.errors import ArgumentError, UnknownKeywordError, UnknownNameError
 
-from ..architecture_checks import ENCODERS, ON_ANY_ENCODER
 from ..helpers import TinyBackbone
 
 IMAGE = torch.rand(2, 3, 70, 51, generator=torch.Generator().manual_seed(1))
@@ -351,60 +348,3 @@ def test_parameter_groups_are_fastais_three():
     assert early == {f"{backbone}{name}" for name in ("conv1", "bn1", "layer1", "layer2")}
     assert late == {f"{backbone}layer3", f"{backbone}layer4"}
     assert {name.split(".")[0] for name in rest} == {"decoder", "head"}
-
-
-# The drawing.
-
-RESNET34 = """\
-DynamicUnet on resnet34.a1_in1k: 3 bands → 2 classes, 41.2 M parameters
-
-stride      encoder        decoder
-     1     image  3  ───►  up 99 → refine 99 → head 2
-     2     act1  64  ───►  blocks.3 96
-     4   layer1  64  ───►  blocks.2 256
-     8  layer2  128  ───►  blocks.1 384
-    16  layer3  256  ───►  blocks.0 512
-    32  layer4  512  ───►  bridge 512
-"""
-
-
-def test_the_drawing_of_the_reference(capsys):
-    with torch.device("meta"):
-        model = segzoo.DynamicUnet("resnet34", 2)
-    model.print_tree()
-    assert capsys.readouterr().out == RESNET34
-    assert not any(map(may_have_hooks, model.modules()))
-
-
-KINDS = ("strides 1 to 16", "flat, patch 14", "strides 16 to 64", "strides 8 to 32")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "encoder"),
-    [
-        *itertools.product(ON_ANY_ENCODER, KINDS),
-        # Of timm's: with a map at stride 1, flat, and two whose first maps are coarse.
-        *(("unet", name) for name in ("vgg11", "test_vit", "levit_128s")),
-        ("pspnet", "pit_ti_224"),
-    ],
-)
-def test_every_architecture_can_be_drawn(architecture, encoder, capsys):
-    def build():
-        backbone = ENCODERS[encoder]() if encoder in ENCODERS else encoder
-        return segzoo.ARCHITECTURES[architecture](backbone, 2)
-
-    model = build_on_meta(build)
-    model.print_tree()
-    out = capsys.readouterr().out
-    rows = [line.split()[0] for line in out.splitlines()[3:] if line.split()[0].isdigit()]
-    assert rows[0] == "1"
-    assert {str(feature.stride) for feature in model.features} <= set(rows)
-    entered = {index for step in steps_of(model) for index in step.inputs if index >= 0}
-    assert len(entered) >= len(model.features) - 1
-    assert "───►" in out
-    assert "head 2" in out
-
-
-def test_a_model_of_ones_own_can_be_drawn(capsys):
-    tiny().half().print_tree()
-    assert "map 1  8  ───►  bridge 8" in capsys.readouterr().out

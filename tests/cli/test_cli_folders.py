@@ -19,6 +19,7 @@ from segzoo.folders.choice import Chosen
 from segzoo.folders.jobs import Job, plan_jobs
 from segzoo.folders.task import Task
 from segzoo.folders.worker import PictureWorker
+from tests.helpers import close_folder
 from tests.prediction.tiles import random_picture
 
 
@@ -76,14 +77,7 @@ def test_subfolders_are_mirrored(capsys, model_folder, scans, tmp_path):
 def test_a_folder_that_cannot_be_read_is_one_of_the_failures(
     capsys, model_folder, scans, tmp_path, monkeypatch
 ):
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("sub"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "sub")
     call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive", "--json")
     code, text, err = run(capsys, *call)
     told = f"The folder {scans / 'sub'} cannot be read: Permission denied."
@@ -177,14 +171,7 @@ def test_shards_make_up_the_whole(capsys, model_folder, scans, tmp_path):
 def test_a_folder_that_cannot_be_read_is_a_failure(
     capsys, model_folder, scans, tmp_path, monkeypatch
 ):
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("deep"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "deep")
     call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive")
     code, text, err = run(capsys, *call)
     assert (code, len(text.splitlines())) == (1, 2)

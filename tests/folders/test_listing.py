@@ -1,7 +1,6 @@
 """Folders as a stream of jobs: the order, the parts, what cannot be read."""
 
 import itertools
-import os
 
 import pytest
 
@@ -9,6 +8,8 @@ from segzoo.errors import ArgumentError, InputError
 from segzoo.folders.jobs import check_outputs, plan_jobs
 from segzoo.folders.listing import FolderJobs
 from segzoo.folders.shards import Shard
+
+from ..helpers import close_folder
 
 
 @pytest.fixture
@@ -45,14 +46,7 @@ def test_shards_are_parts_with_the_names_of_the_whole(scans, tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_told(scans, tmp_path, monkeypatch):
-    real = os.scandir
-
-    def scandir(path):
-        if str(path).endswith("sub"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    close_folder(monkeypatch, "sub")
     jobs = FolderJobs([scans], tmp_path / "out")
     assert len(list(jobs)) == 3
     assert jobs.unreadable == [f"The folder {scans / 'sub'} cannot be read: Permission denied."]
