@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from segzoo.convert import from_smp
 from segzoo.convert.keymap import rename
 from segzoo.convert.smp.architecture import converters
 from segzoo.encoders import build_on_meta
+from segzoo.errors import ConversionError
 from segzoo.inference.optimize.trace import trace
 
 from .helpers import randomise
@@ -61,13 +63,57 @@ def smp_model(kind: str, encoder: str = "resnet18", **arguments: Any) -> Any:
 
 
 @torch.no_grad()
-def assert_same_logits(theirs: nn.Module, sizes: Sequence[tuple[int, int]] = EVEN) -> Any:
-    """Convert and compare to the bit; returns the converted model."""
-    ours = from_smp(theirs).eval()
+def assert_same_logits(
+    theirs: nn.Module, sizes: Sequence[tuple[int, int]] = EVEN, *, ours: Any = None
+) -> Any:
+    """Convert, unless that is done, and compare to the bit; returns the converted model."""
+    ours = (from_smp(theirs) if ours is None else ours).eval()
     for size in sizes:
         image = torch.randn(1, 3, *size)
         assert torch.equal(ours(image), theirs(image)), size
     return ours
+
+
+def assert_recognised(
+    theirs: nn.Module,
+    architecture: str,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    size: tuple[int, int] = (64, 96),
+) -> None:
+    """Tensors without a config tell which architecture they are of, and give its logits.
+
+    Args:
+        theirs: A model of smp.
+        architecture: Ours.
+        tensors: Those of the model under other names; None for its own.
+        size: Of the image.
+    """
+    tensors = theirs.state_dict() if tensors is None else tensors
+    fitting = [name for name, item in converters().items() if item.recognises(tensors)]
+    assert fitting == [architecture]
+    ours = from_smp(tensors)
+    assert ours.architecture == architecture
+    assert_same_logits(theirs, [size], ours=ours)
+
+
+def assert_refused(theirs: nn.Module, config: dict[str, Any], message: str, *, needed: str) -> None:
+    """Tensors are refused with a config that is not theirs, and without one that is needed.
+
+    Args:
+        theirs: A model of smp on ``tu-test_resnet``.
+        config: What is said of it.
+        message: How it is refused.
+        needed: A tensor, without which the message names it.
+    """
+    kind, tensors = type(theirs).__name__, theirs.state_dict()
+    given = {"encoder_name": "tu-test_resnet", "_model_class": kind, **config}
+    with pytest.raises(ConversionError, match=message):
+        from_smp(tensors, given)
+    del tensors[needed]
+    missing = f"no {kind} of segmentation_models_pytorch.* not the tensor {re.escape(needed)}"
+    with pytest.raises(ConversionError, match=missing):
+        from_smp(tensors, given)
 
 
 def assert_same_step(

@@ -7,9 +7,7 @@ import torch
 
 import segzoo
 from segzoo.architectures.diagram import diagram
-from segzoo.convert import from_smp
-from segzoo.convert.smp.architecture import converters
-from segzoo.errors import ArgumentError, ConversionError
+from segzoo.errors import ArgumentError
 from segzoo.nn import position_attention
 from segzoo.nn.position_attention import PairwiseProduct, PositionAttention
 
@@ -20,6 +18,8 @@ from ..architecture_checks import (
     Maps,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -63,12 +63,7 @@ def test_a_training_step_is_smp_s():
 def test_without_a_config_it_is_recognised(depth):
     # At depth 1 no block has a skip connection, and all look like a Unet's.
     theirs = smp_model("MAnet", encoder_depth=depth, decoder_channels=SMALL[-depth:])
-    tensors = theirs.state_dict()
-    assert [name for name, item in converters().items() if item.recognises(tensors)] == ["manet"]
-    ours = from_smp(tensors).eval()
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(theirs, "manet")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +79,8 @@ def test_without_a_config_it_is_recognised(depth):
     ids=str,
 )
 def test_what_cannot_be_brought_over_is_refused(config, message):
-    tensors = smp_model("MAnet", "tu-test_resnet", decoder_channels=SMALL).state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "MAnet", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.center.top_conv.weight"]
-    with pytest.raises(ConversionError, match=r"no MAnet .* decoder\.center\.top_conv\.weight"):
-        from_smp(tensors, given)
+    theirs = smp_model("MAnet", "tu-test_resnet", decoder_channels=SMALL)
+    assert_refused(theirs, config, message, needed="decoder.center.top_conv.weight")
 
 
 # Attention in blocks

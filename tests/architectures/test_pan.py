@@ -8,8 +8,7 @@ import torch
 import segzoo
 from segzoo.architectures.diagram import diagram
 from segzoo.architectures.pan import _halved
-from segzoo.convert import from_smp
-from segzoo.errors import ArgumentError, ConversionError
+from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
     ENCODERS,
@@ -17,6 +16,8 @@ from ..architecture_checks import (
     Chain,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -53,12 +54,7 @@ def test_a_training_step_is_smp_s():
 
 
 def test_without_a_config_it_is_recognised():
-    theirs = smp_model("PAN", **SMALL)
-    ours = from_smp(theirs.state_dict()).eval()
-    assert isinstance(ours, segzoo.PAN)
-    image = torch.randn(1, 3, 128, 160)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(smp_model("PAN", **SMALL), "pan", size=(128, 160))
 
 
 @pytest.mark.parametrize(
@@ -74,13 +70,8 @@ def test_without_a_config_it_is_recognised():
     ids=str,
 )
 def test_what_cannot_be_brought_over_is_refused(config, message):
-    tensors = smp_model("PAN", "tu-test_resnet", **SMALL).state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "PAN", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.fpa.branch1.1.conv.weight"]
-    with pytest.raises(ConversionError, match=r"no PAN .*decoder.fpa.branch1"):
-        from_smp(tensors, given)
+    theirs = smp_model("PAN", "tu-test_resnet", **SMALL)
+    assert_refused(theirs, config, message, needed="decoder.fpa.branch1.1.conv.weight")
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

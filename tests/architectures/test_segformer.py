@@ -7,8 +7,7 @@ import torch
 
 import segzoo
 from segzoo.architectures.diagram import diagram
-from segzoo.convert import from_smp
-from segzoo.errors import ArgumentError, ConversionError
+from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
     ENCODERS,
@@ -16,6 +15,8 @@ from ..architecture_checks import (
     Maps,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -46,12 +47,7 @@ def test_a_training_step_is_smp_s():
 
 
 def test_without_a_config_it_is_recognised():
-    theirs = smp_model("Segformer", decoder_segmentation_channels=16)
-    ours = from_smp(theirs.state_dict()).eval()
-    assert isinstance(ours, segzoo.Segformer)
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(smp_model("Segformer", decoder_segmentation_channels=16), "segformer")
 
 
 @pytest.mark.parametrize(
@@ -66,13 +62,7 @@ def test_without_a_config_it_is_recognised():
 )
 def test_what_cannot_be_brought_over_is_refused(config, message):
     theirs = smp_model("Segformer", "tu-test_resnet", decoder_segmentation_channels=16)
-    tensors = theirs.state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "Segformer", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.mlp_stage.0.linear.weight"]
-    with pytest.raises(ConversionError, match="no Segformer of segmentation_models_pytorch"):
-        from_smp(tensors, given)
+    assert_refused(theirs, config, message, needed="decoder.mlp_stage.0.linear.weight")
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

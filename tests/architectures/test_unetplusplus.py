@@ -8,8 +8,7 @@ import torch
 import segzoo
 from segzoo.architectures.diagram import diagram
 from segzoo.architectures.unetplusplus import UnetPlusPlusConfig, UnetPlusPlusDecoder
-from segzoo.convert import from_smp
-from segzoo.errors import ArgumentError, ConversionError
+from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
     ENCODERS,
@@ -18,6 +17,8 @@ from ..architecture_checks import (
     Maps,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -68,11 +69,7 @@ def test_a_training_step_is_smp_s():
 
 def test_without_a_config_it_is_recognised():
     theirs = smp_model("UnetPlusPlus", encoder_depth=3, decoder_channels=(32, 16, 8))
-    ours = from_smp(theirs.state_dict()).eval()
-    assert isinstance(ours, segzoo.UnetPlusPlus)
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(theirs, "unetplusplus")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +85,8 @@ def test_without_a_config_it_is_recognised():
     ids=str,
 )
 def test_what_cannot_be_brought_over_is_refused(config, message):
-    tensors = smp_model("UnetPlusPlus", "tu-test_resnet", decoder_channels=SMALL).state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "UnetPlusPlus", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.blocks.x_0_1.conv1.0.weight"]
-    with pytest.raises(ConversionError, match=r"no UnetPlusPlus .* x_0_1"):
-        from_smp(tensors, given)
+    theirs = smp_model("UnetPlusPlus", "tu-test_resnet", decoder_channels=SMALL)
+    assert_refused(theirs, config, message, needed="decoder.blocks.x_0_1.conv1.0.weight")
 
 
 # The paper's picture

@@ -7,14 +7,15 @@ import torch
 
 import segzoo
 from segzoo.architectures.diagram import diagram
-from segzoo.convert import from_smp
-from segzoo.errors import ArgumentError, ConversionError, InputError
+from segzoo.errors import ArgumentError, InputError
 
 from ..architecture_checks import (
     ENCODERS,
     Chain,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -46,12 +47,7 @@ def test_a_training_step_is_smp_s():
 
 
 def test_without_a_config_it_is_recognised():
-    theirs = smp_model("UPerNet", **NARROW)
-    ours = from_smp(theirs.state_dict()).eval()
-    assert isinstance(ours, segzoo.UPerNet)
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(smp_model("UPerNet", **NARROW), "upernet")
 
 
 @pytest.mark.parametrize(
@@ -66,13 +62,8 @@ def test_without_a_config_it_is_recognised():
     ids=str,
 )
 def test_what_cannot_be_brought_over_is_refused(arguments, config, message):
-    tensors = smp_model("UPerNet", "tu-test_resnet", **NARROW, **arguments).state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "UPerNet", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.fusion_block.0.weight"]
-    with pytest.raises(ConversionError, match="no UPerNet of segmentation_models_pytorch"):
-        from_smp(tensors, given)
+    theirs = smp_model("UPerNet", "tu-test_resnet", **NARROW, **arguments)
+    assert_refused(theirs, config, message, needed="decoder.fusion_block.0.weight")
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
