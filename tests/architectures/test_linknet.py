@@ -9,9 +9,7 @@ from torch import nn
 import segzoo
 from segzoo.architectures.diagram import diagram
 from segzoo.architectures.linknet import Fit
-from segzoo.convert import from_smp
-from segzoo.convert.smp.architecture import converters
-from segzoo.errors import ArgumentError, ConversionError
+from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
     ENCODERS,
@@ -20,6 +18,8 @@ from ..architecture_checks import (
     Maps,
     assert_everyday,
     assert_exported,
+    assert_recognised,
+    assert_refused,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
@@ -50,13 +50,7 @@ def test_a_training_step_is_smp_s():
 
 
 def test_without_a_config_it_is_recognised():
-    theirs = smp_model("Linknet", encoder_depth=3)
-    tensors = theirs.state_dict()
-    assert [name for name, item in converters().items() if item.recognises(tensors)] == ["linknet"]
-    ours = from_smp(tensors).eval()
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(ours(image), theirs(image))
+    assert_recognised(smp_model("Linknet", encoder_depth=3), "linknet")
 
 
 @pytest.mark.parametrize(
@@ -69,13 +63,8 @@ def test_without_a_config_it_is_recognised():
     ids=str,
 )
 def test_what_cannot_be_brought_over_is_refused(config, message):
-    tensors = smp_model("Linknet", "tu-test_resnet").state_dict()
-    given = {"encoder_name": "tu-test_resnet", "_model_class": "Linknet", **config}
-    with pytest.raises(ConversionError, match=message):
-        from_smp(tensors, given)
-    del tensors["decoder.blocks.1.block.1.0.weight"]
-    with pytest.raises(ConversionError, match=r"no Linknet .* decoder\.blocks\.0\.block\.1\.0\.w"):
-        from_smp(tensors, given)
+    theirs = smp_model("Linknet", "tu-test_resnet")
+    assert_refused(theirs, config, message, needed="decoder.blocks.1.block.1.0.weight")
 
 
 def test_a_map_that_fits_is_not_copied():

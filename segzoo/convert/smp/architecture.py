@@ -6,6 +6,7 @@ converting and ``segzoo bench`` look for the file.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -126,6 +127,16 @@ def told(given: dict[str, Any], found: Mapping[str, Any], where: str) -> None:
             )
 
 
+def told_depth(given: dict[str, Any], depth: int, where: str) -> None:
+    """Set smp's ``encoder_depth`` to what tensors tell, and refuse what contradicts them.
+
+    Raises:
+        ConversionError: The config says something else.
+    """
+    told(given, {"encoder_depth": depth}, where)
+    given["encoder_depth"] = depth
+
+
 def unit_rules(pattern: str, name: str) -> tuple[Rule, ...]:
     """Rules for one of smp's conv-norm-ReLU units, which is ours under another name.
 
@@ -150,6 +161,19 @@ def tensor_of(
             f"{name}. It has: {checks.shown(sorted(tensors))}."
         )
     return tensors[name]
+
+
+def tensors_of(
+    tensors: Mapping[str, Tensor], name: str, converter: SmpArchitecture, where: str
+) -> list[Tensor]:
+    """The tensors of a name with a number, which is ``{}`` in it: number 0, 1 and so on.
+
+    Raises:
+        ConversionError: There are none, or one is missing between others.
+    """
+    pattern = re.compile(re.escape(name).replace(re.escape("{}"), r"(\d+)"))
+    last = max((int(found[1]) for found in map(pattern.fullmatch, tensors) if found), default=0)
+    return [tensor_of(tensors, name.format(i), converter, where) for i in range(last + 1)]
 
 
 def depth_of(given: dict[str, Any], default: int, minimum: int, where: str) -> int:

@@ -11,7 +11,7 @@ from ... import checks
 from ...encoders import build_on_meta, timm_meta, timm_source
 from ...errors import ArgumentError, ConversionError, EncoderError
 from ..keymap import rename
-from .architecture import SmpArchitecture, tensor_of, told
+from .architecture import SmpArchitecture, tensor_of, tensors_of, told, told_depth
 from .encoders import EncoderPlan, backbone_rules, bands_of, here
 
 #: smp's names of what becomes of the tokens -> ours.
@@ -46,22 +46,15 @@ class _DPT(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        tensor_of(tensors, self.typical, self, where)
-        channels: list[int] = []
-        while (name := self.typical.replace("0", str(len(channels)))) in tensors:
-            channels.append(tensors[name].shape[0])
+        projections = tensors_of(tensors, self.typical.replace("0", "{}"), self, where)
+        channels = [weight.shape[0] for weight in projections]
         fused = tensor_of(tensors, "decoder.fusion_blocks.0.project.weight", self, where).shape[0]
         told(
             given,
             {"decoder_intermediate_channels": channels, "decoder_fusion_channels": fused},
             where,
         )
-        depth = given.setdefault("encoder_depth", len(channels))
-        if depth != len(channels):
-            raise ConversionError(
-                f"{where}: the config says encoder_depth={checks.shown(depth)}, its tensors say "
-                f"{len(channels)}."
-            )
+        told_depth(given, len(channels), where)
         return {
             "readout": _readout(tensors, given, where),
             "reassemble_channels": tuple(channels),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ... import checks
-from ...errors import ConversionError
-from .architecture import SmpArchitecture, norm_of_tensors, told, told_norm
+from .architecture import SmpArchitecture, norm_of_tensors, tensors_of, told_depth, told_norm
 
 
 class _Linknet(SmpArchitecture):
@@ -29,17 +26,10 @@ class _Linknet(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        pattern = re.compile(r"decoder\.blocks\.(\d+)\.block\.1\.0\.weight")
-        blocks = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
-        if not blocks or blocks != list(range(len(blocks))):
-            raise ConversionError(
-                f"{where} is no Linknet of segmentation_models_pytorch: it has not the tensors "
-                f"{self.typical} ... It has: {checks.shown(sorted(tensors))}."
-            )
-        told(given, {"encoder_depth": len(blocks)}, where)
+        blocks = tensors_of(tensors, "decoder.blocks.{}.block.1.0.weight", self, where)
+        told_depth(given, len(blocks), where)
         norm = norm_of_tensors(tensors, "decoder.blocks.0.block.0")
         told_norm(given, norm, where)
-        given["encoder_depth"] = len(blocks)
         return {"norm": norm}
 
 

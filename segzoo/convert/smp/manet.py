@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from ... import checks
-from ...errors import ConversionError
-from .architecture import SmpArchitecture, interpolation, norm_of_tensors, told, told_norm
+from .architecture import (
+    SmpArchitecture,
+    interpolation,
+    norm_of_tensors,
+    tensor_of,
+    tensors_of,
+    told,
+    told_depth,
+    told_norm,
+)
 
 
 class _MAnet(SmpArchitecture):
@@ -40,25 +46,13 @@ class _MAnet(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        pattern = re.compile(r"decoder\.blocks\.(\d+)\.conv1\.0\.weight")
-        blocks = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
-        if not blocks or blocks != list(range(len(blocks))) or self.typical not in tensors:
-            raise ConversionError(
-                f"{where} is no MAnet of segmentation_models_pytorch: it has not the tensors "
-                f"{self.typical}, decoder.blocks.0.conv1.0.weight ... It has: "
-                f"{checks.shown(sorted(tensors))}."
-            )
-        widths = [tensors[f"decoder.blocks.{i}.conv1.0.weight"].shape[0] for i in blocks]
-        hidden = tensors[self.typical].shape[0]
-        found = {
-            "encoder_depth": len(blocks),
-            "decoder_channels": widths,
-            "decoder_pab_channels": hidden,
-        }
-        told(given, found, where)
+        hidden = tensor_of(tensors, self.typical, self, where).shape[0]
+        blocks = tensors_of(tensors, "decoder.blocks.{}.conv1.0.weight", self, where)
+        widths = [weight.shape[0] for weight in blocks]
+        told_depth(given, len(blocks), where)
+        told(given, {"decoder_channels": widths, "decoder_pab_channels": hidden}, where)
         norm = norm_of_tensors(tensors, "decoder.blocks.0.conv1")
         told_norm(given, norm, where)
-        given["encoder_depth"] = len(blocks)
         return {
             "decoder_channels": tuple(widths),
             "attention_channels": hidden,

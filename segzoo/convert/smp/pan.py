@@ -16,6 +16,7 @@ from .architecture import (
     output_stride_of,
     tensor_of,
     told,
+    told_depth,
 )
 
 
@@ -55,12 +56,8 @@ class _PAN(SmpArchitecture):
     ) -> dict[str, Any]:
         unit = tensor_of(tensors, self.typical, self, where)
         maps = {name.split(".")[1] for name in tensors if name.startswith("decoder.gau")}
-        told(
-            given,
-            {"decoder_channels": unit.shape[0], "encoder_depth": len(maps) + 2},
-            where,
-        )
-        given["encoder_depth"] = len(maps) + 2
+        told(given, {"decoder_channels": unit.shape[0]}, where)
+        told_depth(given, len(maps) + 2, where)
         depth_of(given, self.depth, 3, where)
         natural_upsampling(given, 4, 4, where)
         return {

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ... import checks
 from ...architectures.unet import Unet
-from ...errors import ConversionError
-from .architecture import SmpArchitecture, interpolation, norm_of_tensors, told, told_norm
+from .architecture import (
+    SmpArchitecture,
+    interpolation,
+    norm_of_tensors,
+    tensors_of,
+    told,
+    told_depth,
+    told_norm,
+)
 
 
 class _Unet(SmpArchitecture):
@@ -39,24 +44,17 @@ class _Unet(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        pattern = re.compile(r"decoder\.blocks\.(\d+)\.conv1\.0\.weight")
-        blocks = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
-        if not blocks or blocks != list(range(len(blocks))):
-            raise ConversionError(
-                f"{where} is no Unet of segmentation_models_pytorch: it has not the tensors "
-                f"decoder.blocks.0.conv1.0.weight ... It has: {checks.shown(sorted(tensors))}."
-            )
-        widths = [tensors[f"decoder.blocks.{i}.conv1.0.weight"].shape[0] for i in blocks]
+        blocks = tensors_of(tensors, "decoder.blocks.{}.conv1.0.weight", self, where)
+        widths = [weight.shape[0] for weight in blocks]
         attends = "decoder.blocks.0.attention2.attention.cSE.1.weight" in tensors
         norm = norm_of_tensors(tensors, "decoder.blocks.0.conv1")
         found = {
-            "encoder_depth": len(blocks),
             "decoder_channels": widths,
             "decoder_attention_type": "scse" if attends else "none",
         }
+        told_depth(given, len(blocks), where)
         told(given, found, where)
         told_norm(given, norm, where)
-        given["encoder_depth"] = len(blocks)
         return {
             "decoder_channels": tuple(widths),
             "norm": norm,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ... import checks
 from ...architectures.unetplusplus import UnetPlusPlus
-from ...errors import ConversionError
 from ..keymap import Rule
-from .architecture import SmpArchitecture, interpolation, norm_of_tensors, told, told_norm
+from .architecture import (
+    SmpArchitecture,
+    interpolation,
+    norm_of_tensors,
+    tensors_of,
+    told,
+    told_depth,
+    told_norm,
+)
 
 
 class _UnetPlusPlus(SmpArchitecture):
@@ -36,25 +41,17 @@ class _UnetPlusPlus(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        pattern = re.compile(r"decoder\.blocks\.x_0_(\d+)\.conv1\.0\.weight")
-        columns = sorted(int(found[1]) for found in map(pattern.fullmatch, tensors) if found)
-        if not columns or columns != list(range(len(columns))):
-            raise ConversionError(
-                f"{where} is no UnetPlusPlus of segmentation_models_pytorch: it has not the "
-                "tensors decoder.blocks.x_0_0.conv1.0.weight, x_0_1 ... It has: "
-                f"{checks.shown(sorted(tensors))}."
-            )
-        widths = [tensors[f"decoder.blocks.x_0_{i}.conv1.0.weight"].shape[0] for i in columns]
+        columns = tensors_of(tensors, "decoder.blocks.x_0_{}.conv1.0.weight", self, where)
+        widths = [weight.shape[0] for weight in columns]
         attends = "decoder.blocks.x_0_0.attention2.attention.cSE.1.weight" in tensors
         found = {
-            "encoder_depth": len(columns),
             "decoder_channels": widths,
             "decoder_attention_type": "scse" if attends else "none",
         }
+        told_depth(given, len(columns), where)
         told(given, found, where)
         norm = norm_of_tensors(tensors, "decoder.blocks.x_0_0.conv1")
         told_norm(given, norm, where)
-        given["encoder_depth"] = len(columns)
         return {
             "decoder_channels": tuple(widths),
             "norm": norm,
