@@ -282,6 +282,21 @@ def assert_exported(model: Any, path: Path, *, in_openvino: bool = True) -> None
             )
 
 
+def assert_same_gradients(model: Any, **computing: Any) -> None:
+    """What ``configure_training`` changes of a model, in float64, is not its loss and gradients."""
+    model.double().train()
+    image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
+    found = []
+    for options in ({}, computing):
+        model.zero_grad()
+        model.configure_training(**options)
+        loss = model(image).square().mean()
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
 def assert_supervised(model: Any, size: tuple[int, int] = ODD) -> None:
     """Each step that ``deep_supervision`` names gives logits that reach the weights behind it."""
     outputs = model.train().forward_heads(torch.rand(2, 3, *size))

@@ -1,4 +1,4 @@
-"""LinkNet: smp's logits to the bit, and every encoder and size that smp's does not take."""
+"""LinkNet: smp's logits to the bit, daily use, and options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from segzoo.architectures.linknet import Fit
 from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
-    ENCODERS,
     EVEN,
     Chain,
     Maps,
@@ -23,7 +22,6 @@ from ..architecture_checks import (
     assert_same_logits,
     assert_same_step,
     assert_supervised,
-    assert_takes,
     smp_model,
 )
 
@@ -93,18 +91,6 @@ def test_a_graph_copies_no_map_that_fits(monkeypatch):
 
 
 # As every architecture
-
-
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_encoders_of_every_kind(encoder):
-    assert_takes(segzoo.Linknet, encoder)
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "instance", "layer", "none"])
-def test_every_norm_and_few_maps(norm):
-    for depth in (1, 2):
-        model = segzoo.Linknet("test_resnet", depth=depth, norm=norm, dropout=0.5)
-        assert model(torch.rand(2, 3, 33, 50)).shape == (2, 1, 33, 50)
 
 
 def test_widths_are_those_of_the_encoder_s_maps():

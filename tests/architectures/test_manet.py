@@ -1,4 +1,4 @@
-"""MA-Net: smp's logits to the bit, attention in blocks, and every encoder and size."""
+"""MA-Net: smp's logits to the bit, attention in blocks, daily use, and options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from segzoo.nn import position_attention
 from segzoo.nn.position_attention import PairwiseProduct, PositionAttention
 
 from ..architecture_checks import (
-    ENCODERS,
     EVEN,
     Chain,
     Maps,
@@ -20,10 +19,10 @@ from ..architecture_checks import (
     assert_exported,
     assert_recognised,
     assert_refused,
+    assert_same_gradients,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
-    assert_takes,
     smp_model,
 )
 
@@ -154,18 +153,6 @@ def test_a_graph_chooses_by_the_size_it_gets(monkeypatch):
 # As every architecture
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_encoders_of_every_kind(encoder):
-    assert_takes(segzoo.MAnet, encoder)
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "instance", "layer", "none"])
-def test_every_norm_and_few_maps(norm):
-    for depth in (1, 2):
-        model = segzoo.MAnet("test_resnet", depth=depth, norm=norm, attention="scse")
-        assert model(torch.rand(2, 3, 33, 50)).shape == (2, 1, 33, 50)
-
-
 def test_a_model_in_daily_use(tmp_path):
     model = segzoo.MAnet("test_resnet", classes=2, depth=3, decoder_channels=SMALL[2:])
     assert_everyday(model, tmp_path)
@@ -187,17 +174,7 @@ def test_steps_have_names():
 @pytest.mark.parametrize("computing", [{"decoder_impl": "rewritten"}, {"checkpoint": 3}], ids=str)
 def test_how_it_computes_changes_no_gradient(computing):
     model = segzoo.MAnet(Maps(1, 2, 4, 8), decoder_channels=(8, 8, 4), decoder_impl="plain")
-    model.double().train()
-    image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
-    found = []
-    for options in ({}, computing):
-        model.zero_grad()
-        model.configure_training(**options)
-        loss = model(image).square().mean()
-        loss.backward()
-        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert_same_gradients(model, **computing)
 
 
 @pytest.mark.parametrize(

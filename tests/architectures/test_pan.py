@@ -1,4 +1,4 @@
-"""PAN: smp's logits to the bit, and every encoder and size that smp's takes not."""
+"""PAN: smp's logits to the bit, daily use, and options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from segzoo.architectures.pan import _halved
 from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
-    ENCODERS,
     EVEN,
     Chain,
     assert_everyday,
@@ -21,7 +20,6 @@ from ..architecture_checks import (
     assert_same_logits,
     assert_same_step,
     assert_supervised,
-    assert_takes,
     smp_model,
 )
 
@@ -72,11 +70,6 @@ def test_without_a_config_it_is_recognised():
 def test_what_cannot_be_brought_over_is_refused(config, message):
     theirs = smp_model("PAN", "tu-test_resnet", **SMALL)
     assert_refused(theirs, config, message, needed="decoder.fpa.branch1.1.conv.weight")
-
-
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_encoders_of_every_kind(encoder):
-    assert_takes(segzoo.PAN, encoder, **SMALL)
 
 
 def test_both_maps_of_the_output_stride_are_used():

@@ -1,4 +1,4 @@
-"""UNet++: smp's logits to the bit, and every encoder and size that smp's does not take."""
+"""UNet++: smp's logits to the bit, daily use, and options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from segzoo.architectures.unetplusplus import UnetPlusPlusConfig, UnetPlusPlusDe
 from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
-    ENCODERS,
     EVEN,
     Chain,
     Maps,
@@ -19,10 +18,10 @@ from ..architecture_checks import (
     assert_exported,
     assert_recognised,
     assert_refused,
+    assert_same_gradients,
     assert_same_logits,
     assert_same_step,
     assert_supervised,
-    assert_takes,
     smp_model,
 )
 
@@ -150,18 +149,6 @@ def test_where_the_encoder_has_no_map_only_the_last_node_steps_on():
 # As every architecture
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_encoders_of_every_kind(encoder):
-    assert_takes(segzoo.UnetPlusPlus, encoder)
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "instance", "layer", "none"])
-def test_every_norm_and_few_maps(norm):
-    for depth in (1, 2):
-        model = segzoo.UnetPlusPlus("test_resnet", depth=depth, norm=norm, attention="scse")
-        assert model(torch.rand(2, 3, 33, 50)).shape == (2, 1, 33, 50)
-
-
 def test_a_model_in_daily_use(tmp_path):
     model = segzoo.UnetPlusPlus("test_resnet", classes=2, depth=3, decoder_channels=SMALL[2:])
     assert_everyday(model, tmp_path)
@@ -175,17 +162,7 @@ def test_a_file_for_other_sizes(tmp_path):
 @pytest.mark.parametrize("computing", [{"decoder_impl": "rewritten"}, {"checkpoint": 7}], ids=str)
 def test_how_it_computes_changes_no_gradient(computing):
     model = segzoo.UnetPlusPlus("test_resnet", decoder_channels=SMALL, decoder_impl="plain")
-    model.double().train()
-    image = torch.rand(2, 3, 64, 32, dtype=torch.float64)
-    found = []
-    for options in ({}, computing):
-        model.zero_grad()
-        model.configure_training(**options)
-        loss = model(image).square().mean()
-        loss.backward()
-        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert_same_gradients(model, **computing)
 
 
 @pytest.mark.parametrize(
