@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConversionError
 from ..files import leftovers
+from .output import Command
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def weights_option(command: Command) -> Command:

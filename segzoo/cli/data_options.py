@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..checks import shown
 from ..files.local import is_file
 from .in_options import speaks_options
-from .reading import BandNumbers, whole_number
+from .output import Command, with_options
+from .reading import bands_option, whole_number
 
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _classes(context: click.Context, option: click.Parameter, value: str | None) -> object:
@@ -74,9 +73,7 @@ _READING = (
         "--label-map", callback=_label_map, help="Old values and their classes: 255=1,7=void."
     ),
     click.option("--ignore-index", type=int, help="Value of pixels that nobody labelled: 255."),
-    click.option(
-        "--bands", type=BandNumbers(), help="Bands to use, such as 4,3,2; the first is 1."
-    ),
+    bands_option,
     click.option(
         "--range",
         "value_range",
@@ -111,12 +108,11 @@ def pair_options(command: Command) -> Command:
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
-    told: Any = speaks_options(command)
-    for option in reversed(options):
-        told = option(told)
-    told = click.argument("masks", required=False, type=click.Path(path_type=Path))(told)
-    with_arguments: Command = click.argument("images", type=click.Path(path_type=Path))(told)
-    return with_arguments
+    arguments = (
+        click.argument("images", type=click.Path(path_type=Path)),
+        click.argument("masks", required=False, type=click.Path(path_type=Path)),
+    )
+    return with_options(speaks_options(command), (*arguments, *options))
 
 
 def open_given_data(*, seed: int, progress: bool, **given: Any) -> DataSplits:

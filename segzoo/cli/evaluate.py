@@ -9,7 +9,7 @@ import click
 
 from ..errors import ArgumentError
 from .data_options import pair_options
-from .output import device_option, json_option, print_json, show_progress
+from .output import device_option, json_option, print_json, revision_option, show_progress
 
 
 @click.command("evaluate")
@@ -26,7 +26,7 @@ from .output import device_option, json_option, print_json, show_progress
 @click.option("--workers", default=0, show_default=True, help="Processes that read files.")
 @click.option("--write-card", is_flag=True, help="Fill in the model's card with the scores.")
 @click.option("--dataset", help="What the card calls the data; the folder's name if left.")
-@click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
+@revision_option
 @device_option
 @json_option
 def evaluate_command(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import ArgumentError
+from .output import revision_option
 
 
 @click.command("export")
@@ -34,7 +35,7 @@ from ..errors import ArgumentError
     show_default=True,
     help="With --int8: the least share of pixels with the model's class.",
 )
-@click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
+@revision_option
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists already.")
 def export_command(
     model: str,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
+from .output import Command, with_options
 from .tiles import Part
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: What does the work.
 ENGINES = ("local", "ray")
@@ -69,6 +66,4 @@ _OPTIONS = (
 
 def many_options(command: Command) -> Command:
     """``--recursive`` and what goes with it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)

@@ -26,6 +26,13 @@ class PartialFailureError(Exception):
     """A part of the work failed; what could be done is done, and the exit code is 1."""
 
 
+def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
+    """A command with options, in the order of ``--help``."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def json_option(command: Command) -> Command:
     """``--json``, for a command that prints facts."""
     return click.option(
@@ -41,6 +48,10 @@ def device_option(command: Command) -> Command:
         show_default=True,
         help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.",
     )(command)
+
+
+#: For a command that takes a model from the Hub.
+revision_option = click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import Command, print_facts
+from .output import Command, print_facts, revision_option, with_options
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
@@ -34,14 +34,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Path(path_type=Path),
         help="Without a network: the file of npm pack onnxruntime-web, or a folder with it.",
     ),
-    click.option("--revision", help="Branch, tag or commit of the model on the Hub."),
+    revision_option,
 )
 
 
 def _page_options(command: Command) -> Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 @click.command("page")

@@ -15,7 +15,7 @@ import click
 
 from ..errors import ArgumentError
 from .many import many_options
-from .output import device_option, json_option, say, show_progress
+from .output import device_option, json_option, revision_option, say, show_progress
 from .prediction_report import Report
 from .reading import reading_options
 from .tiles import asks_for_tiles, tiling_options
@@ -37,7 +37,7 @@ _BASE = 128
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
 )
-@click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
+@revision_option
 @many_options
 @reading_options
 @tiling_options

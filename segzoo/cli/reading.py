@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from .output import Command, with_options
 
 
 def whole_number(text: str) -> int | None:
@@ -33,25 +32,24 @@ class BandNumbers(click.ParamType["tuple[int, ...]"]):
         return numbers
 
 
+bands_option = click.option(
+    "--bands", type=BandNumbers(), help="Bands to use, such as 4,3,2; the first is 1."
+)
+range_option = click.option(
+    "--range",
+    "value_range",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Values that are black and white, for types that do not tell (signed, float).",
+)
+_MAX_PIXELS = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    help="Largest picture that is decoded as a whole; 16384x16384 unless given.",
+)
+
+
 def reading_options(command: Command) -> Command:
     """``--bands``, ``--range`` and ``--max-pixels``."""
-    for option in (
-        click.option(
-            "--max-pixels",
-            type=click.IntRange(min=1),
-            help="Largest picture that is decoded as a whole; 16384x16384 unless given.",
-        ),
-        click.option(
-            "--range",
-            "value_range",
-            nargs=2,
-            type=float,
-            metavar="LOW HIGH",
-            help="Values that are black and white, for types that do not tell (signed, float).",
-        ),
-        click.option(
-            "--bands", type=BandNumbers(), help="Bands to use, such as 4,3,2; the first is 1."
-        ),
-    ):
-        command = option(command)
-    return command
+    return with_options(command, (bands_option, range_option, _MAX_PIXELS))

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .output import device_option, say
-from .reading import BandNumbers
+from .output import device_option, revision_option, say
+from .reading import bands_option, range_option
 
 
 @click.command("serve")
@@ -66,21 +66,10 @@ from .reading import BandNumbers
     show_default=True,
     help="Waiting pictures of equal size that are computed together: for GPUs.",
 )
-@click.option(
-    "--bands",
-    type=BandNumbers(),
-    help="Bands of each picture to use, such as 4,3,2; the first is 1.",
-)
-@click.option(
-    "--range",
-    "value_range",
-    nargs=2,
-    type=float,
-    metavar="LOW HIGH",
-    help="Values that are black and white, for types that do not tell (signed, float).",
-)
+@bands_option
+@range_option
 @click.option("--title", help="What the page is called; the model's name if left.")
-@click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
+@revision_option
 @device_option
 def serve_command(
     model: str,

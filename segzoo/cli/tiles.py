@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from ..checks import shown
+from .output import Command, with_options
 from .reading import whole_number
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Part(click.ParamType["tuple[int, int]"]):
@@ -98,9 +96,7 @@ _OPTIONS = (
 
 def tiling_options(command: Command) -> Command:
     """``--tiling`` and what goes with it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def asks_for_tiles(options: dict[str, Any]) -> bool:
