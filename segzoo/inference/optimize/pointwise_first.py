@@ -113,9 +113,9 @@ class _Mover:
         whole = (_Product(node, weight),)
         if only_user(node) is None:
             return whole
-        if _is_join(node):
+        if is_join(node):
             parts: Any = node.args[0]
-            pieces = weight.split([_shape(part)[1] for part in parts], dim=1)
+            pieces = weight.split([shape_of(part)[1] for part in parts], dim=1)
             return self._parts(zip(parts, pieces, strict=True)) or whole
         if is_addition(node) and same_shape(node, *node.args):
             return self._parts((item, weight) for item in node.args) or whole
@@ -139,8 +139,8 @@ class _Mover:
     def _resized(self, node: fx.Node, weight: Tensor) -> tuple[_Term, ...]:
         """What a resize is of, multiplied before, or what that was multiplied with after it."""
         x: Any = node.args[0]
-        if math.prod(_shape(node)[2:]) > math.prod(_shape(x)[2:]):
-            if len(weight) > _shape(x)[1]:
+        if math.prod(shape_of(node)[2:]) > math.prod(shape_of(x)[2:]):
+            if len(weight) > shape_of(x)[1]:
                 return ()  # there would be more channels to resize
             return (_Enlarged(self._terms(x, weight), node),)
         conv = pointwise(self.graph, x) if only_user(x) is not None else None
@@ -225,7 +225,7 @@ def _linear_as_conv(graph: fx.GraphModule, node: fx.Node) -> None:
     x = flat.args[0]
     if (last.op, last.target) != ("call_method", "unflatten") or last.args[1] != 2:
         return
-    if len(_shape(x)) != 4 or _shape(x)[2:] != _shape(last)[2:]:
+    if len(shape_of(x)) != 4 or shape_of(x)[2:] != shape_of(last)[2:]:
         return
     name = f"conv_{str(node.target).replace('.', '_')}"
     graph.add_submodule(
@@ -260,7 +260,7 @@ def pointwise(graph: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
     return conv if Geometry.of(conv) == _POINTWISE else None
 
 
-def _is_join(node: fx.Node) -> bool:
+def is_join(node: fx.Node) -> bool:
     """Whether a step concatenates channels of maps."""
     if node.op != "call_function" or node.target is not torch.cat:
         return False
@@ -273,16 +273,16 @@ def _is_resize(node: fx.Node) -> bool:
     return (
         node.target in (resize, F.interpolate)
         and node.kwargs.get("mode") in _LINEAR
-        and len(_shape(node)) == 4
+        and len(shape_of(node)) == 4
     )
 
 
 def same_shape(*nodes: Any) -> bool:
     """Whether steps gave tensors of one shape in the one run."""
-    return len({_shape(node) for node in nodes}) == 1
+    return len({shape_of(node) for node in nodes}) == 1
 
 
-def _shape(node: Any) -> tuple[int, ...]:
+def shape_of(node: Any) -> tuple[int, ...]:
     """The shape of what a step gave in the one run, or nothing where that is no tensor."""
     meta = getattr(node, "meta", {})
     return tuple(getattr(meta.get("tensor_meta"), "shape", ()))

@@ -21,6 +21,7 @@ from ...nn.upsample_conv import DOUBLING
 from .doubled_conv import DoubledConv
 from .fuse_epilogues import activation, only_user, replace_step
 from .fused_conv import FusedConv, Geometry
+from .pointwise_first import is_join, shape_of
 from .trace import module_at, simplify
 
 
@@ -91,20 +92,15 @@ def _match(graph: fx.GraphModule, node: fx.Node) -> _Chain | None:
     if len(source.users) > 1:
         return None
     beside: tuple[fx.Node, ...] = ()
-    if source.op == "call_function" and source.target is torch.cat:
-        parts = source.args[0]
-        if not isinstance(parts, (list, tuple)):
-            return None
-        if source.kwargs.get("dim", *source.args[1:]) != 1:
-            return None
-        source, *others = parts
+    if is_join(source):
+        source, *others = source.args[0]
         beside = tuple(others)
         if len(source.users) > 1:
             return None
     resized, factor = _factored(source)
     if not repeats(resized):
         return None
-    return _Chain(resized, factor, _shape(source)[1], beside, conv)
+    return _Chain(resized, factor, shape_of(source)[1], beside, conv)
 
 
 def plain_3x3(module: nn.Module | None) -> nn.Conv2d | None:
@@ -139,11 +135,6 @@ def _factored(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:
     for x, factor in (inputs, reversed(inputs)):
         # A factor of a single cell beside a map of several is one for each channel, and is at every
         # size: else the product would not be defined.
-        if repeats(x) and _shape(x)[-2:] != (1, 1) == _shape(factor)[-2:]:
+        if repeats(x) and shape_of(x)[-2:] != (1, 1) == shape_of(factor)[-2:]:
             return x, factor
     return node, None
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    """The shape of what a step gave in the one run, or nothing where that is no tensor."""
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
