@@ -14,6 +14,7 @@ from .. import checks
 from .._version import __version__
 from ..data.drawing import class_colors
 from ..errors import ArgumentError
+from ..prediction.masks import Described
 from ..preprocessing import Normalization
 
 #: Where the page finds what it is told.
@@ -26,20 +27,8 @@ BROWSER_PIXELS = 1 << 20
 _SHOWN_BANDS = (1, 3)
 
 
-class PageModel(Protocol):
+class PageModel(Described, Protocol):
     """What the page has to know of a model; an exported and an optimised one have it too."""
-
-    @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
-
-    @property
-    def in_channels(self) -> int:
-        """Bands of the picture."""
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name for each class, or None where they have none."""
 
     @property
     def normalization(self) -> Normalization:

@@ -22,6 +22,22 @@ _NOT_A_NUMBER = (
 )
 
 
+class Described(Protocol):
+    """What a model says of the pictures that it takes, and of what it makes of them."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits for each pixel."""
+
+    @property
+    def in_channels(self) -> int:
+        """Bands of the picture."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """One name for each class, or None where they have none."""
+
+
 class Segments(Protocol):
     """What :func:`classes_of` needs of a model."""
 
@@ -38,23 +54,11 @@ class Segments(Protocol):
         """What the model expects of its pixels."""
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Normalised images -> logits."""
+        """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``."""
 
 
-class Segmenter(Protocol):
+class Segmenter(Described, Protocol):
     """What gives a mask for a picture: a model, an optimised one, or anything like them."""
-
-    @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
-
-    @property
-    def in_channels(self) -> int:
-        """Bands of the picture."""
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name for each class, or None where they have none."""
 
     def predict(self, image: Tensor, *, min_confidence: float | None = None) -> Tensor:
         """Pictures -> the class of each pixel."""

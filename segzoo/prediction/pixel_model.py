@@ -16,32 +16,16 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..nn.finite import first_infinite
 from ..nn.sharing import in_eval_mode
-from ..preprocessing import Normalization
-from .masks import VOID, check_logits, unsure
+from .masks import VOID, Segments, check_logits, unsure
 from .views import AS_IT_IS, Views
 
 
-class Predictor(Protocol):
+class Predictor(Segments, Protocol):
     """What can be predicted with: a model, an optimised one, or anything with these."""
-
-    @property
-    def classes(self) -> int:
-        """Number of logits for each pixel."""
 
     @property
     def in_channels(self) -> int:
         """Bands of the picture."""
-
-    @property
-    def threshold(self) -> float:
-        """With one class: the output above which a pixel belongs to it."""
-
-    @property
-    def normalization(self) -> Normalization:
-        """What the model expects of its pixels."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
 from ..prediction.inputs import check_finite
-from ..prediction.masks import Segments, check_logits
+from ..prediction.masks import Described, Segments, check_logits
 from .items import check_item
 from .score_values import Scores
 from .scores import ScoreMeter
@@ -33,16 +33,8 @@ from .stopping import prepare_worker
 PathLike = str | os.PathLike[str]
 
 
-class Scored(Segments, Protocol):
+class Scored(Segments, Described, Protocol):
     """What can be scored: a model, an optimised one, or anything like them."""
-
-    @property
-    def in_channels(self) -> int:
-        """Bands of a picture."""
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """One name for each class, or None."""
 
 
 def evaluate(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,18 +19,8 @@ from .canvas import Canvas
 Step = Callable[[bool], None]
 
 
-class Bands(Protocol):
-    """The picture's rows in bands, from top to bottom."""
-
-    rows: tuple[Span, ...]
-    columns: tuple[Span, ...]
-
-    def compute(self, index: int, step: Step) -> Values:
-        """The values of a band: ``(rows, width)`` of classes, else ``(channels, rows, width)``."""
-
-
-class CutBands:
-    """Tiles of which a core is kept: bands do not depend on each other.
+class Bands(ABC):
+    """The picture's rows in bands, from top to bottom.
 
     Args:
         canvas: The picture.
@@ -50,6 +40,14 @@ class CutBands:
     ) -> None:
         self._canvas, self._model, self._answers = canvas, model, answers
         self.rows, self.columns = rows, columns
+
+    @abstractmethod
+    def compute(self, index: int, step: Step) -> Values:
+        """The values of a band: ``(rows, width)`` of classes, else ``(channels, rows, width)``."""
+
+
+class CutBands(Bands):
+    """Tiles of which a core is kept: bands do not depend on each other."""
 
     def compute(self, index: int, step: Step) -> Values:
         """The values of a band."""
@@ -73,18 +71,14 @@ class CutBands:
         return band
 
 
-class BlendedBands:
+class BlendedBands(Bands):
     """Overlapping tiles, weighted by a Gaussian and averaged.
 
     Only sums of one row of tiles are kept. A band that does not follow the one before is begun
     from the first tile that reaches into it, so it is the same whatever was computed before.
 
-    Args:
-        canvas: The picture.
-        model: What computes.
-        answers: What is kept.
-        rows: As :func:`.axis.plan_overlapping` gives them.
-        columns: Likewise.
+    Arguments are those of :class:`Bands`; rows and columns as :func:`.axis.plan_overlapping` gives
+    them.
     """
 
     def __init__(
@@ -95,8 +89,7 @@ class BlendedBands:
         rows: tuple[Span, ...],
         columns: tuple[Span, ...],
     ) -> None:
-        self._canvas, self._model, self._answers = canvas, model, answers
-        self.rows, self.columns = rows, columns
+        super().__init__(canvas, model, answers, rows, columns)
         self._weights = tuple(
             _gaussian(spans[0].last).to(model.device) for spans in (rows, columns)
         )
