@@ -6,15 +6,20 @@ with ``images`` and ``masks``: class numbers, :data:`VOID` for what is not label
 
 from __future__ import annotations
 
+import itertools
 import os
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from .common import spread
 
 CLASSES, VOID = 12, 11
 
@@ -51,6 +56,32 @@ def confusion(labels: Tensor, found: Tensor) -> Tensor:
     labels, found = labels.flatten(), found.flatten()
     joint = labels[labels != VOID] * CLASSES + found[labels != VOID]
     return joint.bincount(minlength=CLASSES * CLASSES).view(CLASSES, CLASSES)
+
+
+def summarised(
+    runs: Sequence[Mapping[str, Any]], systems: Iterable[str], length: str
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """What was trained, how long, and the scores and seconds of its runs, for each that has any.
+
+    Args:
+        runs: Each with its ``system``, ``miou`` and ``cpu_seconds``.
+        systems: In the order of the record.
+        length: The name under which a run says how long it was.
+    """
+    for system, how_long in itertools.product(systems, sorted({run[length] for run in runs})):
+        found = [run for run in runs if (run["system"], run[length]) == (system, how_long)]
+        if found:
+            miou = spread([run["miou"] for run in found])
+            seconds = statistics.mean(run["cpu_seconds"] for run in found)
+            yield (
+                system,
+                how_long,
+                {
+                    "runs": len(found),
+                    **{f"miou_{name}": value for name, value in miou.items()},
+                    "cpu_seconds_mean": round(seconds, 1),
+                },
+            )
 
 
 def mean_iou(table: Tensor) -> float:

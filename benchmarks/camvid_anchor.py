@@ -15,7 +15,6 @@ is finished is written into the record, and is not trained again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import threading
@@ -30,7 +29,7 @@ import torch
 import segzoo
 
 from . import camvid
-from .common import RESULTS, write_result
+from .common import write_result, written
 
 NAME = "camvid_anchor"
 ENCODER = "resnet34"
@@ -107,12 +106,6 @@ def described(
     }
 
 
-def finished() -> list[dict[str, Any]]:
-    """The runs that are written down already."""
-    path = RESULTS / f"{NAME}.json"
-    return list(json.loads(path.read_text())["runs"]) if path.exists() else []
-
-
 def seconds_of(out: Path, more: float = 0.0) -> float:
     """Processor seconds of a training over all its parts; ``more`` are added to them."""
     file = out.with_suffix(".seconds")
@@ -131,7 +124,7 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     height, width = arguments.size
     values = ([height, width], arguments.epochs, seed, arguments.pretrained, arguments.device)
     key = dict(zip(_KEYS, values, strict=True))
-    runs = finished()
+    runs = list(written(NAME).get("runs", []))
     if any(all(each[name] == key[name] for name in _KEYS) for each in runs):
         return
     kind = "pretrained" if arguments.pretrained else "random"

@@ -11,8 +11,6 @@ missing.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import time
 import warnings
 from pathlib import Path
@@ -25,7 +23,7 @@ import segzoo
 
 from . import camvid
 from .camvid import CLASSES, VOID
-from .common import RESULTS, write_result
+from .common import spread, write_result, written
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its dependencies
@@ -132,8 +130,7 @@ def train(kind: str, seed: int, root: Path) -> dict[str, Any]:
 
 def finished() -> list[dict[str, Any]]:
     """The runs of this recipe that are written down already."""
-    path = RESULTS / f"{NAME}.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = written(NAME)
     return list(record["runs"]) if record.get("recipe") == RECIPE else []
 
 
@@ -143,11 +140,7 @@ def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
     for kind in ("fastai", "segzoo"):
         values = [run["epochs"][-1]["miou"] for run in runs if run["kind"] == kind]
         if values:
-            last[kind] = {
-                "mean": round(statistics.mean(values), 4),
-                "least": min(values),
-                "greatest": max(values),
-            }
+            last[kind] = spread(values)
     return {"recipe": RECIPE, "miou_after_the_last_epoch": last, "runs": runs}
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import statistics
 import tempfile
 import time
 import warnings
@@ -38,7 +37,7 @@ from segzoo.training.schedule import OneCycle
 from segzoo.training.validate import Validator
 
 from . import camvid
-from .common import RESULTS, write_result
+from .common import write_result, written
 
 NAME = "camvid_training"
 ENCODER, SIZE, VOID = "resnet10t", (90, 120), camvid.VOID
@@ -249,33 +248,12 @@ def described(
     }
 
 
-def finished() -> list[dict[str, Any]]:
-    """The runs that are written down already."""
-    path = RESULTS / f"{NAME}.json"
-    return list(json.loads(path.read_text())["runs"]) if path.exists() else []
-
-
 def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The record: all runs, and their means by system and length."""
-    summary = []
-    for system in SYSTEMS:
-        for length in sorted({run["length"] for run in runs}):
-            chosen_runs = [r for r in runs if (r["system"], r["length"]) == (system, length)]
-            if chosen_runs:
-                values = [run["miou"] for run in chosen_runs]
-                summary.append(
-                    {
-                        "system": system,
-                        "epochs_of_segzoo": length,
-                        "runs": len(values),
-                        "miou_mean": round(statistics.mean(values), 4),
-                        "miou_least": min(values),
-                        "miou_greatest": max(values),
-                        "cpu_seconds_mean": round(
-                            statistics.mean(run["cpu_seconds"] for run in chosen_runs), 1
-                        ),
-                    }
-                )
+    summary = [
+        {"system": system, "epochs_of_segzoo": length, **found}
+        for system, length, found in camvid.summarised(runs, SYSTEMS, "length")
+    ]
     return {
         "encoder": ENCODER,
         "size": list(SIZE),
@@ -294,7 +272,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of fastai
-    runs = finished()
+    runs = list(written(NAME).get("runs", []))
     for seed in range(arguments.seeds):
         for system in arguments.systems:
             key = (system, arguments.epochs, seed)

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import platform
+import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -64,6 +65,22 @@ def write_result(
     path.write_text(text + "\n")
     print(f"wrote {path}")
     return path
+
+
+def written(name: str) -> dict[str, Any]:
+    """The record of that name, which a script goes on with; an empty one where there is none."""
+    path = RESULTS / f"{name}.json"
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, least and greatest of scores that have four digits."""
+    return {
+        "mean": round(statistics.mean(values), 4),
+        "least": min(values),
+        "greatest": max(values),
+    }
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +29,7 @@ from segzoo.timing import in_turn
 
 from . import camvid
 from .camvid import CLASSES, VOID
-from .common import RESULTS, write_result
+from .common import spread, write_result, written
 
 NAME = "flat_pyramid"
 RECIPE: dict[str, Any] = {
@@ -215,11 +213,7 @@ def report(runs: list[dict[str, Any]], cost: dict[str, dict[str, Any]]) -> dict[
     for variant in VARIANTS:
         values = [run["miou"] for run in runs if run["variant"] == variant]
         if values:
-            last[variant] = {
-                "mean": round(statistics.mean(values), 4),
-                "least": min(values),
-                "greatest": max(values),
-            }
+            last[variant] = spread(values)
     return {"recipe": RECIPE, "miou": last, "costs": cost, "runs": runs}
 
 
@@ -229,8 +223,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="only measure the costs again")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    path = RESULTS / f"{NAME}.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = written(NAME)
     runs = list(record["runs"]) if record.get("recipe") == RECIPE else []
     cost = costs()
     if arguments.cost:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import segzoo
 from segzoo.architectures.base import create_model
 
 from . import camvid
-from .common import RESULTS, write_result
+from .common import write_result, written
 
 NAME = "vit_camvid"
 ENCODER, SIZE, VOID = "vit_tiny_patch16_224", (192, 256), camvid.VOID
@@ -98,33 +97,13 @@ def train(system: str, epochs: int, seed: int, images: int | None, work: Path) -
     }
 
 
-def finished() -> list[dict[str, Any]]:
-    """The runs that are written down already."""
-    path = RESULTS / f"{NAME}.json"
-    return list(json.loads(path.read_text())["runs"]) if path.exists() else []
-
-
 def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The record: all runs, and their means by system and length."""
-    summary = []
-    for system in SYSTEMS:
-        for epochs in sorted({run["epochs"] for run in runs}):
-            chosen = [run for run in runs if (run["system"], run["epochs"]) == (system, epochs)]
-            if chosen:
-                values = [run["miou"] for run in chosen]
-                seconds = [run["cpu_seconds"] for run in chosen]
-                summary.append(
-                    {
-                        "system": system,
-                        "epochs": epochs,
-                        "runs": len(values),
-                        "parameters": chosen[0]["parameters"],
-                        "miou_mean": round(statistics.mean(values), 4),
-                        "miou_least": min(values),
-                        "miou_greatest": max(values),
-                        "cpu_seconds_mean": round(statistics.mean(seconds), 1),
-                    }
-                )
+    parameters = {run["system"]: run["parameters"] for run in runs}
+    summary = [
+        {"system": system, "epochs": epochs, "parameters": parameters[system], **found}
+        for system, epochs, found in camvid.summarised(runs, SYSTEMS, "epochs")
+    ]
     return {
         "encoder": ENCODER,
         "size": list(SIZE),
@@ -146,7 +125,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="Only try it: write no record.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    runs = finished()
+    runs = list(written(NAME).get("runs", []))
     for seed in range(arguments.seeds):
         for system in arguments.systems:
             key = (system, arguments.epochs, seed)
