@@ -7,7 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from .architecture import SmpArchitecture, norm_of_tensors, tensors_of, told_depth, told_norm
+from .architecture import (
+    SmpArchitecture,
+    norm_of_tensors,
+    tensors_of,
+    told_depth,
+    told_norm,
+    unit_rules,
+)
 
 
 class _Linknet(SmpArchitecture):
@@ -18,8 +25,7 @@ class _Linknet(SmpArchitecture):
         (r"^(decoder\.blocks\.\d+)\.block\.0\.", r"\1.narrow."),
         (r"^(decoder\.blocks\.\d+)\.block\.1\.", r"\1.up."),
         (r"^(decoder\.blocks\.\d+)\.block\.2\.", r"\1.widen."),
-        (r"^(decoder\.blocks\.\d+\.\w+)\.0\.", r"\1.conv."),
-        (r"^(decoder\.blocks\.\d+\.\w+)\.1\.", r"\1.norm."),
+        *unit_rules(r"(decoder\.blocks\.\d+\.\w+)", r"\1"),
         (r"^segmentation_head\.0\.", "head.conv."),
     )
 

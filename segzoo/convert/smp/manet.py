@@ -16,6 +16,7 @@ from .architecture import (
     told,
     told_depth,
     told_norm,
+    unit_rules,
 )
 
 
@@ -27,10 +28,8 @@ class _MAnet(SmpArchitecture):
     )
     typical = "decoder.center.top_conv.weight"
     rules = (
-        (r"^(decoder\.blocks\.\d+\.conv[12])\.0\.", r"\1.conv."),
-        (r"^(decoder\.blocks\.\d+\.conv[12])\.1\.", r"\1.norm."),
-        (r"^(decoder\.blocks\.\d+)\.hl_conv\.([01])\.0\.", r"\1.project.\2.conv."),
-        (r"^(decoder\.blocks\.\d+)\.hl_conv\.([01])\.1\.", r"\1.project.\2.norm."),
+        *unit_rules(r"(decoder\.blocks\.\d+\.conv[12])", r"\1"),
+        *unit_rules(r"(decoder\.blocks\.\d+)\.hl_conv\.([01])", r"\1.project.\2"),
         (r"^(decoder\.blocks\.\d+)\.SE_hl\.", r"\1.gate."),
         (r"^(decoder\.blocks\.\d+)\.SE_ll\.", r"\1.skip_gate."),
         (r"^(decoder\.blocks\.\d+\.(?:skip_)?gate)\.1\.", r"\1.squeeze."),

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from ...architectures.unet import Unet
 from .architecture import (
     SmpArchitecture,
+    block_rules,
     interpolation,
     norm_of_tensors,
     tensors_of,
     told,
     told_depth,
     told_norm,
+    unit_rules,
 )
 
 
@@ -27,11 +29,8 @@ class _Unet(SmpArchitecture):
     )
     typical = "decoder.blocks.0.conv1.0.weight"
     rules = (
-        (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.0\.", r"\1.conv."),
-        (r"^(decoder\.(?:blocks\.\d+\.conv[12]|center\.[01]))\.1\.", r"\1.norm."),
-        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.cSE\.1\.", r"\1.squeeze."),
-        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.cSE\.3\.", r"\1.excite."),
-        (r"^(decoder\.blocks\.\d+\.attention[12])\.attention\.sSE\.0\.", r"\1.spatial."),
+        *unit_rules(r"(decoder\.center\.[01])", r"\1"),
+        *block_rules(r"decoder\.blocks\.\d+"),
         (r"^segmentation_head\.0\.", "head.conv."),
     )
 

@@ -11,6 +11,7 @@ from ...architectures.unetplusplus import UnetPlusPlus
 from ..keymap import Rule
 from .architecture import (
     SmpArchitecture,
+    block_rules,
     interpolation,
     norm_of_tensors,
     tensors_of,
@@ -28,11 +29,7 @@ class _UnetPlusPlus(SmpArchitecture):
     )
     typical = "decoder.blocks.x_0_0.conv1.0.weight"
     rules = (
-        (r"^(decoder\.blocks\.x_\d+_\d+\.conv[12])\.0\.", r"\1.conv."),
-        (r"^(decoder\.blocks\.x_\d+_\d+\.conv[12])\.1\.", r"\1.norm."),
-        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.cSE\.1\.", r"\1.squeeze."),
-        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.cSE\.3\.", r"\1.excite."),
-        (r"^(decoder\.blocks\.x_\d+_\d+\.attention[12])\.attention\.sSE\.0\.", r"\1.spatial."),
+        *block_rules(r"decoder\.blocks\.x_\d+_\d+"),
         (r"^segmentation_head\.0\.", "head.conv."),
         # Out of the way: a name of smp's is the name of another node of ours.
         (r"^decoder\.blocks\.x_", "decoder.blocks.smp_"),
