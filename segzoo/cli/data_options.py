@@ -112,7 +112,9 @@ def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -
         click.argument("images", type=click.Path(path_type=Path)),
         click.argument("masks", required=False, type=click.Path(path_type=Path)),
     )
-    return with_options(speaks_options(command), (*arguments, *options))
+    told: Any = speaks_options(command)
+    taking: Command = with_options(told, (*arguments, *options))
+    return taking
 
 
 def open_given_data(*, seed: int, progress: bool, **given: Any) -> DataSplits:
