@@ -147,21 +147,6 @@ def unit_rules(pattern: str, name: str) -> tuple[Rule, ...]:
     return (rf"^{pattern}\.0\.", f"{name}.conv."), (rf"^{pattern}\.1\.", f"{name}.norm.")
 
 
-def block_rules(block: str) -> tuple[Rule, ...]:
-    """Rules for the blocks of smp's U-Nets: two units, and attention before and behind them.
-
-    Args:
-        block: smp's name of a block, which is ours too; a regular expression.
-    """
-    attention = rf"^({block}\.attention[12])\.attention"
-    return (
-        *unit_rules(rf"({block}\.conv[12])", r"\1"),
-        (rf"{attention}\.cSE\.1\.", r"\1.squeeze."),
-        (rf"{attention}\.cSE\.3\.", r"\1.excite."),
-        (rf"{attention}\.sSE\.0\.", r"\1.spatial."),
-    )
-
-
 def tensor_of(
     tensors: Mapping[str, Tensor], name: str, converter: SmpArchitecture, where: str
 ) -> Tensor:

@@ -8,25 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...architectures.unet import Unet
-from .architecture import (
-    SmpArchitecture,
-    block_rules,
-    interpolation,
-    norm_of_tensors,
-    tensors_of,
-    told,
-    told_depth,
-    told_norm,
-    unit_rules,
-)
+from .architecture import SmpArchitecture, unit_rules
+from .unet_blocks import BLOCK_OPTIONS, block_arguments, block_rules
 
 
 class _Unet(SmpArchitecture):
     name = "Unet"
-    options = (
-        *("decoder_use_norm", "decoder_channels", "decoder_attention_type"),
-        "decoder_interpolation",
-    )
+    options = BLOCK_OPTIONS
     typical = "decoder.blocks.0.conv1.0.weight"
     rules = (
         *unit_rules(r"(decoder\.center\.[01])", r"\1"),
@@ -43,23 +31,9 @@ class _Unet(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        blocks = tensors_of(tensors, "decoder.blocks.{}.conv1.0.weight", self, where)
-        widths = [weight.shape[0] for weight in blocks]
-        attends = "decoder.blocks.0.attention2.attention.cSE.1.weight" in tensors
-        norm = norm_of_tensors(tensors, "decoder.blocks.0.conv1")
-        found = {
-            "decoder_channels": widths,
-            "decoder_attention_type": "scse" if attends else "none",
-        }
-        told_depth(given, len(blocks), where)
-        told(given, found, where)
-        told_norm(given, norm, where)
         return {
-            "decoder_channels": tuple(widths),
-            "norm": norm,
-            "attention": "scse" if attends else "none",
+            **block_arguments("decoder.blocks.{}", self, tensors, given, where),
             "center": "decoder.center.0.0.weight" in tensors,
-            "interpolation": interpolation(given, "nearest"),
             "rounding": "down",  # matters only where the encoder begins at stride 4, at odd sizes
         }
 

@@ -9,24 +9,13 @@ from torch import Tensor, nn
 
 from ...architectures.unetplusplus import UnetPlusPlus
 from ..keymap import Rule
-from .architecture import (
-    SmpArchitecture,
-    block_rules,
-    interpolation,
-    norm_of_tensors,
-    tensors_of,
-    told,
-    told_depth,
-    told_norm,
-)
+from .architecture import SmpArchitecture
+from .unet_blocks import BLOCK_OPTIONS, block_arguments, block_rules
 
 
 class _UnetPlusPlus(SmpArchitecture):
     name = "UnetPlusPlus"
-    options = (
-        *("decoder_use_norm", "decoder_channels", "decoder_attention_type"),
-        "decoder_interpolation",
-    )
+    options = BLOCK_OPTIONS
     typical = "decoder.blocks.x_0_0.conv1.0.weight"
     rules = (
         *block_rules(r"decoder\.blocks\.x_\d+_\d+"),
@@ -38,23 +27,7 @@ class _UnetPlusPlus(SmpArchitecture):
     def arguments(
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
-        columns = tensors_of(tensors, "decoder.blocks.x_0_{}.conv1.0.weight", self, where)
-        widths = [weight.shape[0] for weight in columns]
-        attends = "decoder.blocks.x_0_0.attention2.attention.cSE.1.weight" in tensors
-        found = {
-            "decoder_channels": widths,
-            "decoder_attention_type": "scse" if attends else "none",
-        }
-        told_depth(given, len(columns), where)
-        told(given, found, where)
-        norm = norm_of_tensors(tensors, "decoder.blocks.x_0_0.conv1")
-        told_norm(given, norm, where)
-        return {
-            "decoder_channels": tuple(widths),
-            "norm": norm,
-            "attention": "scse" if attends else "none",
-            "interpolation": interpolation(given, "nearest"),
-        }
+        return block_arguments("decoder.blocks.x_0_{}", self, tensors, given, where)
 
     def renames(self, model: nn.Module) -> tuple[Rule, ...]:
         """smp counts columns from the deepest and rows from where they start.
