@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files.local import is_there
+from ..files.local import closed, is_folder, is_there
 from .lossy import lossy_format, refuse_lossy
 from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
 from .raster import MAX_PIXELS, open_raster, read_whole
@@ -34,11 +34,11 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     its subfolders are not looked into.
 
     Raises:
-        InputError: A path that does not exist, or a folder without pictures.
+        InputError: A path that does not exist, or a folder without pictures or that cannot be read.
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
-        if path.is_dir():
+        if is_folder(path):
             files = _pictures_in(path)
             if not files:
                 raise InputError(f"There are no pictures in the folder {path}.")
@@ -58,7 +58,11 @@ def _pictures_in(folder: Path) -> list[tuple[Path, str]]:
     """
     found = []
     real = Path(os.path.realpath(folder))
-    with os.scandir(folder) as entries:
+    try:
+        entries = os.scandir(folder)
+    except OSError as error:
+        raise InputError(closed(folder, error)) from error
+    with entries:
         for entry in entries:
             if entry.name.startswith(".") or not is_picture_name(entry.name):
                 continue

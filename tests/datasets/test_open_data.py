@@ -16,9 +16,11 @@ from torch.utils.data import DataLoader
 
 import segzoo
 from segzoo.data.pairs import find_pairs
+from segzoo.data.pictures import find_pictures
 from segzoo.data.split import draw_share
-from segzoo.errors import ArgumentError, DataError
+from segzoo.errors import ArgumentError, DataError, InputError
 
+from ..helpers import close_folder
 from .making import SIZE, labels, make_pairs, picture, save
 
 
@@ -52,6 +54,20 @@ def test_subfolders_endings_case_and_unicode(tmp_path):
     pairs = find_pairs(tmp_path / "i", tmp_path / "m").pairs
     assert [pair.name for pair in pairs] == ["IMG_1", accent, "one/x", "two/x"]
     assert [pair.mask.name for pair in pairs] == ["img_1.png", f"{accent}.png", "x.png", "x.tif"]
+
+
+@pytest.mark.parametrize("name", ["data", "images", "masks", "sub"])
+def test_no_folder_is_passed_over_that_cannot_be_read(tmp_path, monkeypatch, name):
+    root = tmp_path / "data"
+    make_pairs(root)
+    for folder in (root / "images", root / "masks"):
+        (folder / "sub").mkdir()
+    close_folder(monkeypatch, name)
+    with pytest.raises(DataError, match=f"{name} cannot be read: Permission denied. Allow"):
+        segzoo.open_data(root)
+    place = {"data": root, "sub": root / "images" / "sub"}.get(name, root / name)
+    with pytest.raises(InputError, match="cannot be read: Permission denied. Allow"):
+        find_pictures([place])
 
 
 def test_a_suffix_in_another_folder_and_in_the_same(tmp_path):
