@@ -156,15 +156,29 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         return torch.from_numpy(values[0].astype(np.int64))
 
 
-def to_bands(picture: Tensor, bands: int) -> Tensor:
-    """A picture of :func:`read_picture` with the bands that a model takes.
+def read_for_bands(path: str | os.PathLike[str], bands: int) -> Tensor:
+    """A picture of :func:`read_picture` with the bands that a model takes, see :func:`to_bands`.
+
+    Raises:
+        InputError: The file cannot be read, or nothing tells which of its bands are meant.
+    """
+    with open_raster(path) as raster:
+        info = raster.info
+        check_pixels(info.path, (info.width, info.height), MAX_PIXELS, info.bands)
+        picture = read_pixels(raster, range(1, info.bands + 1))
+        return to_bands(picture, bands, alpha=info.alpha)
+
+
+def to_bands(picture: Tensor, bands: int, *, alpha: bool = False) -> Tensor:
+    """A picture with the bands that a model takes.
 
     Grey values are repeated for RGB; RGB becomes its luminance (ITU-R BT.601); alpha is left out
-    where the model has no band for it.
+    where the model has no band for it. No other band is.
 
     Args:
-        picture: ``(C, H, W)`` with 1 to 4 bands.
+        picture: ``(C, H, W)``.
         bands: What the model takes.
+        alpha: Whether the last band is opacity: of four, it may as well be infrared.
 
     Returns:
         ``(bands, H, W)`` of the same dtype.
@@ -175,7 +189,7 @@ def to_bands(picture: Tensor, bands: int) -> Tensor:
     given = picture.shape[0]
     if given == bands:
         return picture
-    if given in (2, 4) and bands in (1, 3):
+    if alpha:
         return to_bands(picture[: given - 1], bands)
     if given == 1 and bands == 3:
         return picture.expand(3, -1, -1)

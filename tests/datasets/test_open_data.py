@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import segzoo
+from segzoo.data.open_pairs import open_pairs
 from segzoo.data.pairs import find_pairs
 from segzoo.data.pictures import find_pictures
 from segzoo.data.split import draw_share
@@ -406,3 +407,19 @@ def test_values_that_need_a_range_and_any_bands(tmp_path):
     assert "value_range=(LOW, HIGH)" in report.errors[0]
     chosen = segzoo.open_data(tmp_path, value_range=(-100, 9900), val=["a"], bands=(5, 1))
     assert torch.equal(chosen.train[0][0], image[[4, 0]])
+
+
+def test_an_infrared_band_is_no_opacity(tmp_path):
+    """Of a scene beside coloured pictures, and of one that a model of three bands is scored on."""
+    tifffile = pytest.importorskip("tifffile")
+    images, masks = make_pairs(tmp_path)
+    scene = np.dstack([picture(), labels()])
+    (images / "a.png").unlink()
+    for kind, told in (("unassalpha", True), ("unspecified", False)):
+        tifffile.imwrite(images / "a.tif", scene, photometric="rgb", extrasamples=[kind])
+        pairs = open_pairs(images, masks, classes=3, channels=3)
+        if told:
+            assert np.array_equal(pairs[0][0].permute(1, 2, 0).numpy(), picture())
+        else:
+            with pytest.raises(DataError, match=r"a: 4 bands instead of 3.*bands=\(1, 2, 3\)"):
+                pairs[0]
