@@ -64,10 +64,10 @@ def test_no_folder_is_passed_over_that_cannot_be_read(tmp_path, monkeypatch, nam
     for folder in (root / "images", root / "masks"):
         (folder / "sub").mkdir()
     close_folder(monkeypatch, name)
-    with pytest.raises(DataError, match=f"{name} cannot be read: Permission denied. Allow"):
+    with pytest.raises(DataError, match=rf"{name} cannot be read: Permission denied\. Allow"):
         segzoo.open_data(root)
     place = {"data": root, "sub": root / "images" / "sub"}.get(name, root / name)
-    with pytest.raises(InputError, match="cannot be read: Permission denied. Allow"):
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
         find_pictures([place])
 
 

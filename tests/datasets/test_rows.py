@@ -80,7 +80,7 @@ def test_a_fourth_band_is_left_out_where_it_is_opacity(tmp_path):
     for value in (Image.fromarray(four), path, {"bytes": path.read_bytes()}):
         image, _ = segzoo.RowsDataset([{**row, "image": value}], classes=3)[0]
         assert np.array_equal(image.permute(1, 2, 0).numpy(), picture())
-    with pytest.raises(DataError, match="row 0: 4 bands instead of 3.*Cut the rows' pictures"):
+    with pytest.raises(DataError, match=r"row 0: 4 bands instead of 3.*Cut the rows' pictures"):
         segzoo.RowsDataset([{**row, "image": four}], classes=3)[0]
 
 

@@ -81,6 +81,8 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
         bits=dtype.itemsize * 8,
         alpha=depth.alpha and mode.endswith("A"),
         block=(height, width),
+        # Of fewer bits the values are stretched, too.
+        inverted=not raw and _is_inverted(image) and _small(image) == 1,
     )
     divisor = _small(image) if raw else 1
 
