@@ -83,7 +83,14 @@ class RowsDataset:
         self.coding = class_coding(
             classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
         ).coding
-        known = list(rows[0]) if len(rows) else [image, mask]
+        if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+            raise DataError(f"rows must be a table: a length and rows; got {checks.shown(rows)}.")
+        checks.text("image", image, longest=4096)
+        checks.text("mask", mask, longest=4096)
+        first = rows[0] if len(rows) else {image: None, mask: None}
+        if not isinstance(first, Mapping):
+            raise DataError(f"A row must map columns to values, got {checks.shown(first)}.")
+        known = list(map(str, first))
         for column in (image, mask):
             if column not in known:
                 raise DataError(
