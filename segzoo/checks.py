@@ -7,6 +7,7 @@ Each function returns the value in its canonical form or raises
 from __future__ import annotations
 
 import math
+import numbers
 import reprlib
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -53,6 +54,15 @@ def integer(name: str, value: Any, *, minimum: int, maximum: int) -> int:
         )
     if not minimum <= value <= maximum:
         raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {shown(value)}.")
+    return value
+
+
+def void(name: str, value: Any) -> int | None:
+    """The value of void in masks: a whole number of 32 bits (NumPy's too), or None for none."""
+    if isinstance(value, numbers.Integral):
+        value = value if isinstance(value, int) else int(value)
+    if value is not None:
+        integer(name, value, minimum=-(2**31), maximum=2**31 - 1)
     return value
 
 

@@ -202,7 +202,12 @@ def _classes(name: str, given: Collection[int], count: int) -> frozenset[int]:
 
 
 def _tensors(queries: HasQueries) -> tuple[Tensor, Tensor]:
-    masks, classes = queries.mask_logits, queries.class_logits
+    masks, classes = (getattr(queries, f"{name}_logits", None) for name in ("mask", "class"))
+    if not (isinstance(masks, Tensor) and isinstance(classes, Tensor)):
+        raise InputError(
+            "Expected what model.forward_queries(image) gives, or anything with mask_logits and "
+            f"class_logits; got {type(queries).__name__}."
+        )
     if (
         not (masks.is_floating_point() and classes.is_floating_point())
         or masks.ndim != 4

@@ -121,11 +121,16 @@ def in_threads(
 
 def close_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Nobody may read folders of that name any more, not even the superuser."""
-    real = os.scandir
 
-    def scandir(path: str | os.PathLike[str]) -> object:
-        if str(path).endswith(name):
-            raise PermissionError(13, "Permission denied", str(path))
-        return real(path)
+    def close(ask: str) -> None:
+        real = getattr(os, ask)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+        def answer(path: str | os.PathLike[str]) -> object:
+            if str(path).endswith(name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, ask, answer)
+
+    close("scandir")
+    close("listdir")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from segzoo.data.drawing import class_colors, overlay, write_mask, write_overlay
 from segzoo.data.pictures import find_pictures, read_mask, read_picture, to_bands
+from segzoo.data.raster import open_raster
 from segzoo.errors import InputError, StorageError
 from segzoo.files.atomic import make_folder
 
@@ -108,13 +109,31 @@ def test_luminance_is_pillow_s():
 )
 def test_bands_are_repeated_or_left_out(given, bands, source):
     picture = torch.from_numpy(RGBA).permute(2, 0, 1)[:given]
-    assert torch.equal(to_bands(picture, bands), picture[source])
+    alpha = given in (2, 4)
+    assert torch.equal(to_bands(picture, bands, alpha=alpha), picture[source])
 
 
-@pytest.mark.parametrize(("given", "bands"), [(3, 4), (1, 2), (3, 2), (4, 5), (4, 2)])
+def test_opacity_is_left_out_of_any_number_of_bands():
+    picture = torch.arange(6)[:, None, None]
+    assert to_bands(picture, 5, alpha=True).flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("given", "bands"), [(3, 4), (1, 2), (3, 2), (4, 5), (4, 2), (4, 3), (4, 1), (2, 1), (2, 3)]
+)
 def test_bands_that_nothing_tells_are_refused(given, bands):
     with pytest.raises(InputError, match=f"{given} bands and the model takes {bands}"):
         to_bands(torch.zeros(given, 2, 2, dtype=torch.uint8), bands)
+
+
+@pytest.mark.parametrize("boxes", [True, False], ids=["said", "not said"])
+def test_a_fourth_band_of_jpeg_2000_is_opacity_where_it_is_said(tmp_path, boxes):
+    Image.fromarray(RGBA).save(tmp_path / "x.jp2", irreversible=False)
+    data = (tmp_path / "x.jp2").read_bytes()
+    (tmp_path / "x.jp2").write_bytes(data if boxes else data[data.index(b"\xff\x4f\xff\x51") :])
+    with open_raster(tmp_path / "x.jp2") as raster:
+        assert (raster.info.bands, raster.info.alpha) == (4, boxes)
+        assert np.array_equal(raster.read(), RGBA.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 17, 256, 300])

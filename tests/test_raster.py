@@ -175,6 +175,22 @@ def test_a_fourth_band_that_is_no_opacity_is_not_dropped(tmp_path):
     assert np.array_equal(read_picture(tmp_path / "two.tif").numpy(), planes(two))
 
 
+def test_what_is_not_known_is_told_by_the_stored_value_where_white_is_zero(tmp_path):
+    stored = values("uint16")[..., 0]
+    stored[:9] = 7
+    stored[9:12] = 65535 - 7
+    path = tmp_path / "x.tif"
+    tag = [(42113, "s", 0, "7", True)]  # GDAL_NODATA
+    tifffile.imwrite(path, stored, photometric="miniswhite", extratags=tag)
+    with open_raster(path) as raster:
+        assert raster.info.nodata == 65535 - 7
+        assert np.array_equal(raster.read()[0], 65535 - stored)
+        assert np.array_equal(raster.valid(), stored != 7)
+    with open_raster(path, raw=True) as raster:
+        assert raster.info.nodata == 7
+        assert np.array_equal(raster.valid(), stored != 7)
+
+
 @pytest.mark.parametrize("package", ["tifffile", "none"])
 def test_what_needs_tifffile_says_so(tmp_path, monkeypatch, package):
     tifffile.imwrite(tmp_path / "x.tif", values("uint16", 3), photometric="rgb")

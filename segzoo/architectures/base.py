@@ -340,10 +340,12 @@ class SegmentationModel(StoredModel, ABC):
 
         Returns:
             ``[{"name": ..., "params": [...], "lr": ...}, ...]`` for ``torch.optim``.
+
+        Raises:
+            ArgumentError: One of them is no number above 0.
         """
-        for name, value in (("lr", lr), ("encoder_scale", encoder_scale)):
-            if not value > 0:
-                raise ArgumentError(f"{name} must be above 0, got {value}.")
+        checks.number("lr", lr, minimum=1e-30, maximum=1e9)
+        checks.number("encoder_scale", encoder_scale, minimum=1e-30, maximum=1e9)
         early, late, rest = self.parameter_split()
         return [
             {"name": "encoder.early", "params": early, "lr": lr * encoder_scale**2},

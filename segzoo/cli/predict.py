@@ -70,6 +70,7 @@ def predict_command(image: tuple[Path, ...], out: Path, as_json: bool, **options
         from ..folders.on_ray import require_ray
 
         require_ray()
+    options["replaces"] = _replaces(options)
     progress = show_progress(as_json)
     one_file = len(image) == 1 and not image[0].is_dir()
     task = _task(options, progress=progress and one_file)
@@ -98,8 +99,15 @@ def _elsewhere(options: dict[str, Any]) -> bool:
 
 
 def _replaces(options: dict[str, Any]) -> bool:
-    """Whether results that exist may be replaced: what is half done is done again."""
-    return options["overwrite"] or options["skip_existing"] or options["manifest"] is not None
+    """Whether results that exist may be replaced: what is half done is done again.
+
+    Those of a manifest's first run are somebody else's.
+    """
+    from ..folders.manifest import has_begun
+
+    if options["overwrite"] or options["skip_existing"]:
+        return True
+    return options["manifest"] is not None and has_begun(options["manifest"])
 
 
 def _task(options: dict[str, Any], *, progress: bool) -> Task:
@@ -120,7 +128,7 @@ def _task(options: dict[str, Any], *, progress: bool) -> Task:
             tiling=options["tiling"] or "auto",
             **{name: options[name] for name in names},
             # Of jobs that others do it is looked before whether they would replace something.
-            overwrite=_replaces(options) or _elsewhere(options),
+            overwrite=options["replaces"] or _elsewhere(options),
             progress=progress,
         ),
         in_tiles=asks_for_tiles(options),
@@ -133,18 +141,23 @@ def _planned(
     image: Sequence[Path], out: Path, task: Task, options: dict[str, Any]
 ) -> FolderJobs | list[Job]:
     from ..data.pictures import find_pictures
+    from ..files.local import is_there
     from ..folders.jobs import check_outputs, plan_jobs
     from ..folders.listing import FolderJobs
     from ..folders.shards import Shard
 
     shard = Shard(*options["shard"]) if options["shard"] else None
     if options["recursive"]:
-        return FolderJobs(image, out, shard=shard)
+        found = FolderJobs(image, out, shard=shard)
+        if options["manifest"] is not None and not options["replaces"] and is_there(out):
+            # Before the manifest begins: what is there is the run's own from then on.
+            for job in FolderJobs(image, out, shard=shard):
+                check_outputs([job], task.ending, overlays=task.overlays, overwrite=False)
+        return found
     planned = plan_jobs(find_pictures(image), out)
     if shard is not None:
         planned = [job for job in planned if shard.holds(job.image.name)]
-    overwrite = _replaces(options)
-    check_outputs(planned, task.ending, overlays=task.overlays, overwrite=overwrite)
+    check_outputs(planned, task.ending, overlays=task.overlays, overwrite=options["replaces"])
     return planned
 
 
@@ -200,7 +213,7 @@ def _run(
             skip_existing=options["skip_existing"],
             record=record,
             # Of files and plain folders it was looked at before, with a look into each.
-            check=elsewhere and options["recursive"] and not _replaces(options),
+            check=elsewhere and options["recursive"] and not options["replaces"],
         )
         if options["engine"] == "ray":
             workers = options["workers"] or 1

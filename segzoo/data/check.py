@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from .. import checks
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 from .faults import counted
 from .findings import ERROR, WARNING, Finding, find_all
 from .inspect_pairs import PairFacts, inspect_splits
@@ -81,8 +81,13 @@ def check_data(
         progress: Show a bar on stderr.
 
     Raises:
-        ArgumentError: Another number of workers than 1 to 256.
+        ArgumentError: No data, or another number of workers than 1 to 256.
     """
+    if not isinstance(data, DataSplits):
+        raise ArgumentError(
+            "data must be what segzoo.open_data or segzoo.DataSplits.of gives, got "
+            f"{checks.shown(data)}."
+        )
     if workers is not None:
         checks.integer("workers", workers, minimum=1, maximum=256)
     facts = inspect_splits(data, workers=workers, progress=progress)

@@ -45,8 +45,7 @@ def class_coding(
         ArgumentError: Values that do not go together.
         DataError: A file of names or colours that cannot be read.
     """
-    if ignore_index is not None:
-        checks.integer("ignore_index", ignore_index, minimum=-(2**31), maximum=2**31 - 1)
+    ignore_index = checks.void("ignore_index", ignore_index)
     count, names = (None, None) if classes is None else read_class_names(classes)
     if count == 1:
         raise ArgumentError(

@@ -16,6 +16,7 @@ from PIL import Image
 from .. import checks
 from ..errors import ArgumentError, DataError, InputError
 from ..files.atomic import open_ordinary, read_text
+from ..files.local import is_file
 from .readers.with_pillow import opened
 
 Color = tuple[int, int, int]
@@ -47,7 +48,7 @@ def find_class_file(*folders: Path) -> Path | None:
     """A classes.txt or classes.json in one of these folders, the first that is there."""
     for folder in folders:
         for name in CLASS_FILES:
-            if (folder / name).is_file():
+            if is_file(folder / name):
                 return folder / name
     return None
 

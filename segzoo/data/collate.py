@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..errors import DataError
 
 
@@ -26,6 +27,7 @@ def collate(
         DataError: No item, pictures of different bands or kinds of values, or of different sizes
             without an ``ignore_index``.
     """
+    ignore_index = checks.void("ignore_index", ignore_index)
     if not items:
         raise DataError("A batch needs at least one item.")
     images, masks = [image for image, _ in items], [mask for _, mask in items]

@@ -77,7 +77,8 @@ class PairDataset:
         try:
             with open_raster(pair.image) as raster:
                 picture, unknown = read_image(raster, pair.window, self.value_range)
-            image = fit_bands(picture, self.bands, self.channels)
+                alpha = raster.info.alpha
+            image = fit_bands(picture, self.bands, self.channels, alpha=alpha)
             mask = read_classes(pair.mask, self.coding, pair.window)
             _check_sizes(pair, image, mask)
         except PairError as error:
@@ -87,8 +88,22 @@ class PairDataset:
         return image, mask
 
 
-def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | None) -> Tensor:
+def fit_bands(
+    picture: Tensor,
+    bands: tuple[int, ...] | None,
+    channels: int | None,
+    *,
+    alpha: bool,
+    remedy: str = "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
+) -> Tensor:
     """The bands of a picture that a model sees; see :class:`PairDataset`.
+
+    Args:
+        picture: ``(C, H, W)``.
+        bands: Those to take.
+        channels: How many there are to be.
+        alpha: Whether the last one is opacity.
+        remedy: What to do where nothing tells which bands are meant.
 
     Raises:
         PairError: Bands that the picture does not have.
@@ -104,13 +119,13 @@ def fit_bands(picture: Tensor, bands: tuple[int, ...] | None, channels: int | No
     if channels is None:
         return picture
     try:
-        return to_bands(picture, channels)
+        return to_bands(picture, channels, alpha=alpha)
     except InputError:
         raise PairError(
             "bands",
             f"{counted(picture.shape[0], 'band')} instead of {channels}, and nothing tells which "
             "is which",
-            "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
+            remedy,
         ) from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ArgumentError, DataError, nearest
 from ..files.atomic import read_text
+from ..files.local import is_file, is_folder, listed
 from .pairs import Pair, Pairing, find_pairs
 from .pictures import is_picture_name
 
@@ -66,7 +67,7 @@ def find_layout(
     """
     if not isinstance(mask_suffix, str):
         raise ArgumentError(f"mask_suffix must be a string, got {mask_suffix!r}.")
-    if images.is_file():
+    if is_file(images):
         if images.suffix.lower() != ".csv":
             raise DataError(
                 f"{images} is a file. Give the folder of the pictures, or a .csv with the columns "
@@ -76,7 +77,7 @@ def find_layout(
             raise DataError(f"{images} names the masks, so {masks} cannot be given as well.")
         return read_table(images, to_train=to_train)
     for folder in (images, masks):
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not is_folder(folder):
             raise DataError(f"There is no folder {folder}.{_similar(folder)}")
     if masks is None:
         return _one_folder(images, mask_suffix, to_train)
@@ -141,8 +142,12 @@ def _two_folders(images: Path, masks: Path, mask_suffix: str, to_train: bool) ->
     )
 
 
+def _inside(folder: Path) -> list[Path]:
+    return listed(folder, kind=DataError)
+
+
 def _has_pictures(folder: Path) -> bool:
-    return any(path.is_file() and is_picture_name(path.name) for path in folder.iterdir())
+    return any(is_file(path) and is_picture_name(path.name) for path in _inside(folder))
 
 
 def _layout(
@@ -159,9 +164,9 @@ def _layout(
 def _split_folders(root: Path) -> dict[str, Path]:
     """Split -> its folder below this one."""
     found: dict[str, Path] = {}
-    for path in sorted(root.iterdir()):
+    for path in _inside(root):
         split = SPLITS.get(path.name.lower())
-        if split is None or not path.is_dir():
+        if split is None or not is_folder(path):
             continue
         if split in found:
             raise DataError(f"{found[split]} and {path} both mean {split}; rename one.")
@@ -170,7 +175,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _child(root: Path, names: tuple[str, ...]) -> Path | None:
-    below = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    below = {path.name.lower(): path for path in _inside(root) if is_folder(path)}
     return next((below[name] for name in names if name in below), None)
 
 
@@ -243,7 +248,7 @@ def _file(folder: Path, row: Mapping[str, str], column: str, where: str) -> Path
     if not text:
         raise DataError(f"{where} names no {column}.")
     file = folder / text
-    if not file.is_file():
+    if not is_file(file):
         raise DataError(
             f"{where}: there is no file {file}. Paths are relative to the table's own folder."
         )

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ..errors import DataError
+from ..files.local import closed, is_folder
 from .pictures import KINDS
 
 #: Endings under which nobody expects a picture: not worth a word.
@@ -89,9 +90,10 @@ def list_files(root: Path, *, only: str = "", without: str = "") -> Listing:
         without: Leave out names that end so.
 
     Raises:
-        DataError: No such folder, or two files of one name (``a.jpg`` and ``a.png``).
+        DataError: No such folder, one that cannot be read, or two files of one name (``a.jpg`` and
+            ``a.png``).
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"There is no folder {root}.")
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in KINDS}
     found: dict[str, Path] = {}
@@ -115,7 +117,7 @@ def list_files(root: Path, *, only: str = "", without: str = "") -> Listing:
 
 def _walk(root: Path) -> Iterator[Path]:
     visited: set[str] = set()
-    for folder, below, files in os.walk(root, followlinks=True):
+    for folder, below, files in os.walk(root, followlinks=True, onerror=_stop):
         real = os.path.realpath(folder)
         below[:] = sorted(name for name in below if not name.startswith("."))
         if real in visited:  # a link that leads back
@@ -125,6 +127,10 @@ def _walk(root: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(folder) / name
+
+
+def _stop(error: OSError) -> None:
+    raise DataError(closed(error.filename, error)) from error
 
 
 def _name(path: Path) -> str:

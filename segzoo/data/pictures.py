@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files.local import is_there
+from ..files.local import closed, is_folder, is_there
 from .lossy import lossy_format, refuse_lossy
 from .pixel_values import check_band_numbers, check_range, choose_bands, read_pixels
 from .raster import MAX_PIXELS, open_raster, read_whole
@@ -34,11 +34,11 @@ def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     its subfolders are not looked into.
 
     Raises:
-        InputError: A path that does not exist, or a folder without pictures.
+        InputError: A path that does not exist, or a folder without pictures or that cannot be read.
     """
     found: dict[str, Path] = {}
     for path in map(Path, paths):
-        if path.is_dir():
+        if is_folder(path):
             files = _pictures_in(path)
             if not files:
                 raise InputError(f"There are no pictures in the folder {path}.")
@@ -58,7 +58,11 @@ def _pictures_in(folder: Path) -> list[tuple[Path, str]]:
     """
     found = []
     real = Path(os.path.realpath(folder))
-    with os.scandir(folder) as entries:
+    try:
+        entries = os.scandir(folder)
+    except OSError as error:
+        raise InputError(closed(folder, error)) from error
+    with entries:
         for entry in entries:
             if entry.name.startswith(".") or not is_picture_name(entry.name):
                 continue
@@ -152,15 +156,29 @@ def read_mask(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         return torch.from_numpy(values[0].astype(np.int64))
 
 
-def to_bands(picture: Tensor, bands: int) -> Tensor:
-    """A picture of :func:`read_picture` with the bands that a model takes.
+def read_for_bands(path: str | os.PathLike[str], bands: int) -> Tensor:
+    """A picture of :func:`read_picture` with the bands that a model takes, see :func:`to_bands`.
+
+    Raises:
+        InputError: The file cannot be read, or nothing tells which of its bands are meant.
+    """
+    with open_raster(path) as raster:
+        info = raster.info
+        check_pixels(info.path, (info.width, info.height), MAX_PIXELS, info.bands)
+        picture = read_pixels(raster, range(1, info.bands + 1))
+        return to_bands(picture, bands, alpha=info.alpha)
+
+
+def to_bands(picture: Tensor, bands: int, *, alpha: bool = False) -> Tensor:
+    """A picture with the bands that a model takes.
 
     Grey values are repeated for RGB; RGB becomes its luminance (ITU-R BT.601); alpha is left out
-    where the model has no band for it.
+    where the model has no band for it. No other band is.
 
     Args:
-        picture: ``(C, H, W)`` with 1 to 4 bands.
+        picture: ``(C, H, W)``.
         bands: What the model takes.
+        alpha: Whether the last band is opacity: of four, it may as well be infrared.
 
     Returns:
         ``(bands, H, W)`` of the same dtype.
@@ -171,7 +189,7 @@ def to_bands(picture: Tensor, bands: int) -> Tensor:
     given = picture.shape[0]
     if given == bands:
         return picture
-    if given in (2, 4) and bands in (1, 3):
+    if alpha:
         return to_bands(picture[: given - 1], bands)
     if given == 1 and bands == 3:
         return picture.expand(3, -1, -1)

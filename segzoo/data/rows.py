@@ -18,13 +18,14 @@ from .class_coding import LabelMap, class_coding
 from .dataset import SAME_PIXELS, different_sizes, fit_bands
 from .faults import PairError
 from .lossy import lossy_bytes, lossy_format, refuse_lossy
-from .pictures import read_picture, read_stored
 from .pixel_values import read_pixels
 from .raster import MAX_PIXELS, open_raster, read_whole
 from .readers.with_pillow import check_pixels
 
 #: Modes of Pillow whose numbers are the picture's; others become RGB.
 _AS_THEY_ARE = frozenset({"L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
+#: What to do about bands that nobody chose.
+_CUT = "Cut the rows' pictures to the bands that you mean, or pass channels= another number."
 
 
 class Rows(Protocol):
@@ -56,8 +57,8 @@ class RowsDataset:
         palette: The colour of each class, for coloured masks.
         label_map: Old value -> class.
         ignore_index: The value of void.
-        channels: How many bands an item has: grey is repeated, alpha left out; None for what each
-            picture has.
+        channels: How many bands an item has: grey is repeated, alpha left out (of arrays and
+            tensors nothing tells which band that is: cut it off); None for what each picture has.
 
     Raises:
         DataError: No such column.
@@ -82,7 +83,14 @@ class RowsDataset:
         self.coding = class_coding(
             classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
         ).coding
-        known = list(rows[0]) if len(rows) else [image, mask]
+        if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+            raise DataError(f"rows must be a table: a length and rows; got {checks.shown(rows)}.")
+        checks.text("image", image, longest=4096)
+        checks.text("mask", mask, longest=4096)
+        first = rows[0] if len(rows) else {image: None, mask: None}
+        if not isinstance(first, Mapping):
+            raise DataError(f"A row must map columns to values, got {checks.shown(first)}.")
+        known = list(map(str, first))
         for column in (image, mask):
             if column not in known:
                 raise DataError(
@@ -102,7 +110,8 @@ class RowsDataset:
         """
         row = self.rows[index]
         try:
-            image = fit_bands(picture_values(row[self.image]), None, self.channels)
+            picture, alpha = _read(row[self.image], stored=False)
+            image = fit_bands(picture, None, self.channels, alpha=alpha, remedy=_CUT)
             refuse_lossy(_lossy(row[self.mask]))
             colors = self.coding.colors is not None
             mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))
@@ -137,21 +146,26 @@ def picture_values(value: Any, *, stored: bool = False) -> Tensor:
     Raises:
         InputError: Something else.
     """
+    return _read(value, stored=stored)[0]
+
+
+def _read(value: Any, *, stored: bool) -> tuple[Tensor, bool]:
+    """The same, and whether its last band is known to be opacity."""
     if isinstance(value, Tensor):
-        return _planes(value, value if value.ndim == 3 else value[None])
+        return _planes(value, value if value.ndim == 3 else value[None]), False
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "buif":
             raise InputError(
                 f"An array of {value.dtype} is no picture; give whole or real numbers."
             )
         planes = value[None] if value.ndim != 3 else value.transpose(2, 0, 1)
-        return _planes(value, torch.from_numpy(np.ascontiguousarray(planes)))
+        return _planes(value, torch.from_numpy(np.ascontiguousarray(planes))), False
     if isinstance(value, Mapping) and value.get("bytes") is not None:
         return _of_bytes(value["bytes"], stored)
     if isinstance(value, Mapping):
         value = value.get("path")
     if isinstance(value, (str, os.PathLike)):
-        return read_stored(value) if stored else read_picture(value)
+        return _of_file(value, stored)
     if isinstance(value, Image.Image):
         return _image_values(value, stored)
     raise InputError(
@@ -170,19 +184,23 @@ def _planes(value: Any, planes: Tensor) -> Tensor:
     return planes
 
 
-def _of_bytes(data: Any, stored: bool) -> Tensor:
+def _of_bytes(data: Any, stored: bool) -> tuple[Tensor, bool]:
     """A picture file's content, by the rules of files: nothing is cut, one picture only."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InputError(f"{checks.shown(data)} are no bytes of a picture file.")
-    with open_raster(bytes(data), raw=stored) as raster:
-        if stored:
-            return torch.from_numpy(np.ascontiguousarray(read_whole(raster)))
+    return _of_file(bytes(data), stored)
+
+
+def _of_file(source: str | os.PathLike[str] | bytes, stored: bool) -> tuple[Tensor, bool]:
+    with open_raster(source, raw=stored) as raster:
         info = raster.info
+        if stored:
+            return torch.from_numpy(np.ascontiguousarray(read_whole(raster))), info.alpha
         check_pixels(info.path, (info.width, info.height), MAX_PIXELS, info.bands)
-        return read_pixels(raster, range(1, info.bands + 1))
+        return read_pixels(raster, range(1, info.bands + 1)), info.alpha
 
 
-def _image_values(image: Image.Image, stored: bool) -> Tensor:
+def _image_values(image: Image.Image, stored: bool) -> tuple[Tensor, bool]:
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "1":
         upright = upright if stored else upright.convert("L")
@@ -191,4 +209,5 @@ def _image_values(image: Image.Image, stored: bool) -> Tensor:
     values = np.array(upright)
     if values.dtype == bool:
         values = values.astype(np.uint8)
-    return picture_values(values.astype(values.dtype.newbyteorder("=")))
+    values = values.astype(values.dtype.newbyteorder("="))
+    return picture_values(values), upright.mode.endswith("A")

@@ -73,8 +73,11 @@ class DataSplits:
             seed: Of the share that is kept apart.
 
         Raises:
+            ArgumentError: A seed, void or classes that cannot work.
             DataError: No items, or items that are no pictures with masks.
         """
+        checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
+        ignore_index = checks.void("ignore_index", ignore_index)
         coding = getattr(train, "coding", None)
         if isinstance(coding, MaskCoding):
             classes = coding.classes if classes is None else classes

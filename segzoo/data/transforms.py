@@ -92,6 +92,7 @@ class Augmentation:
         Returns:
             ``(C, h, w)`` of the same kind of values, and ``(h, w)``.
         """
+        ignore_index = checks.void("ignore_index", ignore_index)
         if self.size is not None and tuple(mask.shape) != self.size:
             image, mask = resize_image(image, self.size), resize_mask(mask, self.size)
         if self.crop is not None or self.scale != (1.0, 1.0):
@@ -153,7 +154,8 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
         ignore_index: int | None = None,
     ) -> None:
         self.dataset, self.augmentation = dataset, augmentation
-        self.seed, self.ignore_index = seed, ignore_index
+        self.seed = checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
+        self.ignore_index = checks.void("ignore_index", ignore_index)
 
     def __len__(self) -> int:
         return len(self.dataset)

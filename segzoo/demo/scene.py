@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.pictures import read_mask, read_picture, to_bands
+from ..data.pictures import read_for_bands, read_mask, to_bands
 from ..errors import InputError
 from ..packages import load_package
 
@@ -85,7 +85,7 @@ def read_scene(image: str | os.PathLike[str], mask: str | os.PathLike[str]) -> S
         InputError: A file that cannot be read, sizes that differ, or a mask that cannot be
             learned from or judged by.
     """
-    photo, values = to_bands(read_picture(image), 3), read_mask(mask)
+    photo, values = read_for_bands(image, 3), read_mask(mask)
     if photo.shape[1:] != values.shape:
         raise InputError(
             f"The image is {_size(photo)} and the mask {_size(values)} (height x width); they must "

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .. import checks
-from ..config import DILATIONS, OUTPUT_STRIDES
+from ..config import DILATIONS, MAX_BANDS, MAX_SIDE, OUTPUT_STRIDES
 from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
 from ..preprocessing import Normalization
 from ..registry import Registry
@@ -217,6 +217,13 @@ def create_encoder(
     asked = _asked(output_stride, preferred_stride, dilation)
     if isinstance(pretrained, os.PathLike):
         pretrained = os.fspath(pretrained)
+    if not isinstance(pretrained, str):
+        checks.flag("pretrained", pretrained)
+    _check_numbers(in_channels=in_channels, depth=depth, coarsest=coarsest)
+    if image_size is not None:
+        image_size = _size(image_size)
+    if not isinstance(options, (Mapping, type(None))):
+        raise ArgumentError(f"options must be a mapping, got {checks.shown(options)}.")
     if queries is not None:
         own = not isinstance(encoder, str) or encoder in ENCODERS
         check_asked(own, depth, asked, options)
@@ -238,6 +245,23 @@ def create_encoder(
             made.stride,
         )
     return made
+
+
+def _check_numbers(*, in_channels: int, depth: int | None, coarsest: int | None) -> None:
+    checks.integer("in_channels", in_channels, minimum=1, maximum=MAX_BANDS)
+    for name, value in (("depth", depth), ("coarsest", coarsest)):
+        if value is not None:
+            checks.integer(name, value, minimum=1, maximum=1024)
+
+
+def _size(size: Size) -> Size:
+    def side(name: str, value: int) -> int:
+        return checks.integer(name, value, minimum=1, maximum=MAX_SIDE)
+
+    sides = checks.sequence("image_size", size, side)
+    if len(sides) != 2:
+        raise ArgumentError(f"image_size must be (height, width), got {checks.shown(size)}.")
+    return sides[0], sides[1]
 
 
 def _asked(stride: int | None, preferred: int | None, dilation: str | None) -> OutputStride | None:

@@ -45,7 +45,7 @@ def find_folders() -> tuple[Folder, ...]:
 
 def look_at(path: Path, for_what: str) -> Folder:
     """What is known of a folder; of one that is not there yet, what its first parent says."""
-    there = path.expanduser().absolute()
+    there = Path(os.path.expanduser(path)).absolute()  # Path's own raises where there is no home
     while not os.path.lexists(there) and there.parent != there:
         there = there.parent
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import shown
-from ..errors import ArgumentError, HubError, StorageError
+from ..errors import ArgumentError, HubError, SegzooError, StorageError
 
 #: Endings of files of weights, ours and others'. A repository could be named so; none is.
 _ENDINGS = frozenset(
@@ -80,6 +80,30 @@ def is_folder(name: str | os.PathLike[str]) -> bool:
         raise StorageError(f"{os.fspath(name)!r} cannot be looked at: {error.strerror}.") from error
     except (OSError, ValueError):
         return False
+
+
+def listed(folder: Path, *, kind: type[SegzooError] = StorageError) -> list[Path]:
+    """What lies in a folder, by name.
+
+    Args:
+        folder: It.
+        kind: What is raised.
+
+    Raises:
+        SegzooError: It cannot be read; of the ``kind``.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise kind(closed(folder, error)) from error
+
+
+def closed(folder: str | os.PathLike[str], error: OSError) -> str:
+    """What is said of a folder that cannot be looked into."""
+    return (
+        f"The folder {os.fspath(folder)} cannot be read: {error.strerror or error}. Allow "
+        "yourself to read it (chmod u+rx), or move it elsewhere."
+    )
 
 
 def is_file_name(name: str | os.PathLike[str]) -> bool:

@@ -155,6 +155,6 @@ def check_paths(outputs: Sequence[Path], images: Sequence[Path], *, overwrite: b
             )
     if not overwrite:
         raise ArgumentError(
-            f"{existing[0]} exists already ({len(existing)} such files). Choose another folder for "
-            "-o, or add --skip-existing to do what is missing, or --overwrite."
+            f"{existing[0]} exists already. Choose another folder for -o, or add --skip-existing "
+            "to do what is missing, or --overwrite."
         )

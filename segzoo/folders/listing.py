@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data.pictures import is_picture_name
 from ..errors import ArgumentError, InputError
-from ..files.local import is_there
+from ..files.local import closed, is_folder, is_there
 from .jobs import Job
 from .names import FolderNames, Names
 from .shards import Shard
@@ -46,7 +46,7 @@ class FolderJobs:
         for path in paths:
             if not is_there(path):
                 raise InputError(f"There is no file {path}.")
-            real = self._roots if path.is_dir() else self._files
+            real = self._roots if is_folder(path) else self._files
             real[Path(os.path.realpath(path))] = path
         self._check_folder(out)
 
@@ -109,7 +109,7 @@ class FolderJobs:
         return True
 
     def _tell(self, error: OSError) -> None:
-        self.unreadable.append(f"The folder {error.filename} cannot be read: {error.strerror}.")
+        self.unreadable.append(closed(error.filename, error))
 
 
 def _stem(name: str) -> str:
@@ -121,7 +121,7 @@ def left_out_of(paths: Sequence[Path]) -> tuple[Counter[str], int]:
     endings: Counter[str] = Counter()
     folders = 0
     for path in paths:
-        if not path.is_dir():
+        if not is_folder(path):
             continue
         with os.scandir(path) as entries:
             for entry in entries:

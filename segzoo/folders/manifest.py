@@ -98,6 +98,18 @@ class Manifest:
         self._file.close()
 
 
+def has_begun(path: Path) -> bool:
+    """Whether a run has written to a manifest, so that results may be its own.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    try:
+        return any("run" in entry for entry in entries(path))
+    except OSError as error:
+        raise StorageError(f"The manifest {path} cannot be used: {error}.") from error
+
+
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a manifest; none where it is missing."""
     if not path.exists():

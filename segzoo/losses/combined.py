@@ -78,7 +78,7 @@ class SegmentationLoss(nn.Module):
         }
         if not self.weights:
             raise ArgumentError(f"There is no loss: one of {', '.join(given)} must be above 0.")
-        self.ignore_index = ignore_index
+        self.ignore_index = checks.void("ignore_index", ignore_index)
         self.focal_gamma = checks.number("focal_gamma", focal_gamma, minimum=0.0, maximum=100.0)
         self.label_smoothing = checks.number(
             "label_smoothing", label_smoothing, minimum=0.0, maximum=1.0
@@ -143,8 +143,11 @@ def outputs_loss(
         reduce: Adds a tensor up over all ranks; None for one rank.
 
     Raises:
+        ArgumentError: A weight that is no number, or negative.
         InputError: As for ``loss``, or labels that the classification head cannot learn.
     """
+    auxiliary = checks.number("auxiliary", auxiliary, minimum=0.0, maximum=1e6)
+    image = checks.number("image", image, minimum=0.0, maximum=1e6)
     total: Tensor = loss(outputs.logits, target, reduce=reduce)
     if auxiliary and outputs.auxiliary:
         heads = [loss(logits, target, reduce=reduce) for logits in outputs.auxiliary.values()]
@@ -175,6 +178,8 @@ def _shown(outputs: Outputs, target: Tensor, ignore_index: int | None) -> Tensor
 
 def _image_loss(logits: Tensor, labels: Tensor, reduce: Reduce | None) -> Tensor:
     count = len(logits)
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels must be a tensor or None, got {type(labels).__name__}.")
     if labels.shape == (count,) and not labels.is_floating_point():
         loss = F.cross_entropy(logits, labels.long(), reduction="sum")
     elif labels.shape == logits.shape:

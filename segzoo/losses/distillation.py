@@ -49,10 +49,11 @@ def distillation_loss(
     """
     degrees = checks.number("temperature", temperature, minimum=1e-3, maximum=1e3)
     check(logits, target, ignore_index)
-    if teacher.shape != logits.shape:
+    if not isinstance(teacher, Tensor) or teacher.shape != logits.shape:
+        got = tuple(teacher.shape) if isinstance(teacher, Tensor) else type(teacher).__name__
         raise InputError(
             f"Logits of the shape {tuple(logits.shape)} need a teacher's of the same shape, got "
-            f"{tuple(teacher.shape)}."
+            f"{got}."
         )
     with full_precision(logits.device):
         learned = (two_classes(logits) / degrees).log_softmax(dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,22 +82,34 @@ def balanced_weights(pixels: Sequence[int], *, bound: float = 1.02) -> tuple[flo
     Args:
         pixels: How many pixels of the training data each class has.
         bound: Above 1; the nearer to 1, the larger the weight of a rare class.
+
+    Raises:
+        ArgumentError: A bound that is not above 1, or counts that are none.
     """
     checks.number("bound", bound, minimum=1.0 + 1e-6, maximum=1e6)
-    total = max(sum(pixels), 1)
-    return tuple(1.0 / math.log(bound + count / total) for count in pixels)
+    counts = checks.sequence("pixels", _listed(pixels), _count, longest=65536)
+    total = max(sum(counts), 1)
+    return tuple(1.0 / math.log(bound + count / total) for count in counts)
+
+
+def _count(name: str, value: object) -> float:
+    return checks.number(name, value, minimum=0, maximum=1e18)
+
+
+def _listed(values: object) -> object:
+    """Of a tensor or an array its list; else what was given."""
+    return values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values
 
 
 def weights_of_classes(given: Sequence[float] | None) -> Tensor | None:
     """The weights that somebody gave for classes, checked, as a tensor."""
     if given is None:
         return None
-    values = given.tolist() if isinstance(given, Tensor) else given
 
     def weight(name: str, value: float) -> float:
         return checks.number(name, value, minimum=0.0, maximum=1e9)
 
-    return torch.tensor(checks.sequence("class_weights", values, weight, longest=65536))
+    return torch.tensor(checks.sequence("class_weights", _listed(given), weight, longest=65536))
 
 
 def cross_entropy_term(

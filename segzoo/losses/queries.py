@@ -55,8 +55,13 @@ def mask_targets(
         ignore_index: The value of void; None for none.
 
     Raises:
+        ArgumentError: A number of classes or a void that is no whole number.
         InputError: A target of another shape or type, or that is no class.
     """
+    checks.integer("classes", classes, minimum=1, maximum=65536)
+    ignore_index = checks.void("ignore_index", ignore_index)
+    if not isinstance(target, Tensor):
+        raise InputError(f"A target must be a tensor, got {type(target).__name__}.")
     if target.ndim != 3 or target.is_floating_point():
         raise InputError(
             f"Expected a target (N, H, W) of integers, got {target.dtype} of the shape "
@@ -127,7 +132,7 @@ class QueryLoss(nn.Module):
         unsure: float = 0.75,
     ) -> None:
         super().__init__()
-        self.ignore_index = ignore_index
+        self.ignore_index = checks.void("ignore_index", ignore_index)
         self.class_weight = checks.number("class_weight", class_weight, minimum=0, maximum=1e6)
         self.mask_weight = checks.number("mask_weight", mask_weight, minimum=0, maximum=1e6)
         self.dice_weight = checks.number("dice_weight", dice_weight, minimum=0, maximum=1e6)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..errors import InputError
 from ..nn.full_precision import full_precision
 
@@ -128,6 +129,10 @@ def _all_reduced(tensor: Tensor) -> Tensor:
 
 def check(logits: Tensor, target: Tensor, ignore_index: int | None) -> None:
     """Raise for logits and a target that do not go together."""
+    checks.void("ignore_index", ignore_index)
+    for name, value in (("Logits", logits), ("A target", target)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} must be a tensor, got {type(value).__name__}.")
     if logits.ndim != 4 or not logits.is_floating_point():
         raise InputError(
             f"Expected logits (N, K, H, W) of floating point, got {logits.dtype} of the shape "

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..errors import ArgumentError, StorageError
 from ..files.atomic import make_folder, open_ordinary
+from ..files.local import is_file, is_folder, path_of
 
 VERSION = "1.30.0"
 #: Of the package that npm's registry has.
@@ -102,16 +103,17 @@ def find_runtime(source: str | os.PathLike[str] | None = None) -> Path:
         ArgumentError: There is no such file or folder.
         StorageError: It is another version or damaged, or it cannot be fetched or kept.
     """
-    cache = cache_folder()
     if source is None:
+        cache = cache_folder()
         if not _is_whole(cache):
             _fetch(cache)
         return cache
-    path = Path(source)
-    if path.is_dir():
+    path = path_of("runtime", source)
+    if is_folder(path):
         return _installed(path)
-    if not path.is_file():
+    if not is_file(path):
         raise ArgumentError(f"There is no file or folder {path} with ONNX Runtime Web. {_BY_HAND}")
+    cache = cache_folder()
     if not _is_whole(cache):
         _unpack(path, cache, str(path))
     else:
@@ -125,9 +127,29 @@ def is_cached() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where it is kept: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where it is kept: below ``$XDG_CACHE_HOME``, or ``~/.cache``.
+
+    Raises:
+        StorageError: Neither is known.
+    """
+    root = os.environ.get("XDG_CACHE_HOME")
+    if not root:
+        home = _home()
+        if home is None:
+            raise StorageError(
+                "There is no folder to keep ONNX Runtime Web in: HOME is not set, and the system "
+                "knows no home folder of this user. Set XDG_CACHE_HOME to a folder for caches."
+            )
+        root = os.fspath(home / ".cache")
     return Path(root) / "segzoo" / f"onnxruntime-web-{VERSION}"
+
+
+def _home() -> Path | None:
+    """The user's home folder; None where there is none, as of a user that only a container has."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def copy_runtime(folder: Path, target: Path) -> None:
@@ -159,8 +181,9 @@ def registry() -> str:
     variables = {name.lower(): value for name, value in os.environ.items()}
     address = variables.get("npm_config_registry")
     if not address:
-        config = Path(variables.get("npm_config_userconfig") or Path.home() / ".npmrc")
-        address = _registry_in(config) or _REGISTRY
+        home, named = _home(), variables.get("npm_config_userconfig")
+        config = Path(named) if named else home and home / ".npmrc"
+        address = (_registry_in(config) if config else None) or _REGISTRY
     if urlsplit(address).scheme not in ("http", "https"):
         raise ArgumentError(f"npm's registry is set to {address!r}, which is no web address.")
     return address.rstrip("/") + "/"

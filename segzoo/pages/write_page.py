@@ -21,7 +21,7 @@ from ..architectures.base import SegmentationModel
 from ..data.raster import open_raster
 from ..errors import ArgumentError, StorageError
 from ..files.atomic import copy_file, make_folder, replacing, write_text
-from ..files.local import path_of
+from ..files.local import listed, path_of
 from ..inference.export.export import export
 from ..inference.export.exported import ExportedModel, open_exported
 from ..inference.export.formats import FORMATS
@@ -147,7 +147,7 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise ArgumentError(f"{folder} is no folder. Choose another one for the page.")
-    others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    others = [path.name for path in listed(folder) if not path.name.startswith(".")]
     if others and not is_page(folder):
         raise ArgumentError(
             f"{folder} has other files in it ({sorted(others)[0]}) and no page of segzoo. Choose "

@@ -25,7 +25,7 @@ from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
 from ..prediction.inputs import check_finite
 from ..prediction.masks import Described, Segments, check_logits
-from .items import check_item
+from .items import as_pair, check_item
 from .score_values import Scores
 from .scores import ScoreMeter
 from .stopping import prepare_worker
@@ -201,7 +201,7 @@ class _Items(Dataset[_Item]):
     def __getitem__(self, index: int) -> _Item:
         name = self.names[index]
         try:
-            image, mask = self.data[index]
+            image, mask = as_pair(self.data[index])
             check_item(image, mask, self.bands)
             return _Item(
                 name, image if self.size is None else resize_image(image, self.size), mask, ""
@@ -263,6 +263,12 @@ def _opened(
     model: Scored, data: Any, ignore_index: int | None
 ) -> tuple[SegmentationData, int | None, tuple[str, ...] | None]:
     """What is scored, its void, and its classes' names."""
+    ignore_index = checks.void("ignore_index", ignore_index)
+    if not isinstance(getattr(model, "classes", None), int):
+        raise ArgumentError(
+            "evaluate takes a model: segzoo.from_pretrained loads one from a folder; got "
+            f"{checks.shown(model)}."
+        )
     classes = max(model.classes, 2)
     if isinstance(data, (str, os.PathLike)):
         data = (data, None)

@@ -9,9 +9,23 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .. import checks
 from ..data.dataset import SegmentationData
 from ..data.splits import names_of
 from ..errors import DataError, InputError, SegzooError
+
+
+def as_pair(item: object) -> tuple[Tensor, Tensor]:
+    """An item as an image and a mask.
+
+    Raises:
+        InputError: It is none.
+    """
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        image, mask = item
+        if isinstance(image, Tensor) and isinstance(mask, Tensor):
+            return image, mask
+    raise InputError(f"an item must be (image, mask), two tensors; got {checks.shown(item)}.")
 
 
 def check_item(image: Tensor, mask: Tensor, bands: int) -> None:
@@ -53,8 +67,8 @@ class Checked:
         return len(self.data)
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
-        image, mask = self.data[index]
         try:
+            image, mask = as_pair(self.data[index])
             check_item(image, mask, self.bands)
         except InputError as error:
             raise DataError(f"{self.names[index]}: {error}") from None

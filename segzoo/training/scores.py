@@ -68,7 +68,7 @@ class ScoreMeter:
         calibration: Measure the calibration error and the temperature too, where logits come.
 
     Raises:
-        ArgumentError: Fewer than two classes.
+        ArgumentError: Fewer than two classes, or another value that cannot work.
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class ScoreMeter:
         calibration: bool = True,
     ) -> None:
         self.classes = checks.integer("classes", classes, minimum=2, maximum=65536)
-        self.ignore_index = ignore_index
-        self.boundaries, self.calibration = boundaries, calibration
+        self.ignore_index = checks.void("ignore_index", ignore_index)
+        self.boundaries = checks.flag("boundaries", boundaries)
+        self.calibration = checks.flag("calibration", calibration)
         self._named: dict[str, _Image] = {}
         self._unnamed: list[_Image] = []
 
@@ -154,7 +155,12 @@ class ScoreMeter:
 
         Args:
             class_names: One for each class, or None.
+
+        Raises:
+            ArgumentError: Names that are none.
         """
+        if class_names is not None:
+            class_names = checks.sequence("class_names", class_names, checks.text, longest=65536)
         images = self._images()
         total = torch.zeros(self.classes * self.classes, dtype=torch.int64)
         counts = torch.zeros(len(images), 3, self.classes, dtype=torch.int64)
@@ -164,7 +170,7 @@ class ScoreMeter:
         return Scores(
             counts=tuple(map(tuple, total.view(self.classes, -1).tolist())),
             images=len(images),
-            class_names=None if class_names is None else tuple(class_names),
+            class_names=class_names,
             ignore_index=self.ignore_index,
             boundary_f1_by_class=self._boundaries(images),
             intervals=self._intervals(counts),

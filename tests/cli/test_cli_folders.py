@@ -80,8 +80,11 @@ def test_a_folder_that_cannot_be_read_is_one_of_the_failures(
     close_folder(monkeypatch, "sub")
     call = ("predict", scans, "-m", model_folder, "-o", tmp_path / "out", "--recursive", "--json")
     code, text, err = run(capsys, *call)
-    told = f"The folder {scans / 'sub'} cannot be read: Permission denied."
-    assert (code, json.loads(text)["failed"]) == (1, [told])
+    (told,) = json.loads(text)["failed"]
+    assert (code, told.partition(". ")[0]) == (
+        1,
+        f"The folder {scans / 'sub'} cannot be read: Permission denied",
+    )
     assert f"segzoo: {told}" in err
 
 
@@ -141,6 +144,25 @@ def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tm
         code, _, err = run(capsys, *call, *change)
         assert code == 2
         assert f"another run (its {word} differ)" in err[0]
+
+
+@pytest.mark.parametrize("more", [(), ("--recursive",)])
+def test_the_first_run_with_a_manifest_replaces_nothing(
+    capsys, model_folder, scans, tmp_path, more
+):
+    out, manifest = tmp_path / "out", tmp_path / "run.jsonl"
+    out.mkdir()
+    (out / "a.png").write_text("somebody's")
+    call = ("predict", scans, "-m", model_folder, "-o", out, "--manifest", manifest, *more)
+    for _ in range(2):  # nor does the second, where the first did nothing
+        code, _, err = run(capsys, *call)
+        assert (code, len(err)) == (2, 1)
+        assert "a.png exists already" in err[0]
+    assert written(out) == ["a.png"]
+    assert (out / "a.png").read_text() == "somebody's"
+    assert not manifest.exists()
+    assert run(capsys, *call, "--overwrite")[0] == 0
+    assert (out / "a.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_shards_make_up_the_whole(capsys, model_folder, scans, tmp_path):

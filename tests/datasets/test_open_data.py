@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import segzoo
+from segzoo.data.open_pairs import open_pairs
 from segzoo.data.pairs import find_pairs
+from segzoo.data.pictures import find_pictures
 from segzoo.data.split import draw_share
-from segzoo.errors import ArgumentError, DataError
+from segzoo.errors import ArgumentError, DataError, InputError
 
+from ..helpers import close_folder
 from .making import SIZE, labels, make_pairs, picture, save
 
 
@@ -52,6 +55,20 @@ def test_subfolders_endings_case_and_unicode(tmp_path):
     pairs = find_pairs(tmp_path / "i", tmp_path / "m").pairs
     assert [pair.name for pair in pairs] == ["IMG_1", accent, "one/x", "two/x"]
     assert [pair.mask.name for pair in pairs] == ["img_1.png", f"{accent}.png", "x.png", "x.tif"]
+
+
+@pytest.mark.parametrize("name", ["data", "images", "masks", "sub"])
+def test_no_folder_is_passed_over_that_cannot_be_read(tmp_path, monkeypatch, name):
+    root = tmp_path / "data"
+    make_pairs(root)
+    for folder in (root / "images", root / "masks"):
+        (folder / "sub").mkdir()
+    close_folder(monkeypatch, name)
+    with pytest.raises(DataError, match=rf"{name} cannot be read: Permission denied\. Allow"):
+        segzoo.open_data(root)
+    place = {"data": root, "sub": root / "images" / "sub"}.get(name, root / name)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        find_pictures([place])
 
 
 def test_a_suffix_in_another_folder_and_in_the_same(tmp_path):
@@ -390,3 +407,19 @@ def test_values_that_need_a_range_and_any_bands(tmp_path):
     assert "value_range=(LOW, HIGH)" in report.errors[0]
     chosen = segzoo.open_data(tmp_path, value_range=(-100, 9900), val=["a"], bands=(5, 1))
     assert torch.equal(chosen.train[0][0], image[[4, 0]])
+
+
+def test_an_infrared_band_is_no_opacity(tmp_path):
+    """Of a scene beside coloured pictures, and of one that a model of three bands is scored on."""
+    tifffile = pytest.importorskip("tifffile")
+    images, masks = make_pairs(tmp_path)
+    scene = np.dstack([picture(), labels()])
+    (images / "a.png").unlink()
+    for kind, told in (("unassalpha", True), ("unspecified", False)):
+        tifffile.imwrite(images / "a.tif", scene, photometric="rgb", extrasamples=[kind])
+        pairs = open_pairs(images, masks, classes=3, channels=3)
+        if told:
+            assert np.array_equal(pairs[0][0].permute(1, 2, 0).numpy(), picture())
+        else:
+            with pytest.raises(DataError, match=r"a: 4 bands instead of 3.*bands=\(1, 2, 3\)"):
+                pairs[0]

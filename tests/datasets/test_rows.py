@@ -72,6 +72,18 @@ def test_modes_of_pillow(tmp_path):
         assert (data[0][0].shape[0], data[0][0].dtype) == (bands, dtype)
 
 
+def test_a_fourth_band_is_left_out_where_it_is_opacity(tmp_path):
+    """Of an array nothing tells: it may as well be infrared."""
+    four = np.dstack([picture(), labels()])
+    path = save(tmp_path / "four.png", four)
+    row = {"annotation": labels()}
+    for value in (Image.fromarray(four), path, {"bytes": path.read_bytes()}):
+        image, _ = segzoo.RowsDataset([{**row, "image": value}], classes=3)[0]
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), picture())
+    with pytest.raises(DataError, match=r"row 0: 4 bands instead of 3.*Cut the rows' pictures"):
+        segzoo.RowsDataset([{**row, "image": four}], classes=3)[0]
+
+
 @pytest.mark.parametrize("kind", ["pillow", "bytes", "path"])
 def test_masks_that_were_jpeg(kind, tmp_path):
     path = save(tmp_path / "m.jpg", labels())

@@ -135,13 +135,20 @@ def test_an_encoder_of_one_size_has_no_dynamic_file(tmp_path):
 
 def test_names_of_files(tmp_path, monkeypatch):
     written = []
-    kind = formats.Format(".xml", (), "openvino", lambda _, path, __: path.write_text("x"), None)
+
+    def write(_, path, __):
+        assert path.suffix == ".xml"  # OpenVINO writes no other
+        path.with_suffix(".bin").write_text("weights")
+        path.write_text("x")
+
+    kind = formats.Format(".xml", (), "openvino", write, None)
     monkeypatch.setitem(formats.FORMATS, "openvino", kind)
     monkeypatch.setattr(export, "_compare", lambda *_: written.append(1))
     model = tiny_unet()
     assert segzoo.export(model, tmp_path / "a", format="openvino", size=SIZE) == tmp_path / "a.xml"
     assert segzoo.export(model, str(tmp_path / "b.XML"), size=SIZE).read_text() == "x"
     assert len(written) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"a.xml", "a.bin", "b.XML", "b.bin"}
 
 
 @pytest.mark.parametrize(

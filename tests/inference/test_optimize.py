@@ -301,6 +301,23 @@ def test_a_kernel_that_is_wrong_is_not_chosen(tiny, monkeypatch):
     assert gap(fast, tiny, 32, 32) < 1e-5
 
 
+def test_a_kernel_that_was_right_with_other_weights_is_not_taken_unseen(tiny, monkeypatch):
+    monkeypatch.setattr(autotune, "_FOUND", {})
+    example = torch.randn(1, 3, 32, 32)
+    segzoo.optimize(tiny, backend="eager", example=example)
+    known = dict(autotune._FOUND)
+    assert "onednn" in known.values()
+    right = FusedConv._onednn
+
+    def wrong(self, x, other):  # as sums that cancel out are, with some weights
+        return right(self, x, other) + 1
+
+    monkeypatch.setattr(FusedConv, "_onednn", wrong)
+    fast = segzoo.optimize(tiny, backend="eager", example=example)
+    assert gap(fast, tiny, 32, 32) < 1e-5
+    assert known == autotune._FOUND  # for others it is right
+
+
 # ---- wrong use ------------------------------------------------------------------------------
 
 

@@ -7,9 +7,11 @@ import io
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
+from segzoo.environment import folders
 from segzoo.errors import ArgumentError, StorageError
 from segzoo.pages import runtime
 
@@ -50,6 +52,27 @@ def npm(monkeypatch):
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """As a user is whom only a container knows."""
+
+    def unknown(_):
+        raise KeyError("no such user")
+
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "npm_config_registry", "npm_config_userconfig"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_who_has_no_home_is_told_what_to_set(homeless, small_runtime):
+    with pytest.raises(StorageError, match=r"HOME is not set.*Set XDG_CACHE_HOME"):
+        runtime.find_runtime()
+    assert runtime.find_runtime(small_runtime) == small_runtime  # which keeps nothing
+    assert runtime.registry().startswith("https://")
+    assert folders.look_at(Path("~/.cache"), "weights").path == "~/.cache"
 
 
 def test_it_is_fetched_once_from_the_registry_that_npm_uses(npm, tarball, cache):

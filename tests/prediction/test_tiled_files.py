@@ -145,6 +145,17 @@ def test_a_picture_of_unknown_pixels_keeps_a_place_for_them_in_a_png(tiny, tmp_p
     assert (mask[:50] < 3).all()
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_unknown_pixels_are_told_by_the_stored_value_where_white_is_zero(tmp_path, kind):
+    stored = random_picture(60, 70).numpy()[0].astype(kind)
+    stored[stored == 7] = 8
+    stored[:20] = 7
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="miniswhite")
+    model = Predictor(lambda image: image.expand(-1, 3, -1, -1), in_channels=1)
+    found = segzoo.predict_tiled(model, tmp_path / "x.tif", nodata=7, **CALL).values
+    assert np.array_equal(found == 255, stored == 7)
+
+
 class Stopping(Predictor):
     """Gives up after so many tiles."""
 

@@ -31,12 +31,14 @@ class Depth:
         bits: Bits of each.
         signed: Whether they may be negative.
         codec: What of imagecodecs decodes them, or None where nothing does.
+        alpha: Whether a band beyond grey or three colours is opacity.
     """
 
     bands: int | None
     bits: int
     signed: bool = False
     codec: str | None = None
+    alpha: bool = True
 
 
 def depth_of(file: BinaryIO, image: Image.Image) -> Depth:
@@ -61,7 +63,7 @@ def depth_of(file: BinaryIO, image: Image.Image) -> Depth:
 
 
 def _jpeg2000(head: bytes) -> Depth:
-    """From the SIZ marker segment (ISO/IEC 15444-1, A.5.1)."""
+    """From the SIZ marker segment (ISO/IEC 15444-1, A.5.1), and the box of channels (I.5.3.6)."""
     start = head.find(b"\xff\x4f\xff\x51")
     fields = head[start + 4 :] if start >= 0 else b""
     if len(fields) < 39:
@@ -70,7 +72,21 @@ def _jpeg2000(head: bytes) -> Depth:
     sizes = fields[38 : 38 + 3 * bands : 3]
     bits = max((size & 0x7F) + 1 for size in sizes)
     signed = any(size & 0x80 for size in sizes)
-    return Depth(bands, bits, signed=signed, codec="jpeg2k_decode")
+    return Depth(
+        bands, bits, signed=signed, codec="jpeg2k_decode", alpha=_has_opacity(head[:start])
+    )
+
+
+def _has_opacity(boxes: bytes) -> bool:
+    """Whether one of the channels is called opacity; else a fourth may as well be infrared."""
+    place = boxes.find(b"cdef", max(boxes.find(b"jp2h"), 0))
+    if place < 0:
+        return False
+    channels = boxes[
+        place + 6 : place + 6 + 6 * int.from_bytes(boxes[place + 4 : place + 6], "big")
+    ]
+    kinds = [int.from_bytes(channels[i + 2 : i + 4], "big") for i in range(0, len(channels), 6)]
+    return any(kind in (1, 2) for kind in kinds)
 
 
 def _raw_depth(image: Image.Image) -> int:
@@ -117,7 +133,7 @@ def open_deep(
         bands=depth.bands,
         dtype=np.dtype(np.uint16 if depth.bits > 8 else np.uint8),
         bits=depth.bits,
-        alpha=depth.bands in (2, 4),
+        alpha=depth.alpha and depth.bands in (2, 4),
         block=(height, width),
     )
     codec = depth.codec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -69,9 +69,10 @@ class RasterInfo:
         dtype: Type of the values, as NumPy's.
         bits: Bits that a value has in the file; 12 where 12 bits are kept in 16.
         alpha: Whether the last band is opacity.
-        nodata: The value of pixels that are not known, or None.
+        nodata: The value of pixels that are not known, or None; as they are read.
         georeference: Where it lies on the ground, or None.
         block: Rows and columns that the file stores together.
+        inverted: Whether values are read the other way round than they are stored: white is zero.
     """
 
     path: Path
@@ -84,6 +85,18 @@ class RasterInfo:
     nodata: float | None = None
     georeference: Georeference | None = None
     block: tuple[int, int] = (1, 0)
+    inverted: bool = False
+
+    def white_is_zero(self) -> RasterInfo:
+        """The same of values that are to be inverted."""
+        turned = replace(self, inverted=True)
+        return (
+            turned if self.nodata is None else replace(turned, nodata=turned.as_read(self.nodata))
+        )
+
+    def as_read(self, stored: float) -> float:
+        """What a value of the file is once it is read."""
+        return 2**self.bits - 1 - stored if self.inverted else stored
 
     @property
     def value_range(self) -> tuple[float, float] | None:

@@ -79,8 +79,10 @@ def open_with_pillow(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Ra
         bands=_BANDS.get(mode, 1 if mode.startswith("I;16") else len(mode)),
         dtype=dtype,
         bits=dtype.itemsize * 8,
-        alpha=mode.endswith("A"),
+        alpha=depth.alpha and mode.endswith("A"),
         block=(height, width),
+        # Of fewer bits the values are stretched, too.
+        inverted=not raw and _is_inverted(image) and _small(image) == 1,
     )
     divisor = _small(image) if raw else 1
 

@@ -103,7 +103,6 @@ class DatasetRaster(Raster):
     ) -> None:
         self._dataset, self.owned = dataset, ExitStack()
         self._palette: Values | None = None
-        self._inverted = page is not None and page.photometric == 0
         kinds = set(dataset.dtypes)
         if len(kinds) > 1 or np.dtype(dataset.dtypes[0]).kind not in "uif":
             raise InputError(
@@ -132,6 +131,8 @@ class DatasetRaster(Raster):
             georeference=_place(dataset),
             block=tuple(dataset.block_shapes[0]),
         )
+        if page is not None and page.photometric == 0 and dtype.kind == "u":
+            self.info = self.info.white_is_zero()
         flags = {flag.name for masks in dataset.mask_flag_enums for flag in masks}
         self._masked = flags != {"all_valid"}
 
@@ -141,7 +142,7 @@ class DatasetRaster(Raster):
             values: Values = self._dataset.read(window=window)
         if self._palette is not None:
             return self._palette[:, values[0]]
-        if self._inverted and values.dtype.kind == "u":
+        if self.info.inverted:
             values = np.asarray(2**self.info.bits - 1 - values, dtype=values.dtype)
         return values
 

@@ -41,13 +41,15 @@ def open_tiff(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raste
     if page.orientation in (5, 6, 7, 8) and not raw:
         info = replace(info, height=info.width, width=info.height)
     info = replace(info, block=(info.height, info.width))  # which is decoded at once
+    if page.photometric == 0 and info.dtype.kind == "u":
+        info = info.white_is_zero()
 
     def load() -> Values:
         with stored:
             values = stored.read()
-        if page.photometric == 0 and not raw and values.dtype.kind == "u":
+        if info.inverted:
             values = np.asarray(2**info.bits - 1 - values, dtype=values.dtype)
-        return values if raw else turned(values, page.orientation)
+        return turned(values, page.orientation)
 
     return WholeRaster(info, load)
 

@@ -133,7 +133,7 @@ def export(
         rewritten = optimized and not _has_hooks(plain)
         graph = _Static(plain, example, dynamic) if rewritten else plain
         program = _record(graph, example, dynamic)
-    with _in_place(target) as temporary:
+    with _in_place(target, kind.suffix) as temporary:
         with RECORDING, _explained(f"write the graph as {target.suffix}"):
             kind.write(program, temporary, describe(plain, None if dynamic else example))
         _compare(plain, temporary, kind, example, dynamic)
@@ -310,17 +310,21 @@ def _compare(
 
 
 @contextmanager
-def _in_place(target: Path) -> Iterator[Path]:
-    """A path of the same name in a folder of its own; what is in it moves beside ``target``."""
+def _in_place(target: Path, suffix: str) -> Iterator[Path]:
+    """A path of the same name in a folder of its own; what is in it moves beside ``target``.
+
+    With the suffix in small letters: OpenVINO writes no ``.XML``.
+    """
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".segzoo-export-") as folder:
-            temporary = Path(folder) / target.name
+            temporary = Path(folder) / target.with_suffix(suffix).name
             yield temporary
             beside = sorted(set(Path(folder).iterdir()) - {temporary})
             if beside:  # weights in a file of their own: an old graph never gets new ones
                 target.unlink(missing_ok=True)
-            for file in (*beside, temporary):
+            for file in beside:
                 os.replace(file, target.with_name(file.name))
+            os.replace(temporary, target)
     except OSError as error:
         if isinstance(error, StorageError):
             raise

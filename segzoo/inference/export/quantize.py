@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ... import checks
 from ...architectures.base import SegmentationModel
-from ...data.pictures import find_pictures, read_picture, to_bands
+from ...data.pictures import find_pictures, read_for_bands
 from ...data.resample import resize_image
 from ...errors import ArgumentError, ExportError, InputError
 from ...packages import load_package
@@ -76,7 +76,7 @@ def read_calibration(
 def _picture(model: SegmentationModel, item: Any, size: tuple[int, int] | None) -> Tensor:
     bands = model.in_channels
     if isinstance(item, (str, os.PathLike)):
-        name, picture = os.fspath(item), to_bands(read_picture(item), bands)
+        name, picture = os.fspath(item), read_for_bands(item, bands)
     elif isinstance(item, Tensor) and item.ndim == 3:
         name, picture = "a picture", item.detach().cpu()
         picture = picture.float() if picture.dtype is torch.float64 else picture

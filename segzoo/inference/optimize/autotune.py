@@ -1,7 +1,8 @@
 """The fastest of equal implementations of each step, found by a short timing on its real inputs.
 
 Which one wins depends on the device, the shape and the precision, and no table knows them all. One
-that fails, or whose output differs, is not taken. What was found is remembered for the process.
+that fails, or whose output differs, is not taken. What was found is remembered for the process; on
+other weights it is held against the plain one before it is taken again.
 Without timing the last that works is taken: of convolutions the one that does most in one step, of
 decoder blocks the one that moves the fewest bytes.
 """
@@ -125,7 +126,29 @@ class _Chooser:
             return next(iter(setters))
         # The names too: a machine without one of the libraries has fewer to choose from.
         key = (*self._circumstances(inputs), *setters, *step.signature())
-        return _remembered(key, lambda: self._compare(step, inputs, setters))
+        return _remembered(
+            key,
+            lambda: self._compare(step, inputs, setters),
+            lambda name: self._agrees(step, inputs, setters, name),
+        )
+
+    def _agrees(
+        self,
+        step: Step,
+        inputs: tuple[Any, ...],
+        setters: Mapping[str, Callable[[Step], None]],
+        name: str,
+    ) -> bool:
+        """Whether an implementation, found with other weights, gives the plain one's output."""
+        plain = next(iter(setters))
+        if name == plain:
+            return True
+        try:
+            reference = _own(step, setters[plain])(*inputs).clone()
+            output = _own(step, setters[name])(*inputs)
+        except Exception:  # as where all are compared
+            return False
+        return largest_difference(output, reference) <= _allowed(reference)
 
     def _compare(
         self, step: Step, inputs: tuple[Any, ...], setters: Mapping[str, Callable[[Step], None]]
@@ -133,13 +156,7 @@ class _Chooser:
         plain, device = next(iter(setters)), inputs[0].device
 
         def build(set_implementation: Callable[[Step], None]) -> Callable[[], Tensor]:
-            # A shallow copy has the same weights. Setting the step itself would leave the one that
-            # was tried last, with its packed weights, where a later one fails.
-            own = copy.copy(step)
-            if isinstance(own, FusedConv):
-                own.overwrites = False  # it is run several times on the same inputs
-            set_implementation(own)
-            call = functools.partial(own, *inputs)
+            call = functools.partial(_own(step, set_implementation), *inputs)
             if device.type != "cuda" or not self.timed:
                 return call
             return launched_at_once(call, inputs[0], _REPEATS, self.pool)
@@ -174,6 +191,19 @@ class _Chooser:
         return (name, torch.get_num_threads(), self.timed, self.compiled, rounds, *layouts)
 
 
+def _own(step: Step, set_implementation: Callable[[Step], None]) -> Step:
+    """A step to be tried, with the same weights.
+
+    Setting the step itself would leave the one that was tried last, with its packed weights, where
+    a later one fails.
+    """
+    own = copy.copy(step)
+    if isinstance(own, FusedConv):
+        own.overwrites = False  # it is run several times on the same inputs
+    set_implementation(own)
+    return own
+
+
 def _allowed(output: Tensor) -> float:
     """How far another implementation's output may be from this one."""
     if output.dtype is torch.float32 and rounds_float32(output.device):
@@ -181,15 +211,19 @@ def _allowed(output: Tensor) -> float:
     return ROUNDING[output.dtype]
 
 
-def _remembered(key: tuple[Any, ...], find: Callable[[], str]) -> str:
-    """What was found for a key, by ``find`` where it was not before."""
+def _remembered(
+    key: tuple[Any, ...], find: Callable[[], str], fits: Callable[[str], bool] = lambda name: True
+) -> str:
+    """What was found for a key, by ``find`` where it was not before, or does not fit now."""
     with _FINDING:
-        if key in _FOUND:
-            _FOUND[key] = _FOUND.pop(key)
-            return _FOUND[key]
+        known = _FOUND.pop(key, None)
+        if known is not None:
+            _FOUND[key] = known
+    if known is not None and fits(known):
+        return known
     found = find()  # takes its time: other threads do not wait for that
     with _FINDING:
-        _FOUND[key] = found
+        _FOUND[key] = known or found  # what does not fit here is the fastest elsewhere
         while len(_FOUND) > _MOST:
             del _FOUND[next(iter(_FOUND))]
     return found

@@ -46,7 +46,7 @@ class Canvas:
         self._as_grey = bands is None and wanted == 1 and info.bands - info.alpha == 3
         self.bands = (1, 2, 3) if self._as_grey else choose_bands(info, bands, wanted)
         self.range = value_range
-        self.nodata = nodata
+        self.nodata = None if nodata is None else info.as_read(nodata)
         self.height, self.width = raster.info.height, raster.info.width
         #: Height and width with what is added below and on the right.
         self.padded = (self.height, self.width)

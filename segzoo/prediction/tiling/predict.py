@@ -179,7 +179,10 @@ def _nodata(value: float | None) -> float | None:
     """A number, NaN and infinity among them, or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
         raise ArgumentError(f"nodata must be a number or None, got {checks.shown(value)}.")
-    return value
+    try:
+        return None if value is None else float(value)
+    except OverflowError as error:
+        raise ArgumentError(f"nodata={checks.shown(value)} is too large a number.") from error
 
 
 @contextlib.contextmanager
