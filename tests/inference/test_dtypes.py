@@ -120,7 +120,9 @@ def test_a_cpu_that_is_slower_in_16_bits_computes_in_float32(model, example, mon
         warnings.simplefilter("error")  # what is not slow is no reason for a warning
         fast = segzoo.optimize(model, dtype=dtype, example=example)
     assert fast.dtype is dtype
-    assert f"torch.float32 inside: a convolution in {dtype} takes 1.5 times as long" in fast.report()
+    assert (
+        f"torch.float32 inside: a convolution in {dtype} takes 1.5 times as long" in fast.report()
+    )
     for shape in ((1, 3, 32, 48), (3, 3, 45, 51)):
         image = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(dtype)
         logits = fast(image)
