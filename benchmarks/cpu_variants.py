@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.common import summary, write_result
 from segzoo._compat import convolve, convolve_transposed, packed_transposed
+from segzoo.inference.optimize.dtypes import computed_in
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 from segzoo.inference.optimize.max_pool import PooledRelu
 from segzoo.inference.optimize.toom_cook import transforms
@@ -99,6 +100,22 @@ def sums(dtype: torch.dtype) -> Iterator[Pair]:
             return out
 
         yield Pair(f"sum in place, {channels} channels at {side}x{side}", apart, in_place, True)
+
+
+def wider(dtype: torch.dtype) -> Iterator[Pair]:
+    """Convolutions of 16 bits in float32, which is what ``optimize`` does where it is faster."""
+    if dtype is torch.float32:
+        return
+    for outputs, channels, side in ((64, 64, 128), (256, 256, 32), (16, 16, 512)):
+        x = lying(1, channels, side, side, dtype=dtype)
+        weight = weights(outputs, channels, 3, 3, dtype=dtype)
+        calls = []
+        for kind in (dtype, torch.float32):
+            conv, given = FusedConv(weight.to(kind), None, Geometry(), act="relu"), x.to(kind)
+            conv.use("onednn", given)
+            calls.append(functools.partial(conv, given))
+        taken = computed_in(dtype, x.device)[0] is torch.float32
+        yield Pair(f"convolution in float32, {channels} channels at {side}x{side}", *calls, taken)
 
 
 def stem(dtype: torch.dtype) -> Iterator[Pair]:
@@ -266,7 +283,7 @@ def main() -> None:
     torch.manual_seed(0)
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        for make in (pooling, sums, stem, tail, one_sided, bilinear):
+        for make in (pooling, sums, wider, stem, tail, one_sided, bilinear):
             for pair in make(dtype):
                 rows.append(measure(pair, dtype))
                 print(rows[-1])

@@ -76,7 +76,7 @@ def test_auto_takes_the_fastest(model, example, monkeypatch, times, chosen):
 
 
 def test_auto_takes_no_precision_that_changes_classes(model, example, monkeypatch):
-    clocked(monkeypatch, float32=9, bfloat16=1, float16=1)
+    clocked(monkeypatch, chosen=1, plain=1, float32=9, bfloat16=1, float16=1)
     monkeypatch.setattr(dtypes, "_AGREEMENT", 1.01)
     fast = segzoo.optimize(model, dtype="auto", example=example, tolerance=1)
     assert fast.dtype is torch.float32
@@ -89,11 +89,12 @@ def test_auto_does_without_what_cannot_be_had(model, example, monkeypatch):
         if dtype is torch.float16:
             raise ArgumentError("The device cannot. Another sentence.")
 
-    def outputs(self, run, tolerance):
-        if self.dtype is torch.bfloat16:
+    def outputs(self, run, dtype, tolerance):
+        if dtype is torch.bfloat16:
             raise OptimizationError("Too far. Another sentence.")
 
     monkeypatch.setattr(dtypes, "check_supported", supported)
+    monkeypatch.setattr(dtypes, "_times_as_long", lambda *_: 0.5)
     monkeypatch.setattr("segzoo.inference.optimize.optimize._Optimizer._check_outputs", outputs)
     fast = segzoo.optimize(model, dtype="auto", example=example)
     assert fast.dtype is torch.float32
@@ -110,3 +111,48 @@ def test_a_slower_precision_is_computed_in_and_told(model, example, monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         segzoo.optimize(model, dtype=torch.bfloat16, example=example, backend="eager")
+
+
+def test_a_cpu_that_is_slower_in_16_bits_computes_in_float32(model, example, monkeypatch):
+    dtype = torch.bfloat16
+    clocked(monkeypatch, chosen=3.0, plain=2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is not slow is no reason for a warning
+        fast = segzoo.optimize(model, dtype=dtype, example=example)
+    assert fast.dtype is dtype
+    assert (
+        f"torch.float32 inside: a convolution in {dtype} takes 1.5 times as long" in fast.report()
+    )
+    for shape in ((1, 3, 32, 48), (3, 3, 45, 51)):
+        image = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+        logits = fast(image)
+        assert logits.dtype is dtype
+        with torch.no_grad():
+            exact = copy.deepcopy(model).double()(image.double())
+        # One rounding, of the logits, where the cast model rounds at every step.
+        assert (logits - exact).abs().max() <= torch.finfo(dtype).eps * exact.abs().max()
+
+
+def test_a_model_of_16_bits_is_computed_in_float32_too(model, example, monkeypatch):
+    clocked(monkeypatch, chosen=3.0, plain=2.0)
+    source = copy.deepcopy(model).bfloat16()
+    fast = segzoo.optimize(source, example=example.bfloat16())
+    assert fast.dtype is next(source.parameters()).dtype is torch.bfloat16
+    with torch.no_grad():
+        exact = copy.deepcopy(source).double()(example.bfloat16().double())
+    error = (fast(example.bfloat16()) - exact).abs().max()
+    assert error <= torch.finfo(torch.bfloat16).eps * exact.abs().max()
+
+
+def test_a_cpu_that_is_faster_in_bfloat16_computes_in_it(model, example, monkeypatch):
+    clocked(monkeypatch, chosen=2.0, plain=3.0)
+    fast = segzoo.optimize(model, dtype=torch.bfloat16, example=example)
+    assert "float32 inside" not in fast.report()
+    assert all(item.dtype is torch.bfloat16 for item in fast.buffers() if item.is_floating_point())
+
+
+def test_auto_makes_no_model_in_a_slower_precision(model, example, monkeypatch):
+    clocked(monkeypatch, chosen=3.0, plain=2.0, float32=1)
+    fast = segzoo.optimize(model, dtype="auto", example=example)
+    assert fast.dtype is torch.float32
+    assert "bfloat16: slower than float32 here; float16: slower" in fast.report()

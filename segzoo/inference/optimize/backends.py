@@ -84,6 +84,26 @@ class CompiledFor(nn.Module):
         return logits
 
 
+class Rounded(nn.Module):
+    """What computes in one precision, for images and logits of another.
+
+    Args:
+        run: What is run.
+        inner: Its precision.
+        outer: That of images and logits.
+    """
+
+    def __init__(self, run: nn.Module, *, inner: torch.dtype, outer: torch.dtype) -> None:
+        super().__init__()
+        self.run = run
+        self.inner, self.outer = inner, outer
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The logits of what is run."""
+        logits: Tensor = self.run(image.to(self.inner))
+        return logits.to(self.outer)
+
+
 def _own_code(body: nn.Module) -> Callable[[Tensor], Tensor]:
     """A function that calls the module, with a code object that no other function has.
 

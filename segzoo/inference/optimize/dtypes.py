@@ -72,16 +72,38 @@ def warn_if_slower(dtype: torch.dtype, own: torch.dtype, device: torch.device) -
     """
     if dtype.itemsize >= own.itemsize:
         return
-    chosen, plain = _probe(dtype, device), _probe(own, device)
-    timings = in_turn(
-        {"chosen": chosen, "plain": plain}, device=device, rounds=5, warmup=2, own_time=True
-    )
-    ratio = timings["chosen"].median / timings["plain"].median
+    ratio = _times_as_long(dtype, own, device)
     if ratio > 1:
         warn(
             f"{device} takes {ratio:.1f} times as long for a convolution in {dtype} as in {own}. "
             "dtype='auto' takes the fastest that gives the model's classes."
         )
+
+
+def computed_in(dtype: torch.dtype, device: torch.device) -> tuple[torch.dtype, str]:
+    """The precision between image and logits where these two are to be in ``dtype``, and why.
+
+    A processor without units of their own for numbers of 16 bits takes longer for them than for
+    float32. Then all between is float32, and no error is larger for that.
+
+    Returns:
+        ``dtype`` and nothing to say, or float32 and the reason.
+    """
+    if device.type != "cpu" or dtype.itemsize >= torch.float32.itemsize:
+        return dtype, ""
+    ratio = _times_as_long(dtype, torch.float32, device)
+    if not ratio > 1:
+        return dtype, ""
+    return torch.float32, f"a convolution in {dtype} takes {ratio:.1f} times as long here"
+
+
+def _times_as_long(dtype: torch.dtype, other: torch.dtype, device: torch.device) -> float:
+    """How much longer a convolution takes than in another precision."""
+    chosen, plain = _probe(dtype, device), _probe(other, device)
+    timings = in_turn(
+        {"chosen": chosen, "plain": plain}, device=device, rounds=5, warmup=2, own_time=True
+    )
+    return timings["chosen"].median / timings["plain"].median
 
 
 def _probe(dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
@@ -112,6 +134,9 @@ def fastest(
             continue
         try:
             check_supported(dtype, example.device)
+            if computed_in(dtype, example.device)[0] is not dtype:
+                told.append(f"{_name(dtype)}: slower than float32 here")
+                continue
             candidate = build(dtype)
         except (ArgumentError, OptimizationError) as error:
             told.append(f"{_name(dtype)}: {str(error).partition('.')[0]}")

@@ -38,14 +38,14 @@ class PassReport:
 class OptimizedModel(Configured, nn.Module):
     """A model for inference, made by :func:`segzoo.optimize`: images in, logits out.
 
-    It takes images of any size on its device, computes in its own precision whatever floating
-    point type comes, and cannot be trained, moved, copied or saved: those are for the model that
-    it was made from.
+    It takes images of any size and floating point type on its device, and cannot be trained,
+    moved, copied or saved: those are for the model that it was made from.
 
     Attributes:
         passes: What was done to it, a tuple of :class:`PassReport`.
         device: Where it computes.
-        dtype: Its precision, and that of its logits.
+        dtype: Its precision, which images are rounded to, and that of its logits. Between them it
+            computes in float32 where the report says so.
         stride: Pixels between the steps that all maps share.
         size_rule: Which image sizes the encoder takes as they are.
     """
@@ -76,7 +76,7 @@ class OptimizedModel(Configured, nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Normalised images ``(N, in_channels, H, W)`` -> logits ``(N, classes, H, W)``.
 
-        In its own precision under ``torch.autocast`` too.
+        The same under ``torch.autocast``.
 
         Raises:
             InputError: Another shape, integers, or an image on another device.
