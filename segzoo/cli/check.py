@@ -12,6 +12,7 @@ from ..errors import DataError
 from .data_options import data_options, open_given_data, strict_option
 from .in_options import in_options
 from .output import PartialFailureError, json_option, print_json, show_progress
+from .paths import GivenPath
 
 
 @click.command("check")
@@ -21,7 +22,7 @@ from .output import PartialFailureError, json_option, print_json, show_progress
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Draw twelve pictures with their masks into this PNG.",
 )
 @strict_option

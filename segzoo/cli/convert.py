@@ -10,6 +10,7 @@ import click
 
 from ..errors import ConversionError
 from ..files import leftovers
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
@@ -39,7 +40,7 @@ def convert_command(ctx: click.Context) -> None:
 
 @convert_command.command("smp")
 @click.argument("checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath())
 @click.option("--encoder", help="smp's encoder_name, where the checkpoint does not tell it.")
 @click.option(
     "--interpolation", help="smp's decoder_interpolation, where it was not the default, nearest."
@@ -72,8 +73,8 @@ def smp_command(
 
 
 @convert_command.command("fastai")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=GivenPath())
+@click.argument("out", type=GivenPath())
 @click.option("--encoder", help="Name of the encoder, only to be checked.")
 @click.option("--blur", is_flag=True, help="unet_learner was called with blur=True.")
 @click.option("--no-blur-final", is_flag=True, help="... and with blur_final=False.")
@@ -115,8 +116,8 @@ def fastai_command(
 
 
 @convert_command.command("torchvision")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=GivenPath())
+@click.argument("out", type=GivenPath())
 @weights_option
 def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> None:
     """Convert CHECKPOINT of one of torchvision's segmentation models into the folder OUT.
@@ -137,7 +138,7 @@ def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> Non
 
 @convert_command.command("transformers")
 @click.argument("checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath())
 @click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
 @weights_option
 def transformers_command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,6 +10,7 @@ import click
 from ..checks import shown
 from ..files.local import is_file
 from .in_options import speaks_options
+from .paths import GivenPath
 from .reading import BandNumbers, whole_number
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -
     told: Any = speaks_options(command)
     for option in reversed(options):
         told = option(told)
-    told = click.argument("masks", required=False, type=click.Path(path_type=Path))(told)
-    with_arguments: Command = click.argument("images", type=click.Path(path_type=Path))(told)
+    told = click.argument("masks", required=False, type=GivenPath())(told)
+    with_arguments: Command = click.argument("images", type=GivenPath())(told)
     return with_arguments
 
 

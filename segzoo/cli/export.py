@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..errors import ArgumentError
+from .paths import GivenPath
 
 
 @click.command("export")
@@ -15,7 +16,7 @@ from ..errors import ArgumentError
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="The file: .onnx, or .xml for OpenVINO.",
 )
 @click.option("--size", nargs=2, type=int, help="Height and width of the images, or of an example.")
@@ -24,7 +25,7 @@ from ..errors import ArgumentError
 @click.option("--plain", is_flag=True, help="The graph as it is, without folding and rewriting.")
 @click.option(
     "--int8",
-    type=click.Path(exists=True, path_type=Path),
+    type=GivenPath(exists=True),
     help="Compute in 8-bit integers, calibrated on the pictures of this folder.",
 )
 @click.option(

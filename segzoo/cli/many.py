@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from .paths import GivenPath
 from .tiles import Part
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,12 +56,12 @@ _OPTIONS = (
     ),
     click.option(
         "--manifest",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=GivenPath(dir_okay=False),
         help="File of JSON lines on each picture; a second run does what is missing in it.",
     ),
     click.option(
         "--parquet",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=GivenPath(dir_okay=False),
         help="At the end, write the manifest as a table of Parquet, too.",
     ),
 )

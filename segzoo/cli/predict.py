@@ -16,6 +16,7 @@ import click
 from ..errors import ArgumentError
 from .many import many_options
 from .output import device_option, json_option, say, show_progress
+from .paths import GivenPath
 from .prediction_report import Report
 from .reading import reading_options
 from .tiles import asks_for_tiles, tiling_options
@@ -30,13 +31,11 @@ _BASE = 128
 
 
 @click.command("predict")
-@click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("image", nargs=-1, required=True, type=GivenPath())
 @click.option(
     "-m", "--model", required=True, help="A folder, an exported file, or user/name on the Hub."
 )
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
-)
+@click.option("-o", "--out", required=True, type=GivenPath(), help="Folder for the results.")
 @click.option("--revision", help="Branch, tag or commit of the model on the Hub.")
 @many_options
 @reading_options

@@ -20,6 +20,7 @@ from .output import (
     print_json,
     show_progress,
 )
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
@@ -72,9 +73,7 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
     show_default=True,
     help="Begin with weights that have learned on photographs (a download), or with random ones.",
 )
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model."
-)
+@click.option("-o", "--out", required=True, type=GivenPath(), help="Folder for the model.")
 @click.option("--epochs", type=int, help="How often every picture is seen; 30 if left.")
 @click.option(
     "--batch-size",
@@ -96,13 +95,13 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
 )
 @click.option(
     "--feature-folder",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Where --set keep_features=true keeps the features of a frozen encoder; else in memory.",
 )
 @click.option(
     "--recipe",
     "recipe_file",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="JSON of a segzoo.Recipe, such as training/recipe.json of another model.",
 )
 @click.option(

@@ -202,7 +202,7 @@ def _split(
 def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
     """The places of pictures that were named: with or without their ending."""
     if isinstance(part, (str, os.PathLike)):
-        path = Path(part)
+        path = path_of(what, part)
         try:
             text = read_text(path, largest=_LARGEST_LIST, encoding="utf-8-sig")
             part = [line.strip() for line in text.splitlines()]

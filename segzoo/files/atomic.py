@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -19,7 +20,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that becomes ``path`` in one step when all went well.
 
     Its bytes are on the disk before that step, and the step before this returns.
+
+    Raises:
+        OSError: It cannot be written.
     """
+    if not path.name:  # of ".", in which pathlib raises an error of another kind
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.touch(exist_ok=False)
