@@ -124,7 +124,8 @@ class MissingPackageError(SegzooError, ImportError):
         else:
             text = (
                 f"{package} is needed for this and installed, but cannot be imported: {reason}. "
-                f"Install what it misses, or all of it anew: pip install --force-reinstall {package}."
+                "Install what it misses, or all of it anew: "
+                f"pip install --force-reinstall {package}."
             )
         super().__init__(text)
         self.package, self.extra, self.reason = package, extra, reason

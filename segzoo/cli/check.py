@@ -43,7 +43,7 @@ def check_command(
       segzoo check images/ masks/ --ignore-index 255 -o samples.png
     """
     from ..data.check import check_data
-    from ..data.contact_sheet import draw_samples
+    from ..data.contact_sheet import check_sheet, draw_samples
     from ..data.faults import counted
 
     progress = show_progress(as_json)
@@ -54,6 +54,8 @@ def check_command(
             message = in_options(str(error))
             print_json({"findings": [{"level": "error", "message": message}]})
         raise PartialFailureError(str(error)) from error
+    if out is not None:
+        check_sheet(data, out)
     found = check_data(data, workers=workers, progress=progress)
     findings = [replace(item, message=in_options(item.message)) for item in found.findings]
     report = replace(found, findings=tuple(findings))

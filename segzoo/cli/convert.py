@@ -10,6 +10,8 @@ import click
 
 from ..errors import ConversionError
 from ..files import leftovers
+from ..files.atomic import check_folder
+from ..files.local import exists, is_folder, listed
 from .paths import GivenPath
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def smp_command(
     """
     from ..convert import from_smp
 
+    _check(out)
     given: dict[str, Any] = {"encoder_name": encoder, "decoder_interpolation": interpolation}
     config = {name: value for name, value in given.items() if value is not None}
     _save(from_smp(checkpoint, config, weights=weights, revision=revision), out)
@@ -103,6 +106,7 @@ def fastai_command(
     """
     from ..convert import from_fastai
 
+    _check(out)
     model = from_fastai(
         checkpoint,
         encoder,
@@ -133,6 +137,7 @@ def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> Non
     """
     from ..convert import from_torchvision
 
+    _check(out)
     _save(from_torchvision(checkpoint, weights=weights), out)
 
 
@@ -157,12 +162,18 @@ def transformers_command(
     """
     from ..convert import from_transformers
 
+    _check(out)
     _save(from_transformers(checkpoint, weights=weights, revision=revision), out)
 
 
-def _save(model: SegmentationModel, out: Path) -> None:
+def _check(out: Path) -> None:
+    """Raise before anything is converted where it could not be saved."""
     leftovers.sweep(out)  # of a run that was killed
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or listed(out)):
         raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")
+    check_folder(out)
+
+
+def _save(model: SegmentationModel, out: Path) -> None:
     model.save_pretrained(out)
     click.echo(f"{out}: {type(model).__name__} with {model.config.encoder}")

@@ -59,12 +59,14 @@ def predict_command(image: tuple[Path, ...], out: Path, as_json: bool, **options
       segzoo predict scene.tif --tiling exact --bands 4,3,2 --range 0 10000 -m my-model -o masks
       segzoo predict archive/ --recursive --workers 8 --manifest run.jsonl -m my-model -o masks
     """
+    from ..files.atomic import check_file
     from ..folders.manifest_table import require_parquet
 
     if options["parquet"] is not None:
         if options["manifest"] is None:
             raise ArgumentError("--parquet is the manifest as a table: give --manifest, too.")
         require_parquet()
+        check_file(options["parquet"])
     if options["engine"] == "ray":
         from ..folders.on_ray import require_ray
 

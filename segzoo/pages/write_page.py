@@ -20,7 +20,7 @@ from .. import checks
 from ..architectures.base import SegmentationModel
 from ..data.raster import open_raster
 from ..errors import ArgumentError, StorageError
-from ..files.atomic import copy_file, make_folder, replacing, write_text
+from ..files.atomic import check_folder, copy_file, make_folder, replacing, write_text
 from ..files.local import listed, path_of
 from ..inference.export.export import export
 from ..inference.export.exported import ExportedModel, open_exported
@@ -142,7 +142,8 @@ def _pictures(examples: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise for a folder with something in it that is no page of ours."""
+    """Raise for one with something in it that is no page of ours, or that cannot be written to."""
+    check_folder(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
