@@ -53,6 +53,16 @@ def test_convert(capsys, tmp_path, monkeypatch, kind, out):
     assert "folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [("--device", "gpu9"), ("--arch", "unnet"), ("-o", "file")])
+def test_train(capsys, tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr("segzoo.cli.train.open_given_data", in_vain)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["train", "data", "-o", "out", *wrong]) == 2
+    assert wrong[1] in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_pull(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "find_remote", in_vain)
     (tmp_path / "file").touch()
