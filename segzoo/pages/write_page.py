@@ -143,11 +143,11 @@ def _pictures(examples: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
 
 def _check_folder(folder: Path) -> None:
     """Raise for one with something in it that is no page of ours, or that cannot be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"{folder} is no folder. Choose another one for the page.")
     check_folder(folder)
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise ArgumentError(f"{folder} is no folder. Choose another one for the page.")
     others = [path.name for path in listed(folder) if not path.name.startswith(".")]
     if others and not is_page(folder):
         raise ArgumentError(
