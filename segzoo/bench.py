@@ -23,6 +23,7 @@ from .convert.smp.encoders import is_here
 from .errors import ArgumentError, ConversionError, SegzooError
 from .features import ceil_div
 from .nn.layers import BatchNorm
+from .packages import why_broken
 from .registry import ARCHITECTURES
 from .timing import Measured, largest_difference, side_by_side
 
@@ -90,8 +91,9 @@ def make_pair(encoder: str, arch: str, size: tuple[int, int], *, classes: int = 
         try:
             theirs = _smp_model(kind, encoder, images, classes)
             return Pair(from_smp(theirs).eval(), theirs)
-        except ImportError:
-            reason = "not installed: pip install segmentation-models-pytorch"
+        except ImportError as error:
+            broken = why_broken("segmentation_models_pytorch", error)
+            reason = broken or "not installed: pip install segmentation-models-pytorch"
         except (ConversionError, _NotBuiltError) as error:
             reason = str(error)
     settle(ours, images)

@@ -59,11 +59,11 @@ def integer(name: str, value: Any, *, minimum: int, maximum: int) -> int:
 
 def void(name: str, value: Any) -> int | None:
     """The value of void in masks: a whole number of 32 bits (NumPy's too), or None for none."""
-    if isinstance(value, numbers.Integral):
-        value = value if isinstance(value, int) else int(value)
-    if value is not None:
-        integer(name, value, minimum=-(2**31), maximum=2**31 - 1)
-    return value
+    if value is None:
+        return None
+    if isinstance(value, numbers.Integral) and not isinstance(value, int):
+        value = int(value)
+    return integer(name, value, minimum=-(2**31), maximum=2**31 - 1)
 
 
 def number(name: str, value: Any, *, minimum: float, maximum: float) -> float:

@@ -13,7 +13,7 @@
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
     ├── ExportError (RuntimeError)         a model that cannot become a file, or a file that differs
     ├── TrainingError (RuntimeError)       a training that cannot go on, or not as it was begun
-    ├── MissingPackageError (ImportError)  an optional dependency that is not installed
+    ├── MissingPackageError (ImportError)  an optional dependency that is not installed, or broken
     └── StorageError (OSError)             a model could not be written or read
         ├── ConfigError                    config.json is not one of ours, or not valid
         ├── WeightsError                   model.safetensors is damaged or does not fit the model
@@ -109,17 +109,26 @@ class TrainingError(SegzooError, RuntimeError):
 
 
 class MissingPackageError(SegzooError, ImportError):
-    """An optional dependency is not installed.
+    """An optional dependency is not installed, or its installation is broken.
 
     Args:
         package: Its name on PyPI.
         extra: The extra of segzoo that brings it; None where none does.
+        reason: Why it cannot be imported though it is installed; None where it is not.
     """
 
-    def __init__(self, package: str, *, extra: str | None) -> None:
+    def __init__(self, package: str, *, extra: str | None, reason: str | None = None) -> None:
         wanted = package if extra is None else f'"segzoo[{extra}]"'
-        super().__init__(f"{package} is needed for this and not installed: pip install {wanted}.")
-        self.package, self.extra = package, extra
+        if reason is None:
+            text = f"{package} is needed for this and not installed: pip install {wanted}."
+        else:
+            text = (
+                f"{package} is needed for this and installed, but cannot be imported: {reason}. "
+                "Install what it misses, or all of it anew: "
+                f"pip install --force-reinstall {package}."
+            )
+        super().__init__(text)
+        self.package, self.extra, self.reason = package, extra, reason
 
 
 class StorageError(SegzooError, OSError):

@@ -7,7 +7,7 @@ installed segzoo was asked, so none of them reports anything because segzoo impo
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def load_package(name: str, *, extra: str, package: str | None = None) -> Module
         package: Its name on PyPI, where that is another than the import's first part.
 
     Raises:
-        MissingPackageError: It is not installed.
+        MissingPackageError: It is not installed, or cannot be imported; with the reason.
     """
     top = name.partition(".")[0]
     if top in _ENVIRONMENT and top not in sys.modules:
@@ -40,8 +40,9 @@ def load_package(name: str, *, extra: str, package: str | None = None) -> Module
     try:
         with _without_reporters():
             module = importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackageError(package or top, extra=extra) from error
+    except Exception as error:  # of a broken installation: of a library that is missing, say
+        reason = why_broken(top, error)
+        raise MissingPackageError(package or top, extra=extra, reason=reason) from error
     if top == "onnxruntime":
         module.disable_telemetry_events()
     return module
@@ -65,10 +66,16 @@ def _without_reporters() -> Iterator[None]:
             modules.pop(name, None)
 
 
+def why_broken(name: str, error: Exception) -> str | None:
+    """What hinders a package that is installed, from what its import raised; else None."""
+    if not has_package(name):
+        return None
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(" .:")
+
+
 def has_package(name: str) -> bool:
-    """Whether an optional package can be imported."""
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
+    """Whether an optional package is installed; :func:`load_package` says it where it is broken."""
+    if name in sys.modules:
+        return sys.modules[name] is not None
+    return importlib.util.find_spec(name) is not None

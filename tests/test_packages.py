@@ -51,6 +51,36 @@ def test_onnx_runtime_is_told_to_be_silent(monkeypatch):
     assert calls == [1]
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("import no_such_part", "ModuleNotFoundError: No module named 'no_such_part'"),
+        (
+            "raise ImportError('libGL.so.1: no such file\\nand more')",
+            "ImportError: libGL.so.1: no such",
+        ),
+        ("raise ValueError('numpy.dtype size changed')", "ValueError: numpy.dtype size changed"),
+    ],
+)
+def test_a_broken_installation_is_not_called_missing(tmp_path, monkeypatch, content, reason):
+    (tmp_path / "broken_one.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packages.has_package("broken_one")
+    with pytest.raises(MissingPackageError) as caught:
+        packages.load_package("broken_one", extra="x", package="broken-one")
+    message = str(caught.value)
+    assert reason in message
+    assert "is needed for this and installed, but cannot be imported" in message
+    assert "pip install --force-reinstall broken-one" in message
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.reason == caught.value.reason
+    with pytest.raises(
+        MissingPackageError, match=r"not installed: pip install \"segzoo\[x\]\""
+    ) as missing:
+        packages.load_package("no_such_one", extra="x")
+    assert missing.value.reason is None
+
+
 def test_the_environment_s_own_word_stands(monkeypatch):
     monkeypatch.setattr(packages, "_ENVIRONMENT", {"no_such_one": ("SEGZOO_TOLD", "0")})
     monkeypatch.setenv("SEGZOO_TOLD", "1")

@@ -12,6 +12,7 @@ from ..errors import DataError
 from .data_options import data_options, open_given_data, strict_option
 from .in_options import in_options
 from .output import PartialFailureError, json_option, print_json, show_progress
+from .paths import GivenPath
 
 
 @click.command("check")
@@ -21,7 +22,7 @@ from .output import PartialFailureError, json_option, print_json, show_progress
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Draw twelve pictures with their masks into this PNG.",
 )
 @strict_option
@@ -42,7 +43,7 @@ def check_command(
       segzoo check images/ masks/ --ignore-index 255 -o samples.png
     """
     from ..data.check import check_data
-    from ..data.contact_sheet import draw_samples
+    from ..data.contact_sheet import check_sheet, draw_samples
     from ..data.faults import counted
 
     progress = show_progress(as_json)
@@ -53,6 +54,8 @@ def check_command(
             message = in_options(str(error))
             print_json({"findings": [{"level": "error", "message": message}]})
         raise PartialFailureError(str(error)) from error
+    if out is not None:
+        check_sheet(data, out)
     found = check_data(data, workers=workers, progress=progress)
     findings = [replace(item, message=in_options(item.message)) for item in found.findings]
     report = replace(found, findings=tuple(findings))

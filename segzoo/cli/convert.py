@@ -9,7 +9,10 @@ import click
 
 from ..errors import ConversionError
 from ..files import leftovers
+from ..files.atomic import check_folder
+from ..files.local import exists, is_folder, listed
 from .output import Command
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
@@ -37,7 +40,7 @@ def convert_command(ctx: click.Context) -> None:
 
 @convert_command.command("smp")
 @click.argument("checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath())
 @click.option("--encoder", help="smp's encoder_name, where the checkpoint does not tell it.")
 @click.option(
     "--interpolation", help="smp's decoder_interpolation, where it was not the default, nearest."
@@ -64,14 +67,15 @@ def smp_command(
     """
     from ..convert import from_smp
 
+    _check(out)
     given: dict[str, Any] = {"encoder_name": encoder, "decoder_interpolation": interpolation}
     config = {name: value for name, value in given.items() if value is not None}
     _save(from_smp(checkpoint, config, weights=weights, revision=revision), out)
 
 
 @convert_command.command("fastai")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=GivenPath())
+@click.argument("out", type=GivenPath())
 @click.option("--encoder", help="Name of the encoder, only to be checked.")
 @click.option("--blur", is_flag=True, help="unet_learner was called with blur=True.")
 @click.option("--no-blur-final", is_flag=True, help="... and with blur_final=False.")
@@ -100,6 +104,7 @@ def fastai_command(
     """
     from ..convert import from_fastai
 
+    _check(out)
     model = from_fastai(
         checkpoint,
         encoder,
@@ -113,8 +118,8 @@ def fastai_command(
 
 
 @convert_command.command("torchvision")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=GivenPath())
+@click.argument("out", type=GivenPath())
 @weights_option
 def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> None:
     """Convert CHECKPOINT of one of torchvision's segmentation models into the folder OUT.
@@ -130,12 +135,13 @@ def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> Non
     """
     from ..convert import from_torchvision
 
+    _check(out)
     _save(from_torchvision(checkpoint, weights=weights), out)
 
 
 @convert_command.command("transformers")
 @click.argument("checkpoint")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=GivenPath())
 @click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
 @weights_option
 def transformers_command(
@@ -154,12 +160,18 @@ def transformers_command(
     """
     from ..convert import from_transformers
 
+    _check(out)
     _save(from_transformers(checkpoint, weights=weights, revision=revision), out)
 
 
-def _save(model: SegmentationModel, out: Path) -> None:
+def _check(out: Path) -> None:
+    """Raise before anything is converted where it could not be saved."""
     leftovers.sweep(out)  # of a run that was killed
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and (not is_folder(out) or listed(out)):
         raise ConversionError(f"{out} exists and is not an empty folder; give a new one.")
+    check_folder(out)
+
+
+def _save(model: SegmentationModel, out: Path) -> None:
     model.save_pretrained(out)
     click.echo(f"{out}: {type(model).__name__} with {model.config.encoder}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from ..checks import shown
 from ..files.local import is_file
 from .in_options import speaks_options
 from .output import Command, with_options
+from .paths import GivenPath
 from .reading import bands_option, whole_number
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def pair_options(command: Command) -> Command:
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
     arguments = (
-        click.argument("images", type=click.Path(path_type=Path)),
-        click.argument("masks", required=False, type=click.Path(path_type=Path)),
+        click.argument("images", type=GivenPath()),
+        click.argument("masks", required=False, type=GivenPath()),
     )
     told: Any = speaks_options(command)
     taking: Command = with_options(told, (*arguments, *options))

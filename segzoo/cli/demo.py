@@ -17,18 +17,19 @@ from .output import (
     show_progress,
 )
 from .page import how_to_open
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..demo import DemoResult
 
 
 @click.command("demo")
-@click.option("--image", type=click.Path(path_type=Path), help="Your own photograph ...")
-@click.option("--mask", type=click.Path(path_type=Path), help="... and its mask, a value a class.")
+@click.option("--image", type=GivenPath(), help="Your own photograph ...")
+@click.option("--mask", type=GivenPath(), help="... and its mask, a value a class.")
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     default="demo-output",
     show_default=True,
     help="Folder for the model, the mask and the picture.",

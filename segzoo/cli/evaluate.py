@@ -55,6 +55,7 @@ def evaluate_command(
     from ..architectures.base import from_pretrained
     from ..data.open_pairs import open_pairs
     from ..devices import choose_device
+    from ..files.atomic import check_folder
     from ..training.card import trained_size
     from ..training.evaluate import measure, names_of_classes
     from ..training.figures import require_matplotlib
@@ -68,6 +69,7 @@ def evaluate_command(
                 "pull first."
             )
         require_matplotlib()
+        check_folder(folder)
     network = from_pretrained(model, revision=revision).to(choose_device(device))
     if size is None and (size := trained_size(folder)) is not None:
         click.echo(

@@ -8,6 +8,7 @@ import click
 
 from ..errors import ArgumentError
 from .output import revision_option
+from .paths import GivenPath
 
 
 @click.command("export")
@@ -16,7 +17,7 @@ from .output import revision_option
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="The file: .onnx, or .xml for OpenVINO.",
 )
 @click.option("--size", nargs=2, type=int, help="Height and width of the images, or of an example.")
@@ -25,7 +26,7 @@ from .output import revision_option
 @click.option("--plain", is_flag=True, help="The graph as it is, without folding and rewriting.")
 @click.option(
     "--int8",
-    type=click.Path(exists=True, path_type=Path),
+    type=GivenPath(exists=True),
     help="Compute in 8-bit integers, calibrated on the pictures of this folder.",
 )
 @click.option(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from .output import Command, with_options
+from .paths import GivenPath
 from .tiles import Part
 
 #: What does the work.
@@ -53,12 +52,12 @@ _OPTIONS = (
     ),
     click.option(
         "--manifest",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=GivenPath(dir_okay=False),
         help="File of JSON lines on each picture; a second run does what is missing in it.",
     ),
     click.option(
         "--parquet",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=GivenPath(dir_okay=False),
         help="At the end, write the manifest as a table of Parquet, too.",
     ),
 )

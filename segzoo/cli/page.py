@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import Command, print_facts, revision_option, with_options
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..architectures.base import SegmentationModel
@@ -20,7 +21,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--example",
         "examples",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=GivenPath(),
         help="A picture for visitors to try; as often as you like. It is published as it is.",
     ),
     click.option(
@@ -31,7 +32,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--runtime",
-        type=click.Path(path_type=Path),
+        type=GivenPath(),
         help="Without a network: the file of npm pack onnxruntime-web, or a folder with it.",
     ),
     revision_option,
@@ -48,7 +49,7 @@ def _page_options(command: Command) -> Command:
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Folder of the site: a new or empty one, or that of an earlier page.",
 )
 @_page_options

@@ -16,6 +16,7 @@ import click
 from ..errors import ArgumentError
 from .many import many_options
 from .output import device_option, json_option, revision_option, say, show_progress
+from .paths import GivenPath
 from .prediction_report import Report
 from .reading import reading_options
 from .tiles import asks_for_tiles, tiling_options
@@ -30,13 +31,11 @@ _BASE = 128
 
 
 @click.command("predict")
-@click.argument("image", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("image", nargs=-1, required=True, type=GivenPath())
 @click.option(
     "-m", "--model", required=True, help="A folder, an exported file, or user/name on the Hub."
 )
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the results."
-)
+@click.option("-o", "--out", required=True, type=GivenPath(), help="Folder for the results.")
 @revision_option
 @many_options
 @reading_options
@@ -60,12 +59,14 @@ def predict_command(image: tuple[Path, ...], out: Path, as_json: bool, **options
       segzoo predict scene.tif --tiling exact --bands 4,3,2 --range 0 10000 -m my-model -o masks
       segzoo predict archive/ --recursive --workers 8 --manifest run.jsonl -m my-model -o masks
     """
+    from ..files.atomic import check_file
     from ..folders.manifest_table import require_parquet
 
     if options["parquet"] is not None:
         if options["manifest"] is None:
             raise ArgumentError("--parquet is the manifest as a table: give --manifest, too.")
         require_parquet()
+        check_file(options["parquet"])
     if options["engine"] == "ray":
         from ..folders.on_ray import require_ray
 

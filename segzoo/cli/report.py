@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from .paths import GivenPath
+
 
 @click.command("report")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=GivenPath())
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="The page; training/report.html in MODEL if left.",
 )
 def report_command(model: Path, out: Path | None) -> None:

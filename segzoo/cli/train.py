@@ -20,6 +20,7 @@ from .output import (
     print_json,
     show_progress,
 )
+from .paths import GivenPath
 
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
@@ -72,9 +73,7 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
     show_default=True,
     help="Begin with weights that have learned on photographs (a download), or with random ones.",
 )
-@click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder for the model."
-)
+@click.option("-o", "--out", required=True, type=GivenPath(), help="Folder for the model.")
 @click.option("--epochs", type=int, help="How often every picture is seen; 30 if left.")
 @click.option(
     "--batch-size",
@@ -96,13 +95,13 @@ def _number_or_word(context: click.Context, option: click.Parameter, value: str 
 )
 @click.option(
     "--feature-folder",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Where --set keep_features=true keeps the features of a frozen encoder; else in memory.",
 )
 @click.option(
     "--recipe",
     "recipe_file",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="JSON of a segzoo.Recipe, such as training/recipe.json of another model.",
 )
 @click.option(
@@ -163,6 +162,7 @@ def train_command(
     fields = {field: given.pop(option) for option, field in _FIELDS.items()}
     recipe = _recipe(recipe_file, {**settings, **_given(fields)})
     progress = show_progress(as_json) and is_first()
+    _refuse_early(arch, device)
     begun = TrainingFolder(out).look(restart=restart) is not None
     data = open_given_data(seed=recipe.seed, progress=progress, **given)
     if is_first() and not begun:
@@ -183,6 +183,19 @@ def train_command(
     )
     if is_first():
         _print(result, as_json)
+
+
+def _refuse_early(arch: str, device: str) -> None:
+    """Raise for what would be refused anyway, but after all pictures were read."""
+    from ..devices import choose_device
+    from ..registry import ARCHITECTURES
+    from ..training.figures import require_matplotlib
+    from ..training.processes import launched
+
+    ARCHITECTURES[arch]
+    require_matplotlib()
+    if launched() == 1:  # else each process finds its own
+        choose_device(device)
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from .paths import GivenPath
+
 
 @click.command("push")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=GivenPath())
 @click.argument("repo")
 @click.option("--private", is_flag=True, help="Make the repository private, where it is made.")
 @click.option("--revision", help="Branch to commit to, made where it is missing.")
@@ -47,7 +49,7 @@ def push_command(
 
 @click.command("pull")
 @click.argument("repo")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=GivenPath())
 @click.option("--revision", help="Branch, tag or commit.")
 @click.option("--offline", is_flag=True, help="Only from the cache, without the network.")
 def pull_command(repo: str, folder: Path, revision: str | None, offline: bool) -> None:

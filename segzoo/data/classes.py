@@ -16,7 +16,7 @@ from PIL import Image
 from .. import checks
 from ..errors import ArgumentError, DataError, InputError
 from ..files.atomic import open_ordinary, read_text
-from ..files.local import is_file
+from ..files.local import is_file, path_of
 from .readers.with_pillow import opened
 
 Color = tuple[int, int, int]
@@ -74,7 +74,7 @@ def read_class_names(
     if isinstance(classes, int):
         return checks.integer("classes", classes, minimum=1, maximum=MAX_CLASSES), None
     if isinstance(classes, (str, os.PathLike)):
-        path = Path(classes)
+        path = path_of("classes", classes)
         text = _text(path)
         names = (
             _names_of_json(path, text)
@@ -105,7 +105,7 @@ def read_palette(
         DataError: A file that cannot be read as one.
     """
     if isinstance(palette, (str, os.PathLike)):
-        return _palette_file(Path(palette))
+        return _palette_file(path_of("palette", palette))
     return _palette_of("palette", palette)
 
 

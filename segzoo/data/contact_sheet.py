@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..checks import printable
-from ..errors import InputError, StorageError
-from ..files.atomic import replacing
+from ..errors import ArgumentError, InputError, StorageError
+from ..files.atomic import check_file, replacing
+from ..files.local import is_there, path_of
+from .dataset import PairDataset
 from .drawing import class_colors
 from .resample import resize_image, resize_mask
 from .splits import DataSplits, names_of
@@ -31,6 +33,24 @@ _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _LEGEND = 40
 
 
+def check_sheet(data: DataSplits, path: str | os.PathLike[str]) -> None:
+    """Raise where a sheet could not be written, or would replace one of the data's own files.
+
+    Raises:
+        ArgumentError: It would.
+        StorageError: It could not.
+    """
+    path = path_of("path", path)
+    check_file(path)
+    if not is_there(path):
+        return
+    parts = [part for part in (data.train, data.val, data.test) if isinstance(part, PairDataset)]
+    ours = os.path.realpath(path)
+    for pair in (pair for part in parts for pair in part.pairs):
+        if ours in (os.path.realpath(pair.image), os.path.realpath(pair.mask)):
+            raise ArgumentError(f"{path} is one of the pictures or masks; give another name.")
+
+
 def draw_samples(
     data: DataSplits, path: str | os.PathLike[str], *, count: int = 12, opacity: float = 0.55
 ) -> Path:
@@ -46,8 +66,10 @@ def draw_samples(
         opacity: Of the classes, 0 to 1.
 
     Raises:
+        ArgumentError: The file is one of the data's own.
         StorageError: The file cannot be written.
     """
+    check_sheet(data, path)
     colors = np.array(data.palette or class_colors(data.classes), dtype=np.uint8)
     opacities = np.full(data.classes, opacity, dtype=np.float32)
     if data.palette is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from .. import checks
@@ -202,7 +201,7 @@ def _split(
 def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
     """The places of pictures that were named: with or without their ending."""
     if isinstance(part, (str, os.PathLike)):
-        path = Path(part)
+        path = path_of(what, part)
         try:
             text = read_text(path, largest=_LARGEST_LIST, encoding="utf-8-sig")
             part = [line.strip() for line in text.splitlines()]

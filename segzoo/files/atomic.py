@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ..errors import StorageError
 from .leftovers import temporary_name
+from .local import is_folder, is_there
 
 
 @contextmanager
@@ -19,7 +21,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that becomes ``path`` in one step when all went well.
 
     Its bytes are on the disk before that step, and the step before this returns.
+
+    Raises:
+        OSError: It cannot be written.
     """
+    if not path.name:  # of ".", in which pathlib raises an error of another kind
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.touch(exist_ok=False)
@@ -89,6 +96,39 @@ def read_text(path: Path, *, largest: int, encoding: str = "utf-8", errors: str 
         UnicodeDecodeError: It has another encoding.
     """
     return read_bytes(path, largest=largest).decode(encoding, errors)
+
+
+def check_folder(path: Path) -> None:
+    """Raise where a folder could not be made or written to; nothing is made.
+
+    For what is written in the end, after work that would be lost.
+
+    Raises:
+        StorageError: A part of its path is a file, or may not be written to.
+    """
+    there = path.absolute()
+    while not is_there(there) and there.parent != there:
+        there = there.parent
+    if not is_folder(there):
+        raise StorageError(f"The folder {path} cannot be made: {there} is no folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"The folder {path} cannot be written to: {there} allows it to others only, or lies on "
+            "a disk that is read only. Choose another folder."
+        )
+
+
+def check_file(path: Path) -> None:
+    """Raise where a file could not be written: its folder must be there, and writable.
+
+    Raises:
+        StorageError: It is a folder, there is none for it, or one that may not be written to.
+    """
+    if not path.name or is_folder(path):
+        raise StorageError(f"{path} is a folder; give the name of a file.")
+    if not is_folder(path.parent):
+        raise StorageError(f"There is no folder {path.parent} to write {path.name} to.")
+    check_folder(path.parent)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -20,7 +20,7 @@ from .. import checks
 from ..architectures.base import SegmentationModel
 from ..data.raster import open_raster
 from ..errors import ArgumentError, StorageError
-from ..files.atomic import copy_file, make_folder, replacing, write_text
+from ..files.atomic import check_folder, copy_file, make_folder, replacing, write_text
 from ..files.local import listed, path_of
 from ..inference.export.export import export
 from ..inference.export.exported import ExportedModel, open_exported
@@ -142,11 +142,12 @@ def _pictures(examples: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise for a folder with something in it that is no page of ours."""
+    """Raise for one with something in it that is no page of ours, or that cannot be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"{folder} is no folder. Choose another one for the page.")
+    check_folder(folder)
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise ArgumentError(f"{folder} is no folder. Choose another one for the page.")
     others = [path.name for path in listed(folder) if not path.name.startswith(".")]
     if others and not is_page(folder):
         raise ArgumentError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from .. import checks
 from ..errors import StorageError
 from ..files import hub
+from ..files.atomic import check_folder
 from ..files.local import path_of
 from . import hub_folder
 from .card import is_unedited
@@ -81,6 +82,7 @@ def pull(
         HubError: The repository or the network could not be reached.
     """
     folder = path_of("folder", folder)
+    check_folder(folder)
     if not hub.is_repo_id(repo_id):
         raise StorageError(f"{checks.shown(repo_id)} is no repository id (user/name).")
     access = hub.Access(

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import SegzooError, StorageError, TrainingError
 from ..files import leftovers
-from ..files.atomic import make_folder, write_text
+from ..files.atomic import check_folder, make_folder, write_text
 from ..files.hub import CONFIG, WEIGHTS
 from ..files.local import path_of
 from .samples import KINDS
@@ -63,10 +63,13 @@ class TrainingFolder:
 
         Raises:
             TrainingError: The folder holds something else.
-            StorageError: It cannot be read.
+            StorageError: It cannot be read, or not be written to where something is to be.
         """
         try:
-            return self._look(restart=restart)
+            found = self._look(restart=restart)
+            if found is None or not found["finished"]:
+                check_folder(self.inside)
+            return found
         except (OSError, ValueError) as error:  # the latter for a path that is none
             if isinstance(error, SegzooError):
                 raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import ArgumentError, MissingPackageError, SegzooError, TrainingError, nearest, warn
-from ..packages import load_package
+from ..packages import load_package, why_broken
 
 
 @runtime_checkable
@@ -172,7 +172,8 @@ def _begin(tracker: Tracker, asked: str | Tracker) -> None:
     except ImportError as error:
         if not isinstance(asked, str):
             raise
-        raise MissingPackageError(asked.replace("_", "-"), extra=None) from error
+        reason = why_broken(asked, error)
+        raise MissingPackageError(asked.replace("_", "-"), extra=None, reason=reason) from error
 
 
 def _made(name: str, folder: Path) -> Tracker:

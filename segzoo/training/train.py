@@ -17,6 +17,7 @@ from .. import checks
 from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.splits import DataSplits
+from ..files.local import path_of
 from ..storage.pretrained import check_rebuilds
 from .features import DEFAULT_BYTES, check_kept
 from .figures import require_matplotlib
@@ -132,6 +133,7 @@ def train(
     checks.integer("workers", workers, minimum=0, maximum=1024)
     checks.number("save_seconds", save_seconds, minimum=0, maximum=1e9)
     checks.integer("feature_bytes", feature_bytes, minimum=0, maximum=2**60)
+    kept = None if feature_folder is None else path_of("feature_folder", feature_folder)
     splits = as_splits(data, model, ignore_index)
     check_losses(model, recipe)
     check_kept(model, recipe)
@@ -164,7 +166,7 @@ def train(
             model.to(memory_format=torch.channels_last)
         run = Run(model, recipe, splits, processes, folder, workers, teacher=teacher)
         run.feature_bytes = feature_bytes
-        run.feature_folder = None if feature_folder is None else Path(feature_folder)
+        run.feature_folder = kept
         settled = run.settle(precision) if saved is None else Settled.from_state(saved["settled"])
         loop = run.loop(settled, begun, save_seconds=save_seconds, progress=progress)
         if on_epoch is not None and processes.first:

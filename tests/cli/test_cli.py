@@ -352,3 +352,46 @@ def test_the_guide_tells_of_every_option(command):
     for option in command.params:
         if isinstance(option, click.Option):
             assert any(name in GUIDE for name in option.opts), f"docs/cli.md lacks {option.opts}"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("predict", "", "-m", "m", "-o", "o"),
+        ("predict", "p.png", "-m", "m", "-o", ""),
+        ("predict", "p.png", "-m", "m", "-o", "o", "--manifest", ""),
+        ("predict", "p.png", "-m", "m", "-o", "o", "--manifest", "m", "--parquet", ""),
+        ("check", ""),
+        ("check", "data", ""),
+        ("check", "data", "-o", ""),
+        ("check", "data", "--classes", ""),
+        ("check", "data", "--palette", ""),
+        ("check", "data", "--val", ""),
+        ("train", "data", "-o", ""),
+        ("train", "data", "-o", "o", "--feature-folder", ""),
+        ("report", ""),
+        ("report", "m", "-o", ""),
+        ("convert", "fastai", "", "o"),
+        ("convert", "smp", "x.pth", ""),
+        ("export", "m", "-o", ""),
+        ("page", "m", "-o", ""),
+        ("page", "m", "-o", "o", "--example", ""),
+        ("push", "", "user/name"),
+        ("pull", "user/name", ""),
+        ("demo", "-o", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_text_is_no_path(capsys, tmp_path, monkeypatch, call):
+    """It comes from a variable of the shell that is not set, and is not the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    for kind, values in (("images", (0, 90)), ("masks", (0, 1))):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for name in "abc":
+            picture = Image.new("L", (4, 4), values[0])
+            picture.putpixel((0, 0), values[1])
+            picture.save(tmp_path / "data" / kind / f"{name}.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(list(call)) in (1, 2)
+    assert "empty text" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

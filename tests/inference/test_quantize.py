@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 
 import onnxruntime
 import pytest
@@ -105,13 +106,6 @@ def test_pictures_that_will_not_do(model, pictures, tmp_path):
 
 
 def test_the_package_is_asked_for_before_the_work(model, pictures, tmp_path, monkeypatch):
-    real = packages.importlib.import_module
-
-    def load(name):
-        if name == "nncf":
-            raise ImportError(name)
-        return real(name)
-
-    monkeypatch.setattr(packages.importlib, "import_module", load)
+    monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingPackageError, match=r'nncf is needed.*"segzoo\[quantize\]"'):
         segzoo.export(model, tmp_path / "m.onnx", size=SIZE, int8=pictures)

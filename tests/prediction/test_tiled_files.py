@@ -1,6 +1,7 @@
 """Tiles from files into files: what is kept, how a run goes on, and how parts come together."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 
 import segzoo
-from segzoo import packages
 from segzoo.data.drawing import class_colors
 from segzoo.data.pictures import read_mask
 from segzoo.data.raster import open_raster
@@ -280,14 +280,7 @@ def test_results_are_refused_before_anything_is_computed(tiny, picture, tmp_path
 
 
 def test_a_place_is_not_lost_for_want_of_a_package(tiny, scene, tmp_path, monkeypatch):
-    real = packages.importlib.import_module
-
-    def import_module(name, *rest):
-        if name == "rasterio":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(packages.importlib, "import_module", import_module)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(MissingPackageError, match=r"rasterio is needed.*segzoo\[geo\]"):
         segzoo.predict_tiled(tiny, scene, tmp_path / "mask.tif", value_range=(0, 255), **CALL)
 

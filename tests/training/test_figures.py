@@ -83,7 +83,7 @@ def test_without_matplotlib_or_a_place_to_write(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="could not be written"):
         draw_curves(tmp_path / "none" / "c.png", HISTORY)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingPackageError, match=r'pip install "segzoo\[train\]"'):
+    with pytest.raises(MissingPackageError, match="matplotlib is needed for this"):
         draw_confusion(tmp_path / "c.png", scores(3))
     assert list(tmp_path.iterdir()) == []
 

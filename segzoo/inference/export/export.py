@@ -35,6 +35,7 @@ from ...errors import (
     StorageError,
     warn,
 )
+from ...files.atomic import check_file
 from ...files.local import path_of
 from ...nn.finite import first_infinite
 from ...packages import load_package
@@ -240,8 +241,7 @@ def _target(path: str | os.PathLike[str], format: str | None) -> tuple[Path, For
         raise StorageError(f"{shown} cannot be written: {error}.") from error
     if not ordinary:
         raise StorageError(f"{shown} is a folder, or no ordinary file; give another name.")
-    if not target.parent.is_dir():
-        raise StorageError(f"There is no folder {checks.shown(str(target.parent))}.")
+    check_file(target)
     return target, kind
 
 

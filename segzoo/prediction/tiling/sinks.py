@@ -15,7 +15,7 @@ from ...data.drawing import class_colors, write_mask
 from ...data.raster import MAX_PIXELS
 from ...data.readers.face import Georeference, Values
 from ...errors import ArgumentError, StorageError
-from ...files.atomic import replacing
+from ...files.atomic import check_file, replacing
 from ...files.local import is_there
 from ...packages import load_package
 from .answers import Answers
@@ -157,8 +157,7 @@ def check_target(path: Path, result: Result, *, overwrite: bool) -> None:
             f"{path} exists already. Choose another file, or replace it: overwrite=True, "
             "--overwrite."
         )
-    if not path.parent.is_dir():
-        raise StorageError(f"There is no folder {path.parent} to write {path.name} to.")
+    check_file(path)
     # Bands are kept until the whole file is there, so for a moment both are.
     needed = int(2 * answers.bytes_for(result.height, result.width) * _SHRUNK[answers.kind])
     free = shutil.disk_usage(path.parent).free

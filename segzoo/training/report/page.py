@@ -12,6 +12,7 @@ from ..._version import __version__
 from ...errors import StorageError
 from ...files.atomic import read_bytes, write_text
 from ...files.hub import Access, find_files
+from ...files.local import path_of
 from ...storage.config_json import Description
 from ...storage.pretrained import check
 from ..card import Records, dataset_name, read_records
@@ -42,10 +43,11 @@ def write_report(
         The page.
 
     Raises:
+        ArgumentError: The folder or the page is no path.
         StorageError: The folder holds no model, or nothing is known of its training; or the page
             cannot be written.
     """
-    root = Path(folder)
+    root = path_of("folder", folder)
     description = check(find_files(root, Access()))
     records = read_records(root)
     if records.scores is None:
@@ -53,7 +55,7 @@ def write_report(
             f"{root} has no training/metrics.json, so there is nothing to report. It is there "
             "after segzoo train."
         )
-    target = root / "training" / "report.html" if path is None else Path(path)
+    target = root / "training" / "report.html" if path is None else path_of("path", path)
     try:
         write_text(target, page(root.resolve().name, description, records))
     except OSError as error:
