@@ -11,13 +11,20 @@ from typing import TypeVar
 
 import numpy
 import pytest
+import timm
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 import segzoo
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+#: timm 1.0.31 gives the maps of CoaT and CrossViT, RegNet with an output stride, the strides that
+#: PiT has, and tells the files of Swin without their classifier from those of its authors.
+NEWER_TIMM = Version(timm.__version__) >= Version("1.0.31")
+needs_timm_1_0_31 = pytest.mark.skipif(not NEWER_TIMM, reason="needs timm 1.0.31")
 
 
 def skip_without_interpreter() -> None:

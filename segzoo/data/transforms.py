@@ -100,7 +100,7 @@ class Augmentation:
         flips = [-1] * (self.hflip and _chance(0.5, generator))
         flips += [-2] * (self.vflip and _chance(0.5, generator))
         if flips:
-            image, mask = image.flip(flips), mask.flip(flips)
+            image, mask = _flipped(image, flips), mask.flip(flips)
         if self.color:
             image = change_color(image, self.color, generator)
         return image, mask
@@ -258,6 +258,13 @@ def _window(values: Tensor, top: int, left: int, size: tuple[int, ...], fill: in
 
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _flipped(image: Tensor, axes: list[int]) -> Tensor:
+    """Flipped; not every torch flips uint16, so it goes as the signed integers of the same bits."""
+    if image.dtype == torch.uint16:
+        return image.view(torch.int16).flip(axes).view(torch.uint16)
+    return image.flip(axes)
 
 
 def _chance(share: float, generator: torch.Generator) -> bool:

@@ -81,8 +81,14 @@ def _is_size(size: Any, dimensions: int) -> bool:
 
 
 def build_on_meta(build: Callable[[], Module]) -> Module:
-    """What ``build`` makes, on the meta device: its weights are never allocated."""
-    with torch.device("meta"), _WithoutValues():
+    """What ``build`` makes, on the meta device: its weights are never allocated.
+
+    Unless a backbone reads values while it is built, as RegNet does in some versions of timm.
+    """
+    try:
+        with torch.device("meta"), _WithoutValues():
+            return build().to("meta")
+    except NotImplementedError:
         return build().to("meta")
 
 

@@ -134,6 +134,6 @@ def also_not_here(name: str | os.PathLike[str]) -> Iterator[None]:
     except HubError as error:
         here = Path.cwd()
         raise HubError(
-            f"There is no folder {os.fspath(name)!r} here (in {here}), so it was taken for a "
+            f"There is no folder {shown(os.fspath(name))} here (in {here}), so it was taken for a "
             f"repository on the Hub. {error}"
         ) from error

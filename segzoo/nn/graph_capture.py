@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-#: torch 2.6 cannot tell an export from a compilation.
-_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
 
 def in_graph() -> bool:
     """Whether a graph is being recorded, by export, trace or compilation."""
@@ -16,7 +13,7 @@ def in_graph() -> bool:
 
 def in_export() -> bool:
     """Whether a graph is being recorded that leaves this process."""
-    return _tracing() or bool(_exporting())
+    return _tracing() or torch.compiler.is_exporting()
 
 
 def serves_other_sizes(x: Tensor) -> bool:
@@ -28,7 +25,7 @@ def serves_other_sizes(x: Tensor) -> bool:
         return True
     # Under dynamo a symbolic side passes for an int, so an export is taken to be for other sizes
     # although it may be for one: its graph is right either way, and one for a single size is not.
-    return _tracing() or (bool(_exporting()) and torch.compiler.is_dynamo_compiling())
+    return _tracing() or (torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling())
 
 
 def _tracing() -> bool:

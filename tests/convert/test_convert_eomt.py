@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -139,6 +140,9 @@ def test_within_masks_too(kind, options):
 def test_scores_are_those_of_its_processor(dinov2):
     size = {"shortest_edge": 64, "longest_edge": 64}
     processor = transformers.EomtImageProcessor(size=size)
+    known = inspect.signature(processor.post_process_semantic_segmentation).parameters
+    if "return_segmentation_scores" not in known:
+        pytest.skip(f"transformers {transformers.__version__} keeps the scores to itself")
     ours, image = converted(dinov2), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         outputs = dinov2(pixel_values=image)

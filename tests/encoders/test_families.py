@@ -25,7 +25,7 @@ from segzoo.encoders.timm_meta import meta_backbone
 from segzoo.encoders.timm_source import plan_backbone
 from segzoo.errors import ArgumentError
 from segzoo.features import ceil_div
-from tests.helpers import assert_near, assert_same_tensors
+from tests.helpers import NEWER_TIMM, assert_near, assert_same_tensors
 
 #: Encoders with more weights than this are too slow to train and save here.
 MOST_PARAMETERS = 100_000_000
@@ -66,6 +66,10 @@ SPREAD = {
 #: What a model of the spread is built with to have its pattern.
 OPTIONS = {"regnetx_002": {"output_stride": 16}}
 
+#: Before timm 1.0.31 the first cannot be built so, and the others have other strides and options.
+NO_MAPS_BEFORE = ("regnetx_002", "coat_tiny", "crossvit_tiny_240")
+OTHERS_BEFORE = ("swin_tiny_patch4_window7_224", "pit_ti_224")
+
 SWEEP = os.environ.get("SEGZOO_SWEEP") == "1"
 
 
@@ -75,8 +79,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def known(name: str) -> str:
-    if not timm.is_model(name):
-        pytest.skip(f"timm {timm.__version__} has no {name}")
+    if not timm.is_model(name) or (name in NO_MAPS_BEFORE and not NEWER_TIMM):
+        pytest.skip(f"timm {timm.__version__} has no {name}, or not as it is built here")
     return name
 
 
@@ -241,6 +245,8 @@ def described(name: str) -> segzoo.Encoder:
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_a_model_of_the_spread_has_the_patterns_it_is_there_for(name):
+    if name in OTHERS_BEFORE and not NEWER_TIMM:
+        pytest.skip(f"{name} of timm {timm.__version__} has other patterns")
     encoder = described(known(name))
     assert [pattern for pattern in SPREAD[name] if not PATTERNS[pattern](encoder)] == []
 

@@ -9,7 +9,7 @@ import segzoo
 from segzoo.encoders import ENCODERS, listing, timm_source
 from segzoo.errors import ArgumentError, UnknownNameError
 
-from ..helpers import TinyBackbone
+from ..helpers import TinyBackbone, needs_timm_1_0_31
 
 #: Encoders of every size rule, with strides of several patterns.
 SOME = ("resnet18", "convnext_atto", "dla34", "levit_128s", "vit_tiny_patch16_224", "vgg11")
@@ -84,7 +84,14 @@ def test_filters_agree_with_encoder_info(some, filters, passes):
     assert segzoo.list_encoders(**filters) == expected
 
 
-@pytest.mark.parametrize("name", [*SOME, "swin_tiny_patch4_window7_224", "crossvit_9_240"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *SOME,
+        "swin_tiny_patch4_window7_224",
+        pytest.param("crossvit_9_240", marks=needs_timm_1_0_31),
+    ],
+)
 def test_one_build_tells_what_the_whole_plan_tells(name):
     features, parameters = timm_source.outline(name)
     info = segzoo.encoder_info(name)

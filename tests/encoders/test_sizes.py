@@ -9,7 +9,7 @@ from segzoo.encoders import timm_flexible
 from segzoo.encoders.sizes import SizeRule, find_size_rule, sizes_to_build_for
 from segzoo.errors import ArgumentError, EncoderError
 
-from ..helpers import assert_near, assert_same_tensors
+from ..helpers import assert_near, assert_same_tensors, needs_timm_1_0_31
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_a_backbone_that_takes_one_size_or_none_is_known_soon(own):
     assert len(asked) < 10
 
 
+@needs_timm_1_0_31
 @pytest.mark.parametrize("side", [384, 9001])
 def test_the_search_for_a_size_to_build_for_is_bounded(monkeypatch, side):
     """Of this backbone no build but one takes any image, and there are dozens of builds."""

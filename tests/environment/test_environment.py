@@ -65,7 +65,7 @@ def test_extras_and_what_is_missing_of_them(installed):
         *map(
             Requirement,
             (
-                "torch>=2.6",
+                "torch>=2.8",
                 'rasterio; extra == "geo"',
                 'peft>=1; extra == "lora"',
                 'onnx; extra == "lora"',

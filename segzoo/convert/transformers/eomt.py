@@ -16,6 +16,8 @@ from .plan import Plan, joined, needed, only, tensor_of
 TYPICAL = "embeddings.position_embeddings.weight"
 TYPICAL_DINOV3 = "embeddings.patch_embeddings.weight"
 _MASKS, _POSITIONS = "attn_mask_probs", TYPICAL
+#: One of them is there where the MLP is gated.
+_GATES = ("layers.0.mlp.gate_proj.weight", "layers.0.mlp.weights_in.weight")
 #: Channels, blocks, heads and whether the MLP is gated -> what timm calls the transformer.
 _DINOV2: Mapping[tuple[int, int, int, bool], str] = {
     (384, 12, 6, False): "vit_small_patch14_reg4_dinov2",
@@ -55,8 +57,9 @@ def _rules() -> Iterator[Rule]:
 def _rules_dinov2() -> Iterator[Rule]:
     yield from _rules()
     yield r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"
-    yield r"\.mlp\.gated_proj\.", ".mlp.fc1."
-    yield r"\.mlp\.down_proj\.", ".mlp.fc2."
+    # The second names are those of older versions, whose two halves are one layer already.
+    yield r"\.mlp\.(?:gated_proj|weights_in)\.", ".mlp.fc1."
+    yield r"\.mlp\.(?:down_proj|weights_out)\.", ".mlp.fc2."
 
 
 def _rules_dinov3() -> Iterator[Rule]:
@@ -75,9 +78,8 @@ def plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -
     """
     only(config, where, hidden_act="gelu", mlp_ratio=4)
     stem = tensor_of(tensors, "embeddings.patch_embeddings.projection.weight", where)
-    gated = "layers.0.mlp.gate_proj.weight" in tensors
     whole = joined(tensors, r"\.attention\.(PART)_proj\.", ("q", "k", "v"), "qkv")
-    if gated:
+    if _GATES[0] in tensors:
         whole = joined(whole, r"\.mlp\.(PART)_proj\.", ("gate", "up"), "gated")
     whole[_POSITIONS] = tensor_of(tensors, _POSITIONS, where)[None]
     options = {
@@ -191,7 +193,7 @@ def _encoder(
     """timm's name of the transformer."""
     channels, patch = stem.shape[0], tuple(stem.shape[2:])
     depth = sum(name.endswith(".norm1.weight") for name in tensors)
-    gated = "layers.0.mlp.gate_proj.weight" in tensors
+    gated = any(gate in tensors for gate in _GATES)
     heads = config.get("num_attention_heads", max(channels // 64, 1))
     name = known.get((channels, depth, heads, gated))
     if name is None or patch[0] != patch[1]:

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -210,10 +209,8 @@ def _has_hooks(model: nn.Module) -> bool:
 
 
 def _record(model: nn.Module, example: Tensor, dynamic: bool) -> ExportedProgram:
-    free: Any = Dim.DYNAMIC
-    if callable(free):
-        # Without bounds torch reasons about a transformer's sizes for many minutes; 2.6 has none.
-        free = free(min=2, max=MAX_SIDE)
+    # Without bounds torch reasons about a transformer's sizes for many minutes.
+    free = Dim.DYNAMIC(min=2, max=MAX_SIDE)
     sizes = {INPUT: dict.fromkeys(AXES, free)} if dynamic else None
     with torch.no_grad():
         return torch.export.export(model, (example,), dynamic_shapes=sizes, strict=False)

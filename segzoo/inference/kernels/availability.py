@@ -11,8 +11,8 @@ import torch
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 #: What tensor cores for bfloat16 and TF32 begin with.
 CAPABILITY = (8, 0)
-#: What torch 2.6 brings.
-TRITON = (3, 2)
+#: What torch 2.8 brings.
+TRITON = (3, 4)
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> str | None:

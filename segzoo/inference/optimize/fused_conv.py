@@ -140,7 +140,7 @@ class FusedConv(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """``(N, C, H, W)`` and, where it adds, a map of the output's shape -> the output."""
-        # That of torch 2.6 adds no map of a single cell.
+        # That of older versions of torch adds no map of a single cell.
         if self.kernel == "onednn" and (other is None or other.shape[-2:] != (1, 1)):
             return self._onednn(x, other)
         if self.kernel == "cudnn":
