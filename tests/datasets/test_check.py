@@ -260,6 +260,6 @@ def test_a_sheet_of_samples(tmp_path):
     for broken in (1, -3):  # no class: it is hatched
         strange = Broken(lambda image, mask, broken=broken: (image, mask + broken))
         draw_samples(segzoo.DataSplits.of(strange, classes=3), tmp_path / "two.png", count=2)
-    with pytest.raises(StorageError, match="There is no folder .* to write sheet.png to"):
+    with pytest.raises(StorageError, match=r"There is no folder .* to write sheet.png to"):
         draw_samples(data, tmp_path / "no" / "sheet.png")
     assert not list(tmp_path.glob(".*.tmp"))
