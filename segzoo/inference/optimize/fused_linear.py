@@ -62,7 +62,7 @@ class FusedLinear(nn.Module):
                 return linear_and_add(x, other.contiguous(), self._packed, self.bias, "add")
             _, name, kind = ACTIVATIONS[self.act]
             return linear(x, self._packed, self.bias, name, [], kind)
-        if self.kernel == "float32":
+        if self.kernel == "float32" and self._packed is not None:
             bias = None if self.bias is None else self.bias.float()
             return self._rest(F.linear(x.float(), self._packed, bias), other, alike).to(x.dtype)
         return self._rest(F.linear(x, self.weight, self.bias), other, alike)
