@@ -54,7 +54,9 @@ def measure(kind: str, backbone: str, side: int, queries: int, classes: int) -> 
     half = image.to(torch.bfloat16)
     fast = segzoo.optimize(ours, example=image)
     compiled = segzoo.optimize(ours, example=image, backend="compile")
-    fast_low = segzoo.optimize(ours, example=image, dtype=torch.bfloat16)
+    # With random weights the error of an image hangs on that of a few queries: whether
+    # it is larger than the plain model's is chance. How many pixels are the same is recorded.
+    fast_low = segzoo.optimize(ours, example=image, dtype=torch.bfloat16, tolerance=0.1)
 
     def classes_of(run: Any, given: Tensor) -> Tensor:
         outputs = run(pixel_values=given)

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from ...nn.upsample_conv import doubles
 from ...timing import largest_difference, side_by_side
 from ..precision import rounds_float32
+from .attention import Attention
 from .cuda_graph import launched_at_once, memory_pool
 from .dilated_conv import DilatedConv
 from .doubled_conv import DoubledConv
@@ -31,7 +32,11 @@ from .fused_linear import FusedLinear
 from .max_pool import PooledRelu
 
 #: What has several implementations to compute the same.
-Step: TypeAlias = "FusedConv | FusedLinear | DoubledConv | DilatedConv | HeadedConv | PooledRelu"
+Step: TypeAlias = (
+    "FusedConv | FusedLinear | DoubledConv | DilatedConv | HeadedConv | PooledRelu | Attention"
+)
+#: Those that are no single convolution or linear layer, for ``isinstance``; they may hold some.
+BLOCKS = (DoubledConv, DilatedConv, HeadedConv, PooledRelu, Attention)
 #: How far two of them may be apart, relative to the largest value: a few roundings of a long sum.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
@@ -70,8 +75,9 @@ class _Chooser:
 
     def run(self, body: nn.Module, image: Tensor) -> None:
         self.pool = memory_pool(image.device)
-        kinds = (FusedConv, FusedLinear, DoubledConv, DilatedConv, HeadedConv, PooledRelu)
-        steps = [item for item in body.modules() if isinstance(item, kinds)]
+        steps = [
+            item for item in body.modules() if isinstance(item, (FusedConv, FusedLinear, *BLOCKS))
+        ]
         # The inputs of a step, with their layouts, are there only while the body runs: each step is
         # stopped on its way in, settled, and then runs as it will later, so that the next step sees
         # what it will see later.
@@ -100,8 +106,9 @@ class _Chooser:
                 step.use(name, x)
                 step(*inputs)
         # The compiler fuses what follows a convolution by itself; oneDNN's operator would hide it.
+        # It has implementations of its own for a lower precision.
         if self.compiled and x.device.type == "cpu":
-            names = [name for name in names if name != "onednn"]
+            names = [name for name in names if name not in ("onednn", "float32")]
         # For large windows on few channels, as of a 7x7 stem, cuDNN's fused operator may have slow
         # kernels only (pytorch#68506). A timing sees that; without one it is not taken.
         if not self.timed and isinstance(step, FusedConv) and max(step.weight.shape[2:]) > 3:

@@ -34,6 +34,8 @@ _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 def fuse_epilogues(graph: fx.GraphModule) -> int:
     """Replace each convolution and the addition and activation after it, in place.
 
+    A transposed convolution takes in an activation only.
+
     Returns:
         How many convolutions took something in.
     """
@@ -41,12 +43,19 @@ def fuse_epilogues(graph: fx.GraphModule) -> int:
     fused = 0
     for node in list(graph.graph.nodes):
         conv = module_at(graph, node)
-        geometry = Geometry.of(conv) if isinstance(conv, nn.Conv2d) else None
-        if not isinstance(conv, nn.Conv2d) or geometry is None:
+        if (
+            not isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+            or len(node.args) != 1
+            or node.kwargs
+        ):
+            continue
+        geometry = Geometry.of(conv)
+        if geometry is None:
             continue
         last, other = node, None
         following = only_user(last)
-        if following is not None and is_addition(following):
+        # No library adds behind a transposed convolution.
+        if following is not None and is_addition(following) and not geometry.transposed:
             left, right = following.args[:2]
             beside = right if left is node else left
             # The convolution runs where the addition was, so that its addend is there. Of two
@@ -114,10 +123,17 @@ def activation(graph: fx.GraphModule, node: fx.Node | None) -> str | None:
         return None
     module = module_at(graph, node)
     if module is not None:
-        return _MODULES.get(type(module))
+        return gelu(module.approximate) if type(module) is nn.GELU else _MODULES.get(type(module))
+    if node.target is F.gelu and len(node.args) == 1:
+        return gelu(node.kwargs.get("approximate", "none"))
     if node.op in ("call_function", "call_method") and len(node.args) == 1:
         return _FUNCTIONS.get(node.target)
     return None
+
+
+def gelu(approximate: object) -> str:
+    """The name of that kind of GELU."""
+    return "gelu" if approximate == "none" else "gelu_tanh"
 
 
 def replace_step(

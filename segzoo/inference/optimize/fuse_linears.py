@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from .fuse_epilogues import is_addition, may_move, only_user, replace_step
+from .fuse_epilogues import gelu, is_addition, may_move, only_user, replace_step
 from .fused_linear import FusedLinear
-from .trace import module_at, simplify
+from .trace import constant, module_at, simplify
 
 _PRODUCTS = frozenset({operator.mul, operator.imul, torch.mul, "mul", "mul_"})
 
@@ -68,11 +68,8 @@ def _factor(graph: fx.GraphModule, step: fx.Node, node: fx.Node, outputs: int) -
     if step.op not in ("call_function", "call_method") or step.target not in _PRODUCTS:
         return None
     other = _beside(step, node)
-    if not isinstance(other, fx.Node) or other.op != "get_attr":
-        return None
-    owner, _, name = str(other.target).rpartition(".")
-    value = getattr(graph.get_submodule(owner), name)
-    return value if isinstance(value, Tensor) and value.shape == (outputs,) else None
+    value = constant(graph, other)
+    return value if value is not None and value.shape == (outputs,) else None
 
 
 def _beside(step: fx.Node, node: fx.Node) -> Any:
@@ -90,10 +87,9 @@ def _activation(graph: fx.GraphModule, step: fx.Node | None) -> str | None:
     if step.op == "call_module":
         act = module_at(graph, step)
         if type(act) is nn.GELU:
-            return "gelu" if act.approximate == "none" else "gelu_tanh"
+            return gelu(act.approximate)
         return "relu" if type(act) is nn.ReLU else None
     if step.op == "call_function" and step.target is F.gelu and len(step.args) == 1:
-        kind = step.kwargs.get("approximate", "none")
-        return "gelu" if kind == "none" else "gelu_tanh"
+        return gelu(step.kwargs.get("approximate", "none"))
     plain = step.op in ("call_function", "call_method") and len(step.args) == 1
     return "relu" if plain and step.target in (torch.relu, F.relu, "relu") else None

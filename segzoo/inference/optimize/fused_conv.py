@@ -34,13 +34,17 @@ from .winograd import pays as winograd_pays
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
-#: Activations by the name that oneDNN gives them.
+#: Activations by name; each writes into what it is given. GELU torch offers so as an operator only.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "relu": torch.relu_,
     "swish": lambda x: F.silu(x, inplace=True),
     "hardswish": lambda x: F.hardswish(x, inplace=True),
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_tanh": lambda x: torch.ops.aten.gelu_(x, approximate="tanh"),
 }
+#: What oneDNN calls those that have another name there: name and kind.
+_KINDS = {"gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 #: Activations that the Triton kernels know.
 TRITON_ACTIVATIONS = ("none", "relu")
 #: The Triton kernels by implementation: the same, in the first or the second of their tiles.
@@ -85,12 +89,13 @@ class Geometry:
     transposed: bool = False
 
     @classmethod
-    def of(cls, conv: nn.Conv2d) -> Geometry | None:
+    def of(cls, conv: nn.Conv2d | nn.ConvTranspose2d) -> Geometry | None:
         """That of a module; None where it does more than a plain convolution with zero padding."""
-        plain = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
-        if not plain or isinstance(conv.padding, str):
+        plain = type(conv) in (nn.Conv2d, nn.ConvTranspose2d) and conv.padding_mode == "zeros"
+        if not plain or isinstance(conv.padding, str) or any(conv.output_padding):
             return None
-        return cls(conv.stride, conv.padding, conv.dilation, conv.groups)
+        transposed = isinstance(conv, nn.ConvTranspose2d)
+        return cls(conv.stride, conv.padding, conv.dilation, conv.groups, transposed)
 
 
 class FusedConv(nn.Module):
@@ -223,15 +228,16 @@ class FusedConv(nn.Module):
     def _onednn(self, x: Tensor, other: Tensor | None) -> Tensor:
         g = self.geometry
         place = (g.stride, g.dilation, g.groups)
+        act, kind = _KINDS.get(self.act, (self.act, ""))
         if g.transposed:
             return convolve_transposed(
-                x, self._packed, self.bias, g.padding, (0, 0), *place, self.act, [], ""
+                x, self._packed, self.bias, g.padding, (0, 0), *place, act, [], kind
             )
         if other is None:
-            return convolve(x, self._packed, self.bias, g.padding, *place, self.act, [], "")
-        act = None if self.act == "none" else self.act
+            return convolve(x, self._packed, self.bias, g.padding, *place, act, [], kind)
+        then = None if act == "none" else act
         add = convolve_onto if self.overwrites else convolve_and_add
-        return add(x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, act, [], "")
+        return add(x, other, self._packed, self.bias, g.padding, *place, "add", 1.0, then, [], kind)
 
     def _cudnn(self, x: Tensor, other: Tensor | None) -> Tensor:
         g, aten = self.geometry, torch.ops.aten

@@ -25,7 +25,7 @@ from ..kernels import usable
 from ..precision import trying_algorithms
 from .answers import Answers, decided
 from .arguments import check_model
-from .autotune import choose
+from .autotune import BLOCKS, choose
 from .backends import (
     BACKENDS,
     RecordedFor,
@@ -35,17 +35,13 @@ from .backends import (
     ordinary,
     to_be_compared,
 )
-from .dilated_conv import DilatedConv, split_dilated
 from .doubled_conv import DoubledConv
 from .dtypes import as_dtype, check_supported, computed_in, fastest, warn_if_slower
-from .fold_batchnorm import fold_batchnorm
-from .fuse_epilogues import fuse_epilogues
-from .fuse_head import HeadedConv, join_head
-from .fuse_linears import fuse_linears
+from .fuse_head import HeadedConv
 from .fused_conv import FusedConv
 from .fused_linear import FusedLinear
+from .graph_passes import FUSING, fold, join
 from .join_laterals import join_laterals
-from .max_pool import PooledRelu, pool_after_relu
 from .optimized_model import OptimizedModel, PassReport
 from .overwrite import overwrite_addends
 from .pointwise_first import pointwise_first
@@ -164,16 +160,15 @@ class _Optimizer:
     ) -> OptimizedModel:
         body = self._traced()
         body = self._tried(body, "trace parts", self._parts)
-        body = self._tried(body, "fold batch norm", _fold)
+        body = self._tried(body, "fold batch norm", fold)
         body = self._tried(body, "pointwise first", self._pointwise)
         body = self._tried(body, "join laterals", self._laterals)
         body = self._tried(body, "rewrite decoder", self._rewrite)
-        body = self._tried(body, "fuse epilogues", _fuse)
-        body = self._tried(body, "split dilated", _split)
-        body = self._tried(body, "fuse linear layers", _fuse_linears)
+        for name, change in FUSING.items():
+            body = self._tried(body, name, change)
         unusable = usable(self.images[0].device, self.dtype)
         if unusable is None:
-            body = self._tried(body, "join head", _join)
+            body = self._tried(body, "join head", join)
         else:
             self._note("join head", False, unusable)
         body = body.to(self.dtype)
@@ -260,8 +255,7 @@ class _Optimizer:
         return self.judge.verdict(body, self.images[0].dtype, None)
 
     def _note_choices(self, body: Body) -> None:
-        kinds = (DoubledConv, DilatedConv, HeadedConv, PooledRelu)
-        blocks = [item for item in body.modules() if isinstance(item, kinds)]
+        blocks = [item for item in body.modules() if isinstance(item, BLOCKS)]
         inside = {conv for block in blocks for conv in block.modules()}
         single = (FusedConv, FusedLinear)
         steps = [item for item in body.modules() if isinstance(item, single) and item not in inside]
@@ -351,33 +345,6 @@ class _Optimizer:
 
     def _note(self, name: str, applied: bool, detail: str) -> None:
         self.reports.append(PassReport(name, applied, detail))
-
-
-def _fold(body: Body) -> str:
-    count = sum(fold_batchnorm(graph) for graph in body.graphs())
-    return f"{count} folded in float64" if count else ""
-
-
-def _fuse(body: Body) -> str:
-    count = sum(fuse_epilogues(graph) for graph in body.graphs())
-    pools = sum(pool_after_relu(graph) for graph in body.graphs())
-    found = [f"{count} convolutions with what follows them"] if count else []
-    return ", ".join([*found, *([f"{pools} poolings after a ReLU"] if pools else [])])
-
-
-def _split(body: Body) -> str:
-    count = sum(split_dilated(graph) for graph in body.graphs())
-    return f"{count} dilated convolutions may be plain ones of the map's phases" if count else ""
-
-
-def _fuse_linears(body: Body) -> str:
-    count = sum(fuse_linears(graph) for graph in body.graphs())
-    return f"{count} with what follows them" if count else ""
-
-
-def _join(body: Body) -> str:
-    count = sum(join_head(graph) for graph in body.graphs())
-    return "the head with the convolution before it" if count else ""
 
 
 def _said(error: Exception) -> str:

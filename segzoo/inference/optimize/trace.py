@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, fx, nn
 
 from ..._compat import collect_in, collector, hooks_of
@@ -150,6 +151,15 @@ def module_at(graph: fx.GraphModule, node: object) -> nn.Module | None:
     return None
 
 
+def constant(graph: fx.GraphModule, node: object) -> Tensor | None:
+    """The tensor of the model that a step stands for, or None."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    owner, _, name = str(node.target).rpartition(".")
+    value = getattr(graph.get_submodule(owner), name)
+    return value if isinstance(value, Tensor) else None
+
+
 def simplify(graph: fx.GraphModule) -> None:
     """Take out what does nothing in eval mode; to be called after each change of a graph."""
     nothing = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -174,7 +184,8 @@ class _Tracer(fx.Tracer):
     """
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(resize,))  # one step: what it does depends on sizes
+        # Each is one step: what the first does depends on sizes, and the other has a faster form.
+        super().__init__(autowrap_functions=(resize, apply_rot_embed_cat))
         self._thread = threading.get_ident()
 
     def _is_ours(self) -> bool:
