@@ -86,8 +86,8 @@ def _halved(x: Tensor) -> Tensor:
     """The larger of two cells and two, the last left out where they are odd; one stays one."""
     if not serves_other_sizes(x) and min(x.shape[-2:]) > 1:
         return F.max_pool2d(x, 2)
-    # torch's own maximum where a size may be a symbol in a graph; its compiler takes no numbers.
-    most: Any = torch.sym_max if serves_other_sizes(x) else max
+    # torch's own maximum where a size may be a symbol in a graph; its compiler wants Python's.
+    most: Any = max if torch.compiler.is_dynamo_compiling() else torch.sym_max
     height, width = (most(2 - side, 0) for side in x.shape[-2:])
     return F.max_pool2d(F.pad(x, (0, width, 0, height), value=float("-inf")), 2)
 

@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..architectures.dynamic_unet import DynamicUnet
-from ..encoders import create_encoder
+from ..encoders import build_on_meta, create_encoder
 from ..errors import ConversionError
 from ..files.checkpoint import open_checkpoint
 from .keymap import Rule, built, rename
@@ -162,8 +161,8 @@ def _fitting(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
 
 
 def _shapes(encoder: str, in_channels: int) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        backbone = create_encoder(encoder, in_channels=in_channels).backbone
+    made = build_on_meta(lambda: create_encoder(encoder, in_channels=in_channels))
+    backbone = made.backbone
     return {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -85,6 +86,8 @@ def build_on_meta(build: Callable[[], Module]) -> Module:
 
     Unless a backbone reads values while it is built, as RegNet does in some versions of timm.
     """
+    # Before the device counts: torch 2.8 cannot import its compiler under one, and timm may do so.
+    importlib.import_module("timm")
     try:
         with torch.device("meta"), _WithoutValues():
             return build().to("meta")

@@ -128,7 +128,7 @@ def find_remote(repo_id: str, access: Access, *, largest: Largest | None = None)
     Raises:
         HubError: The repository or the network could not be reached, or a file is too large.
     """
-    with hub_errors(f"load {repo_id!r}"):
+    with hub_errors(f"load {checks.shown(repo_id)}"):
         config = fetch(repo_id, CONFIG, access, largest=LARGEST_CONFIG)
         at = pinned(config, access)
         limit = LARGEST_WEIGHTS if largest is None else largest(config)

@@ -186,17 +186,29 @@ def test_dinov3_from_a_repository(dinov3, hub, tmp_path, capsys):
         assert torch.equal(value, expected[name]), name
 
 
+def as_older_versions_name_it(state):
+    """Transformers up to 5.12 has the gate and what it is multiplied with in one layer."""
+    found = {}
+    for key, item in state.items():
+        name = key.replace(".gate_proj.", ".weights_in.").replace(".down_proj.", ".weights_out.")
+        if ".up_proj." not in name:
+            found[name] = torch.cat([item, item]) if ".gate_proj." in key else item
+    return found
+
+
 def test_every_tensor_of_the_largest_has_its_place():
     """Shapes only: the one whose blocks are gated."""
     sizes = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
     with torch.device("meta"):
         config = transformers.EomtConfig(**{**SMALL, **sizes, "use_swiglu_ffn": True})
         theirs = transformers.EomtForUniversalSegmentation(config)
-    plan = eomt.plan(theirs.state_dict(), config.to_dict(), "x")
+    state = theirs.state_dict()
+    plan = eomt.plan(state, config.to_dict(), "x")
     assert plan.encoder == "vit_giant_patch14_reg4_dinov2"
     ours = build_on_meta(lambda: create_model(plan.architecture, plan.encoder, **plan.arguments))
-    used = {key: item for key, item in plan.tensors.items() if not re.search(plan.unused, key)}
-    check_fits(ours, rename(used, plan.rules), source="x")
+    for each in (plan, eomt.plan(as_older_versions_name_it(state), config.to_dict(), "x")):
+        used = {key: item for key, item in each.tensors.items() if not re.search(each.unused, key)}
+        check_fits(ours, rename(used, each.rules), source="x")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segzoo._compat import gives_new_tensors
-from segzoo.encoders import known_shapes
+from segzoo.encoders import build_on_meta, known_shapes
 from segzoo.encoders.positions import PositionsHaveValues
 from segzoo.encoders.timm_flexible import most_flexible
 
@@ -106,3 +106,9 @@ def test_a_backbone_takes_the_same_images_without_it(monkeypatch, known):
     assert known
     monkeypatch.setattr(known_shapes, "_new", lambda operation: False)
     assert most_flexible("test_vit", {}, (160, 160), None)[1:] == found[1:]
+
+
+def test_what_reads_values_while_it_is_built_is_built():
+    layer = build_on_meta(lambda: torch.nn.Linear(3, len(torch.ones(2).tolist())))
+    assert layer.weight.shape == (2, 3)
+    assert layer.weight.is_meta

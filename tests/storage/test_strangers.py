@@ -182,7 +182,7 @@ def test_names_that_no_repository_has(hub, name):
 def test_names_that_no_folder_has(hub, name):
     with pytest.raises(StorageError, match="no folder") as caught:
         segzoo.from_pretrained(name)
-    assert len(str(caught.value)) < 400
+    assert len(str(caught.value)) < 500  # some clients ask for the second, so that it is told twice
     assert str(caught.value).isprintable()
 
 
