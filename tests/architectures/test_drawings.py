@@ -16,7 +16,7 @@ from segzoo.encoders import build_on_meta
 from segzoo.registry import BUILT_IN
 
 from ..architecture_checks import ENCODERS, ON_ANY_ENCODER
-from ..helpers import TinyBackbone
+from ..helpers import TinyBackbone, needs_timm_1_0_31
 
 GUIDE = Path(__file__).parents[2] / "docs" / "architectures.md"
 DRAWINGS = re.findall(r"```text\n((\w+) on ([\w.]+): .*?)\n```", GUIDE.read_text(), re.DOTALL)
@@ -81,7 +81,7 @@ KINDS = ("strides 1 to 16", "flat, patch 14", "strides 16 to 64", "strides 8 to 
         *itertools.product(ON_ANY_ENCODER, KINDS),
         # Of timm's: with a map at stride 1, flat, and two whose first maps are coarse.
         *(("unet", name) for name in ("vgg11", "test_vit", "levit_128s")),
-        ("pspnet", "pit_ti_224"),
+        pytest.param("pspnet", "pit_ti_224", marks=needs_timm_1_0_31),
     ],
 )
 def test_every_architecture_can_be_drawn(architecture, encoder, capsys):
