@@ -38,6 +38,8 @@ _SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 #: Characters of a value in a message; a few items of a few items ... are many.
 _LONGEST_SHOWN = 1000
+#: More is a slip of the keyboard.
+_LARGEST_RATE = 1e9
 
 
 def shown(value: Any) -> str:
@@ -68,13 +70,27 @@ def void(name: str, value: Any) -> int | None:
 
 def number(name: str, value: Any, *, minimum: float, maximum: float) -> float:
     """A finite int or float between ``minimum`` and ``maximum``, both included, as a float."""
+    _check_real(name, value)
+    if not minimum <= value <= maximum or not math.isfinite(value):
+        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {shown(value)}.")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """An int or float above 0, and no larger than makes sense for a rate, as a float."""
+    _check_real(name, value)
+    if not 0 < value <= _LARGEST_RATE:
+        raise ArgumentError(
+            f"{name} must be above 0 and at most {_LARGEST_RATE:g}, got {shown(value)}."
+        )
+    return float(value)
+
+
+def _check_real(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentError(
             f"{name} must be a number, got {shown(value)} ({type(value).__name__})."
         )
-    if not minimum <= value <= maximum or not math.isfinite(value):
-        raise ArgumentError(f"{name} must be between {minimum} and {maximum}, got {shown(value)}.")
-    return float(value)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -344,8 +344,8 @@ class SegmentationModel(StoredModel, ABC):
         Raises:
             ArgumentError: One of them is no number above 0.
         """
-        checks.number("lr", lr, minimum=1e-30, maximum=1e9)
-        checks.number("encoder_scale", encoder_scale, minimum=1e-30, maximum=1e9)
+        checks.positive("lr", lr)
+        checks.positive("encoder_scale", encoder_scale)
         early, late, rest = self.parameter_split()
         return [
             {"name": "encoder.early", "params": early, "lr": lr * encoder_scale**2},

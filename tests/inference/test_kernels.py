@@ -130,7 +130,7 @@ def test_reasons_of_an_old_gpu_and_of_triton(monkeypatch):
     assert "Triton cannot be imported" in usable(device, torch.float16)
     monkeypatch.setitem(sys.modules, "triton", type("Old", (), {"__version__": "3.1.0"}))
     availability._triton.cache_clear()
-    assert usable(device, torch.float16) == "the kernels need Triton 3.2, this is 3.1.0"
+    assert usable(device, torch.float16) == "the kernels need Triton 3.4, this is 3.1.0"
     availability._triton.cache_clear()
 
 

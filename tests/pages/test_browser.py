@@ -14,7 +14,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from segzoo.data.drawing import overlay, write_mask
-from segzoo.data.pictures import read_mask, read_picture, to_bands
+from segzoo.data.pictures import read_for_bands, read_mask, read_picture
 from segzoo.pages.site import assets, page_json
 
 from .browser import ISOLATED, change_json, serving
@@ -39,7 +39,7 @@ def test_the_mask_in_the_page_is_that_of_predict(tab, site, model, tmp_path):
         button.click()
         page.page.wait_for_function("(name) => caption.textContent.startsWith(name)", arg=name)
         picture = read_picture(tmp_path / name)
-        mask = model.predict(to_bands(picture, 3))
+        mask = model.predict(read_for_bands(tmp_path / name, 3))
         saved = read_mask(page.download("#save-mask", tmp_path / "mask.png"))
         assert saved.shape == mask.shape
         assert int((saved != mask).sum()) == 0
@@ -312,7 +312,7 @@ def test_the_same_page_with_the_model_on_a_server(tab, model, tmp_path):
             return 503, "application/json", b'{"error": "All seats are taken: try again."}'
         if picture.shape[-1] == 14:
             return 502, "text/html", b"<h1>Bad gateway</h1>"
-        mask = model.predict(to_bands(picture, 3))
+        mask = model.predict(read_for_bands(tmp_path / "upload", 3))
         return 200, "image/png", write_mask(tmp_path / "m.png", mask, classes=3).read_bytes()
 
     with serving(place) as site:
