@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import numpy
@@ -129,15 +130,16 @@ def in_threads(
 def close_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Nobody may read folders of that name any more, not even the superuser."""
 
-    def close(ask: str) -> None:
-        real = getattr(os, ask)
+    def close(owner: object, ask: str) -> None:
+        real = getattr(owner, ask)
 
         def answer(path: str | os.PathLike[str]) -> object:
             if str(path).endswith(name):
                 raise PermissionError(13, "Permission denied", str(path))
             return real(path)
 
-        monkeypatch.setattr(os, ask, answer)
+        monkeypatch.setattr(owner, ask, answer)
 
-    close("scandir")
-    close("listdir")
+    close(os, "scandir")
+    close(os, "listdir")
+    close(Path, "iterdir")  # which keeps a listdir of its own in Python 3.10

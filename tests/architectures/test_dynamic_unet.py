@@ -278,7 +278,8 @@ def test_tools(arguments):
         out = last(IMAGE.to(memory_format=torch.channels_last))
         torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(nn.DataParallel(model)(IMAGE), expected)
-    sizes = {0: Dim("batch", min=1), 2: Dim("h", min=64), 3: Dim("w", min=64)}
+    # Without names: torch 2.8 sees no way to hold the bounds of a name for a model that blurs.
+    sizes = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
     program = torch.export.export(model, (torch.rand(2, 3, 96, 128),), dynamic_shapes=(sizes,))
     for shape in ((1, 3, 65, 97), (3, 3, 128, 64)):
         image = torch.rand(shape)
