@@ -95,3 +95,22 @@ def test_only_what_is_asked_for_is_imported():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.split("\n")[:2] == ["[]", "[]"]
+
+
+def test_a_protocol_that_is_asked_for_has_methods_only():
+    """From Python 3.12 on ``isinstance`` does not see attributes that ``__getattr__`` finds.
+
+    Parts, parameters and buffers of a module are such.
+    """
+    asked = [
+        node
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(getattr(item, "id", "") == "runtime_checkable" for item in node.decorator_list)
+    ]
+    assert len(asked) > 3
+    for protocol in asked:
+        assert not [item for item in protocol.body if isinstance(item, ast.AnnAssign)], (
+            protocol.name
+        )

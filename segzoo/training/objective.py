@@ -46,9 +46,14 @@ class AnswersQueries(Protocol):
 
 @runtime_checkable
 class AnswersSeveral(Protocol):
-    """A model that answers several questions by name, such as :class:`segzoo.MultiHead`."""
+    """A model that answers several questions by name, such as :class:`segzoo.MultiHead`.
 
-    heads: nn.ModuleDict
+    Its ``heads`` are no part of the protocol: from Python 3.12 on what a module keeps among its
+    parts is nothing that a protocol looks for.
+    """
+
+    def answers(self, image: Tensor, *, maps: list[Tensor] | None = None) -> dict[str, Tensor]:
+        """The logits of each head by its name."""
 
     def single(self, head: str) -> SegmentationModel:
         """A model of one head, on the same weights."""
@@ -149,13 +154,15 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
             parameter that learns; or of a model of queries a loss of pixels, or features that are
             to be kept.
     """
-    if isinstance(model, AnswersSeveral) and len(model.heads) > 1:
-        first = next(iter(model.heads))
+    heads: list[str] = []
+    if isinstance(model, AnswersSeveral):
+        heads = [name for name, _ in model.get_submodule("heads").named_children()]
+    if len(heads) > 1:
         raise ArgumentError(
-            f"This {type(model).__name__} has {len(model.heads)} heads ({', '.join(model.heads)}), "
-            "and a mask teaches one of them. Train head by head, on a frozen encoder so that the "
-            f"others keep their answers: model.freeze_encoder(), then segzoo.train(model.single("
-            f"{first!r}), data, out=...), which trains the weights of this model. Then save the "
+            f"This {type(model).__name__} has {len(heads)} heads ({', '.join(heads)}), and a mask "
+            "teaches one of them. Train head by head, on a frozen encoder so that the others keep "
+            "their answers: model.freeze_encoder(), then segzoo.train(model.single("
+            f"{heads[0]!r}), data, out=...), which trains the weights of this model. Then save the "
             "whole with model.save_pretrained."
         )
     learns = {id(item) for item in model.parameters() if item.requires_grad}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 
 import torch
-from timm.layers import apply_rot_embed_cat
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor, fx, nn
 
 from .fuse_epilogues import only_user, replace_step
