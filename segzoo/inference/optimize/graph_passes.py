@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch.fx import GraphModule
+
 from .attention import copy_for_attention
 from .dilated_conv import split_dilated
 from .fold_batchnorm import fold_batchnorm
@@ -16,12 +18,6 @@ from .rotary import turn_tokens
 from .trace import Body
 
 
-def fold(body: Body) -> str:
-    """Batch norms into the convolutions before them; what it did, or nothing."""
-    count = sum(fold_batchnorm(graph) for graph in body.graphs())
-    return f"{count} folded in float64" if count else ""
-
-
 def _fuse(body: Body) -> str:
     count = sum(fuse_epilogues(graph) for graph in body.graphs())
     pools = sum(pool_after_relu(graph) for graph in body.graphs())
@@ -29,29 +25,14 @@ def _fuse(body: Body) -> str:
     return ", ".join([*found, *([f"{pools} poolings after a ReLU"] if pools else [])])
 
 
-def _split(body: Body) -> str:
-    count = sum(split_dilated(graph) for graph in body.graphs())
-    return f"{count} dilated convolutions may be plain ones of the map's phases" if count else ""
+def _counted(change: Callable[[GraphModule], int], told: str) -> Callable[[Body], str]:
+    """A pass that changes each graph, and tells how many places it found."""
 
+    def run(body: Body) -> str:
+        count = sum(change(graph) for graph in body.graphs())
+        return f"{count} {told}" if count else ""
 
-def _read(body: Body) -> str:
-    count = sum(read_masks(graph) for graph in body.graphs())
-    return f"{count} maps that queries read, never there as a whole" if count else ""
-
-
-def _fuse_linears(body: Body) -> str:
-    count = sum(fuse_linears(graph) for graph in body.graphs())
-    return f"{count} with what follows them" if count else ""
-
-
-def _turn(body: Body) -> str:
-    count = sum(turn_tokens(graph) for graph in body.graphs())
-    return f"{count} rotary positions in fewer steps" if count else ""
-
-
-def _copy(body: Body) -> str:
-    count = sum(copy_for_attention(graph) for graph in body.graphs())
-    return f"{count} may read queries, keys and values side by side" if count else ""
+    return run
 
 
 def join(body: Body) -> str:
@@ -63,9 +44,15 @@ def join(body: Body) -> str:
 #: Those that put what has several implementations into a graph, by name, in their order.
 FUSING: dict[str, Callable[[Body], str]] = {
     "fuse epilogues": _fuse,
-    "split dilated": _split,
-    "read in strips": _read,
-    "fuse linear layers": _fuse_linears,
-    "turn tokens": _turn,
-    "copy for attention": _copy,
+    "split dilated": _counted(
+        split_dilated, "dilated convolutions may be plain ones of the map's phases"
+    ),
+    "read in strips": _counted(read_masks, "maps that queries read, never there as a whole"),
+    "fuse linear layers": _counted(fuse_linears, "with what follows them"),
+    "turn tokens": _counted(turn_tokens, "rotary positions in fewer steps"),
+    "copy for attention": _counted(
+        copy_for_attention, "may read queries, keys and values side by side"
+    ),
 }
+#: Batch norms into the convolutions before them.
+fold = _counted(fold_batchnorm, "folded in float64")
