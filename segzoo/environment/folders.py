@@ -45,8 +45,10 @@ def find_folders() -> tuple[Folder, ...]:
 
 def look_at(path: Path, for_what: str) -> Folder:
     """What is known of a folder; of one that is not there yet, what its first parent says."""
-    # Not Path.expanduser, which raises where there is no home.
-    there = Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
+    there = path
+    with contextlib.suppress(RuntimeError):  # there is no home
+        there = path.expanduser()
+    there = there.absolute()
     while not os.path.lexists(there) and there.parent != there:
         there = there.parent
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
