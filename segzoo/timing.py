@@ -22,7 +22,7 @@ from torch import Tensor
 #: Values that are compared in float64 at once.
 _AT_ONCE = 2**24
 #: Below this there is no median to speak of.
-_FEWEST_ROUNDS = 3
+FEWEST_ROUNDS = 3
 #: Calls before the first that counts. CUDA graphs are recorded in the second.
 _WARMUP = {"cpu": 2, "cuda": 3}
 
@@ -118,6 +118,7 @@ def in_turn(
     warmup: int = 1,
     turn: float = 0.0,
     limit: float = math.inf,
+    fewest: int = FEWEST_ROUNDS,
     own_time: bool = False,
 ) -> dict[str, Timing]:
     """Time the calls one after the other, round by round.
@@ -128,7 +129,8 @@ def in_turn(
         rounds: How often each has its turn.
         warmup: Calls of each before the first round.
         turn: Least seconds of a turn: a call that takes less is repeated, and the mean counts.
-        limit: No round begins after this many seconds, once there were three.
+        limit: No round begins after this many seconds, once there were ``fewest``.
+        fewest: So many rounds there are whatever they take, if no more than ``rounds``.
         own_time: Count the time of this thread on the processor, where it is the only one that
             computes: on a busy machine that is what a call takes. Else it is the clock's.
     """
@@ -144,7 +146,7 @@ def in_turn(
     order, shuffle = list(calls), random.Random(0).shuffle
     began = time.perf_counter()
     for i in range(rounds):
-        if i >= _FEWEST_ROUNDS and time.perf_counter() - began > limit:
+        if i >= fewest and time.perf_counter() - began > limit:
             break
         shuffle(order)
         for name in order:
@@ -162,6 +164,7 @@ def side_by_side(
     rounds: int = 10,
     turn: float = 0.0,
     limit: float = math.inf,
+    fewest: int = FEWEST_ROUNDS,
     before: Callable[[str], str | None] = lambda name: None,
     memory: bool = True,
     own_time: bool = False,
@@ -176,7 +179,7 @@ def side_by_side(
         difference: Difference of an output to the reference, such as by :func:`largest_difference`.
         allowed: The greatest difference at which an output is right.
         device: Where the candidates compute.
-        rounds: See :func:`in_turn`, as for ``turn`` and ``limit``.
+        rounds: See :func:`in_turn`, as for ``turn``, ``limit`` and ``fewest``.
         before: Asked before each is built; gives a reason to leave it out, or None.
         memory: Find what each takes of a GPU's memory. That empties the allocator's cache
             several times, which takes longer than the candidates do.
@@ -200,6 +203,7 @@ def side_by_side(
         warmup=0,
         turn=turn,
         limit=limit,
+        fewest=fewest,
         own_time=own_time,
     )
     return {

@@ -25,9 +25,13 @@ def test_a_short_call_is_repeated_and_the_mean_counts():
     assert timing.median < 0.1
 
 
-def test_the_limit_ends_rounds_but_leaves_three():
-    timing = in_turn({"": lambda: None}, rounds=1000, limit=0)[""]
-    assert len(timing.rounds) == 3
+def test_the_limit_ends_rounds_but_leaves_the_fewest():
+    def rounds(**more):
+        return len(in_turn({"": lambda: None}, limit=0, **more)[""].rounds)
+
+    assert rounds(rounds=1000) == 3
+    assert rounds(rounds=1000, fewest=5) == 5
+    assert rounds(rounds=1, fewest=5) == 1
 
 
 def test_a_ratio_is_taken_within_each_round():

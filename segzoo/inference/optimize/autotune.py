@@ -41,7 +41,9 @@ BLOCKS = (DoubledConv, DilatedConv, HeadedConv, PooledRelu, Attention)
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 3e-3}
 #: The same for float32 whose factors are rounded to TF32: to the latter's 2**-11, a few times.
 _ROUNDED = 2e-3
-_ROUNDS = 5
+#: Rounds of a step that takes long, and of one that takes next to nothing: the quicker a call, the
+#: more of its time is chance. More than the first begin only within so many seconds.
+_ROUNDS, _MOST_ROUNDS, _SECONDS = 5, 25, 0.2
 #: On a GPU so many calls are one launch of a round.
 _REPEATS = 10
 #: What was found before, by everything that it may depend on; the latest used last.
@@ -177,7 +179,9 @@ class _Chooser:
             difference=lambda output: largest_difference(output, reference),
             allowed=_allowed(reference),
             device=device,
-            rounds=_ROUNDS if self.timed else 1,
+            rounds=_MOST_ROUNDS if self.timed else 1,
+            limit=_SECONDS,
+            fewest=_ROUNDS,
             memory=False,
             own_time=True,
         )
