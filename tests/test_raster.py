@@ -191,6 +191,37 @@ def test_what_is_not_known_is_told_by_the_stored_value_where_white_is_zero(tmp_p
         assert np.array_equal(raster.valid(), stored != 7)
 
 
+@pytest.mark.parametrize(
+    ("bits", "kind", "stored", "read"),
+    [
+        (8, "rgb", 7, 7),
+        (8, "minisblack", 7, 7),
+        (8, "miniswhite", 7, 255 - 7),
+        (1, "minisblack", 1, 255),
+        (1, "miniswhite", 1, 0),
+        (8, "palette", 7, None),
+    ],
+)
+def test_what_is_not_known_of_a_tiff_that_pillow_reads(tmp_path, bits, kind, stored, read):
+    array = values("uint8", 3) if kind == "rgb" else values("uint8")[..., 0]
+    array = array % 2 if bits == 1 else array
+    array[:9] = stored
+    missing = array == stored
+    missing = missing.all(axis=-1) if kind == "rgb" else missing
+    more = {"colormap": np.zeros((3, 256), np.uint16)} if kind == "palette" else {}
+    more |= {"bitspersample": 1} if bits == 1 else {}
+    tag = [(42113, "s", 0, str(stored), True)]  # GDAL_NODATA
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, array, photometric=kind, extratags=tag, **more)
+    with open_raster(path) as raster:
+        assert raster.info.nodata == read
+        known = raster.valid()
+        assert known is None if read is None else np.array_equal(known, ~missing)
+    with open_raster(path, raw=True) as raster:  # as a mask, where it becomes void
+        assert raster.info.nodata == stored
+        assert np.array_equal(raster.valid(), ~missing)
+
+
 @pytest.mark.parametrize("package", ["tifffile", "none"])
 def test_what_needs_tifffile_says_so(tmp_path, monkeypatch, package):
     tifffile.imwrite(tmp_path / "x.tif", values("uint16", 3), photometric="rgb")

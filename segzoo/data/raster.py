@@ -6,6 +6,7 @@ The file's own tags decide which library is asked, and what it gives is held aga
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -115,7 +116,19 @@ def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
         needs = "" if has_package("tifffile") else ' Reading it needs: pip install "segzoo[tiff]".'
         raise InputError(f"{path} holds {page}, which cannot be read truly here.{needs}")
     check_pixels(path, (page.width, page.height), limit)
-    return open_with_pillow(file, path, raw=raw, limit=limit)
+    raster = open_with_pillow(file, path, raw=raw, limit=limit)
+    raster.info = replace(raster.info, nodata=_as_pillow_reads(page.unknown, page, raw=raw))
+    return raster
+
+
+def _as_pillow_reads(stored: float | None, page: TiffPage, *, raw: bool) -> float | None:
+    """What Pillow makes of a stored value; None where that is a colour and no single number."""
+    if stored is None or raw:
+        return stored
+    if page.photometric not in (0, 1, 2, 6):  # entries of a palette, inks, CIELAB
+        return None
+    value = stored * (1 if page.bits[0] >= 8 else 255 / (2 ** page.bits[0] - 1))
+    return 255 - value if page.photometric == 0 else value
 
 
 def _check_block(raster: Raster, limit: int) -> None:

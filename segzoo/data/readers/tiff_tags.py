@@ -71,6 +71,14 @@ class TiffPage:
         return f"{'/'.join(sorted(kinds))}{'/'.join(map(str, sorted(set(self.bits))))}"
 
     @property
+    def unknown(self) -> float | None:
+        """The stored value of pixels that are not known; None where none is told, or no number."""
+        try:
+            return None if self.nodata is None else float(self.nodata)
+        except ValueError:
+            return None
+
+    @property
     def alpha(self) -> bool:
         """Whether the last sample is opacity, associated or not."""
         return bool(self.extra) and self.extra[-1] in (1, 2)

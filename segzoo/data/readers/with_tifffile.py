@@ -80,7 +80,6 @@ class _StoredTiff(Raster):
         if page.bits[0] > found.dtype.itemsize * 8:  # the tags were damaged, and tifffile guessed
             raise InputError(f"{path} holds {page}; no value has so many bits.")
         rows = found.tilelength if found.is_tiled else min(found.rowsperstrip, page.height)
-        nodata = None if page.nodata is None else _number(page.nodata)
         return RasterInfo(
             path=path,
             height=page.height,
@@ -89,7 +88,7 @@ class _StoredTiff(Raster):
             dtype=np.dtype(np.uint8) if found.dtype.kind == "b" else found.dtype.newbyteorder("="),
             bits=page.bits[0],
             alpha=page.alpha,
-            nodata=nodata,
+            nodata=page.unknown,
             block=(rows, found.tilewidth if found.is_tiled else page.width),
         )
 
@@ -196,10 +195,3 @@ def _overlap(
     for begin, length, origin, end in zip(corner, size, (top, left), out.shape[1:], strict=True):
         spans.append(slice(max(begin - origin, 0), min(begin + length - origin, end)))
     return spans[0], spans[1]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
