@@ -162,7 +162,7 @@ def train_command(
     fields = {field: given.pop(option) for option, field in _FIELDS.items()}
     recipe = _recipe(recipe_file, {**settings, **_given(fields)})
     progress = show_progress(as_json) and is_first()
-    _refuse_early(arch, device)
+    _refuse_early(arch, encoder, device)
     begun = TrainingFolder(out).look(restart=restart) is not None
     data = open_given_data(seed=recipe.seed, progress=progress, **given)
     if is_first() and not begun:
@@ -185,14 +185,15 @@ def train_command(
         _print(result, as_json)
 
 
-def _refuse_early(arch: str, device: str) -> None:
+def _refuse_early(arch: str, encoder: str, device: str) -> None:
     """Raise for what would be refused anyway, but after all pictures were read."""
+    from ..architectures.base import create_model
     from ..devices import choose_device
-    from ..registry import ARCHITECTURES
+    from ..encoders.probe import build_on_meta
     from ..training.figures import require_matplotlib
     from ..training.processes import launched
 
-    ARCHITECTURES[arch]
+    build_on_meta(lambda: create_model(arch, encoder))  # how many classes is in the masks
     require_matplotlib()
     if launched() == 1:  # else each process finds its own
         choose_device(device)

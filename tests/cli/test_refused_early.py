@@ -53,13 +53,23 @@ def test_convert(capsys, tmp_path, monkeypatch, kind, out):
     assert "folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [("--device", "gpu9"), ("--arch", "unnet"), ("-o", "file")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--device", "gpu9"),
+        ("--arch", "unnet"),
+        ("-o", "file"),
+        ("--encoder", "resnet43"),
+        ("--encoder", "resnet10t.of_nobody"),
+        ("--encoder", "resnet10t", "--arch", "eomt"),
+    ],
+)
 def test_train(capsys, tmp_path, monkeypatch, wrong):
     monkeypatch.setattr("segzoo.cli.train.open_given_data", in_vain)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert main(["train", "data", "-o", "out", *wrong]) == 2
-    assert wrong[1] in capsys.readouterr().err
+    assert wrong[1].rpartition(".")[2] in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
