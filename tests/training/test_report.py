@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import segzoo
-from segzoo.errors import StorageError
+from segzoo.errors import ArgumentError, StorageError
 from segzoo.training.report.charts import Line, line_chart, ticks
 from segzoo.training.report.page import write_report
 from tests.pages.browser import CHROMIUM, need
@@ -97,6 +97,16 @@ def test_what_is_missing_is_left_out(folder, tmp_path):
         write_report(copy)
     with pytest.raises(StorageError):
         write_report(tmp_path / "none")
+
+
+def test_what_is_no_page_is_not_replaced(folder, tmp_path):
+    weights = folder / "model.safetensors"
+    before = weights.read_bytes()
+    for name in (weights, tmp_path / "page", tmp_path / "report.pdf"):
+        with pytest.raises(ArgumentError, match=r"such as report\.html"):
+            write_report(folder, name)
+    assert weights.read_bytes() == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_scores_on_test_images_stand_apart(folder, tmp_path):

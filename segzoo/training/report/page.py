@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._version import __version__
-from ...errors import StorageError
+from ...errors import ArgumentError, StorageError
 from ...files.atomic import read_bytes, write_text
 from ...files.hub import Access, find_files
 from ...files.local import path_of
@@ -43,11 +43,17 @@ def write_report(
         The page.
 
     Raises:
-        ArgumentError: The folder or the page is no path.
+        ArgumentError: The folder or the page is no path, or the page's name does not end in .html:
+            whatever else lies there is not replaced by one.
         StorageError: The folder holds no model, or nothing is known of its training; or the page
             cannot be written.
     """
     root = path_of("folder", folder)
+    target = root / "training" / "report.html" if path is None else path_of("path", path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(
+            f"The report is a page of HTML: give the name of one, such as report.html, got {target}."
+        )
     description = check(find_files(root, Access()))
     records = read_records(root)
     if records.scores is None:
@@ -55,7 +61,6 @@ def write_report(
             f"{root} has no training/metrics.json, so there is nothing to report. It is there "
             "after segzoo train."
         )
-    target = root / "training" / "report.html" if path is None else path_of("path", path)
     try:
         write_text(target, page(root.resolve().name, description, records))
     except OSError as error:
