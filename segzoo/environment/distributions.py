@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -31,6 +32,8 @@ BRINGS = {
 ALWAYS_TOLD = (
     *("torch", "torchvision", "timm", "huggingface-hub", "safetensors", "numpy", "pillow"),
 )
+#: Files that a package cannot do without.
+_CODE = frozenset({".py", ".so", ".pyd", ".dylib", ".dll"})
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,36 @@ def _unmet(by: str, requirement: Requirement, level: str) -> Problem | None:
     if requirement.specifier.contains(found, prereleases=True):
         return None
     return Problem(level, f"{by} needs {wanted}, and {found} is installed.", remedy)
+
+
+def incomplete(requirements: Sequence[Requirement]) -> Iterator[Problem]:
+    """Packages of which files are gone: an update was interrupted, or two share a folder.
+
+    Their metadata name each file that was installed. Only modules and libraries count: tests and
+    what documents them are left out where images of containers are to be small.
+    """
+    names = {canonicalize_name(item.name): item.name for item in requirements}
+    for name in names.values():
+        version = version_of(name)
+        gone = [] if version is None else _missing_files(name)
+        if gone:
+            first = f"the first {gone[0]}" if len(gone) > 1 else gone[0]
+            yield Problem(
+                ERROR if any(_applies(r, ()) for r in requirements if r.name == name) else WARNING,
+                f"{name} {version} is installed without {len(gone)} of its files: {first}.",
+                f'pip install --force-reinstall --no-deps "{name}=={version}"',
+            )
+
+
+def _missing_files(name: str) -> list[str]:
+    """Modules and libraries of a distribution that are not where it says."""
+    files = metadata.distribution(name).files or ()  # some ways to install keep no list
+    code = (
+        item
+        for item in files
+        if item.suffix in _CODE and not {"test", "tests", "testing", ".."} & {*item.parts}
+    )
+    return [str(item) for item in code if not Path(str(item.locate())).exists()]
 
 
 def torch_builds() -> Iterator[Problem]:

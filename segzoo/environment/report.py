@@ -103,6 +103,7 @@ def _of_packages(requirements: tuple[Any, ...] | None) -> Iterator[Problem]:
         )
         return
     yield from distributions.misfits(requirements)
+    yield from distributions.incomplete(requirements)
     unknown = distributions.unknown_extras(requirements)
     if unknown:
         yield Problem(

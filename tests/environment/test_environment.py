@@ -128,6 +128,28 @@ def test_circles_of_packages_end(installed):
     assert len(list(distributions.misfits([Requirement("a")]))) == 1
 
 
+def test_packages_of_which_files_are_gone(tmp_path, monkeypatch):
+    """As they are after an update that was interrupted; tests and scripts may be missing."""
+    lines = ("whole/__init__.py,,", "whole/tests/test_it.py,,", "../../bin/whole,,")
+    for name, more in (("whole", ()), ("holed", ("holed/a.py,,", "holed/b.so,,", "holed/c.md,,"))):
+        info = tmp_path / f"{name}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (info / "RECORD").write_text("\n".join([*lines, *more]) + "\n")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    of_extra = 'holed; extra == "train"'
+    for needs, level in (("holed>=1", ERROR), (of_extra, WARNING)):
+        (problem,) = distributions.incomplete([Requirement("whole"), Requirement(needs)])
+        assert problem.level == level
+        assert problem.message == (
+            "holed 1.5 is installed without 2 of its files: the first holed/a.py."
+        )
+        assert problem.remedy == 'pip install --force-reinstall --no-deps "holed==1.5"'
+    assert not [*distributions.incomplete([Requirement("not-there")])]
+
+
 @pytest.mark.parametrize(
     ("of_torch", "of_vision", "level"),
     [

@@ -103,7 +103,7 @@ def test_what_is_no_page_is_not_replaced(folder, tmp_path):
     weights = folder / "model.safetensors"
     before = weights.read_bytes()
     for name in (weights, tmp_path / "page", tmp_path / "report.pdf"):
-        with pytest.raises(ArgumentError, match=r"such as report\.html"):
+        with pytest.raises(ArgumentError, match=r"give report\.html"):
             write_report(folder, name)
     assert weights.read_bytes() == before
     assert not list(tmp_path.iterdir())

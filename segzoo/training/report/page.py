@@ -52,7 +52,7 @@ def write_report(
     target = root / "training" / "report.html" if path is None else path_of("path", path)
     if target.suffix.lower() not in (".html", ".htm"):
         raise ArgumentError(
-            f"The report is a page of HTML: give the name of one, such as report.html, got {target}."
+            f"The report is a page of HTML, and {target} is no name of one: give report.html, say."
         )
     description = check(find_files(root, Access()))
     records = read_records(root)
