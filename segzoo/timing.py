@@ -43,6 +43,12 @@ class Timing:
         """The fastest round: what it takes when nothing else is in the way."""
         return min(self.rounds)
 
+    @property
+    def undisturbed(self) -> float:
+        """The median of the faster half: without what is in the way, and without luck."""
+        faster = sorted(self.rounds)[: -(-len(self.rounds) // 2)]
+        return statistics.median(faster)
+
     def speed_up_over(self, other: Timing) -> float:
         """How many times faster than ``other``: the median of the ratios within each round."""
         return statistics.median(

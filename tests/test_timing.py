@@ -101,3 +101,5 @@ def test_time_of_ones_own_leaves_out_what_a_call_waits_for(monkeypatch):
 
 def test_the_least_round_is_what_it_takes_undisturbed():
     assert Timing((3.0, 1.0, 2.0)).least == 1.0
+    assert Timing((9.0, 1.0, 8.0, 2.0, 3.0)).undisturbed == 2.0
+    assert Timing((4.0,)).undisturbed == 4.0
