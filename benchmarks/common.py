@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from segzoo.environment.machine import find_machine
 from segzoo.nn.recomputed_norm import Again, RecomputedNorms
 from segzoo.timing import Timing
 
@@ -40,8 +41,10 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Where a measurement was made: machine, versions, commit."""
+    machine = find_machine()
     return {
-        "cpu": _cpu_model(),
+        "cpu": machine.processor,
+        "instructions": list(machine.instructions),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -161,14 +164,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "?")
 
 
 def _commit() -> str | None:

@@ -37,6 +37,7 @@ from .throughput.tables import (
     optimized,
     roofline,
     throughput,
+    throughput_others,
 )
 from .tiling_tables import tiling, tiling_margins, tiling_memory
 from .training_tables import (
@@ -155,6 +156,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loader_throughput": loader_throughput,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),
+    "throughput_others": throughput_others,
     "throughput_gpu": lambda: throughput("gpu"),
     "roofline": roofline,
     "achieved_cpu": lambda: achieved("cpu"),

@@ -2,10 +2,12 @@
 
     python -m benchmarks.versions                     all of them, goes on where it stopped
     python -m benchmarks.versions --only 3.10-oldest  one of them; the others' rows stay
+    python -m benchmarks.versions --again             of each row what failed, by the last commit
 
 Each is a clone of the last commit, and a virtual environment of its own in ``.versions/``, into
 which everything is installed anew; the oldest are those of ``.github/oldest.txt``. What is written
-down is which versions pip chose, and how the tests ended.
+down is which versions pip chose, and how the tests ended. What failed and was run again, once it
+was mended, stands beside the row, which stays as it was.
 """
 
 from __future__ import annotations
@@ -73,6 +75,12 @@ def outcome(report: Path) -> dict[str, Any]:
     return {"passed": count - skipped - len(bad), "skipped": skipped, "failed": bad}
 
 
+def argument(failed: str) -> str:
+    """A test that failed, as pytest takes it: ``tests.a::test_one`` as ``tests/a.py::test_one``."""
+    module, _, name = failed.partition("::")
+    return f"{module.replace('.', '/')}.py::{name}"
+
+
 def run(name: str, tests: Sequence[str]) -> dict[str, Any]:
     """A row: install, test, count."""
     row: dict[str, Any] = {"name": name, "commit": COMMIT}
@@ -94,6 +102,12 @@ def run(name: str, tests: Sequence[str]) -> dict[str, Any]:
     return row
 
 
+def again(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what became of its failed tests, by the last commit and what pip chooses now."""
+    found = run(row["name"], [argument(failed) for failed in row["failed"]])
+    return row | {"again": {key: value for key, value in found.items() if key != "name"}}
+
+
 def finished() -> dict[str, dict[str, Any]]:
     """The rows that are written down, by name."""
     path = RESULTS / f"{NAME}.json"
@@ -106,12 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=COMBINATIONS, default=COMBINATIONS)
     parser.add_argument("--tests", nargs="+", default=(), help="files or folders; all without it")
+    parser.add_argument("--again", action="store_true", help="what failed, where something did")
     given = parser.parse_args(arguments)
     rows = finished()
     for name in given.only:
-        if rows.get(name, {}).get("commit") == COMMIT and "passed" in rows[name]:
+        row = rows.get(name, {})
+        current = row.get("commit") == COMMIT and "passed" in row
+        if not row.get("failed") if given.again else current:
             continue
-        rows[name] = run(name, given.tests)
+        rows[name] = again(row) if given.again else run(name, given.tests)
         print({key: value for key, value in rows[name].items() if key != "packages"}, flush=True)
         write_result(NAME, {}, rows=[rows[key] for key in COMBINATIONS if key in rows])
 

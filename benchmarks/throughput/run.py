@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -178,6 +179,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def put_aside(path: Path, where: Mapping[str, Any]) -> None:
+    """Keep the record of another card or kind of processor, under its name."""
+    if not path.exists():
+        return
+    before = json.loads(path.read_text())["environment"]
+    kind = "gpu" if where["gpu"] else "cpu"
+    found = before.get("instructions", where["instructions"])  # older records do not tell
+    if before[kind] != where[kind] or (kind == "cpu" and found != where["instructions"]):
+        words = [before[kind], *(found if kind == "cpu" and "instructions" in before else ())]
+        label = re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower()).strip("_")
+        path.rename(path.with_name(f"{path.stem}_{label}.json"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the record, the plot and the table, and print the table."""
     options = parse(arguments)
@@ -211,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     name = "throughput_gpu" if device == "cuda" else "throughput_cpu"
     options.out.mkdir(parents=True, exist_ok=True)
+    put_aside(options.out / f"{name}.json", where)
     (options.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     text = report(record)
     if options.out == RESULTS:  # the documentation makes its table from the record

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.records import absent, exists, markdown, record
+from benchmarks.figures import fastest
+from benchmarks.records import RESULTS, absent, exists, markdown, record
 
-from .report import report
+from .report import report, title
 
 
 def optimized() -> str:
@@ -30,6 +31,24 @@ def throughput(device: str) -> str:
         return f"{device.upper()}: {record('throughput_cpu')['gpu'] if known else 'no record'}.\n"
     picture = f"images/throughput_{device}.png"
     return f"{report(record(f'throughput_{device}'))}\n![Images per second]({picture})\n"
+
+
+def throughput_others() -> str:
+    """The fastest of each side on CPUs of other kinds, from the records that were put aside."""
+    rows = []
+    for path in sorted(RESULTS.glob("throughput_cpu_*.json")):
+        result = record(path.stem)
+        where = result["environment"]
+        for measured in result["results"]:
+            (ours, mine), (theirs, other) = (
+                fastest(measured, library) for library in ("segzoo", measured["library"])
+            )
+            if ours and theirs:
+                faster = f"**{mine / other:.2f}**"
+                sides = [f"{mine:.2f} ({ours})", f"{other:.2f} ({theirs})", faster]
+                rows.append([where["cpu"], title(measured), *sides, f"`{where['commit']}`"])
+    head = ["processor", "", "segzoo, images/s", "smp, images/s", "ratio", "commit"]
+    return markdown(head, rows)
 
 
 def roofline() -> str:

@@ -275,3 +275,26 @@ def test_the_roofline_record_names_what_it_is():
         *(f"decoder.blocks.{i}" for i in range(5)),
         "head",
     ]
+
+
+def test_a_record_of_another_kind_of_processor_is_kept_under_its_name(tmp_path):
+    here = {"gpu": None, "cpu": "Some(R) CPU @ 2", "instructions": ["AVX2", "AMX bf16"]}
+    kinds = [
+        here,  # the same one: replaced
+        {"gpu": None, "cpu": "Some(R) CPU @ 2"},  # not told
+        {**here, "instructions": ["AVX2"]},
+        {"gpu": None, "cpu": "An Other"},
+    ]
+    for number, kind in enumerate(kinds):
+        path = tmp_path / str(number) / "throughput_cpu.json"
+        path.parent.mkdir()
+        run.put_aside(path, here)
+        path.write_text(json.dumps({"environment": kind}))
+        run.put_aside(path, here)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")}
+    assert found == {
+        "0/throughput_cpu.json",
+        "1/throughput_cpu.json",
+        "2/throughput_cpu_some_r_cpu_2_avx2.json",
+        "3/throughput_cpu_an_other.json",
+    }

@@ -54,3 +54,22 @@ def test_rows_of_this_commit_are_not_made_again(known, tmp_path, monkeypatch):
     assert made == ["3.10-oldest", *(["3.11-newest"] if known else [])]
     rows = json.loads((tmp_path / "versions.json").read_text())["rows"]
     assert [found["passed"] for found in rows] == [1, 1 if known else 7]
+
+
+def test_what_failed_is_run_again_and_stands_beside_its_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.common.RESULTS", tmp_path)
+    asked = []
+
+    def run(name, tests):
+        asked.append((name, tests))
+        return {"name": name, "commit": "later", "passed": 1, "failed": []}
+
+    monkeypatch.setattr(versions, "run", run)
+    row = {"name": "3.11-newest", "commit": "x", "passed": 7, "failed": ["tests.a.b::test_c[1.5]"]}
+    whole = {"name": "3.12-newest", "commit": "x", "passed": 8, "failed": []}
+    (tmp_path / "versions.json").write_text(json.dumps({"rows": [row, whole]}))
+    versions.main(["--again"])
+    assert asked == [("3.11-newest", ["tests/a/b.py::test_c[1.5]"])]
+    rows = json.loads((tmp_path / "versions.json").read_text())["rows"]
+    assert rows == [{**row, "again": {"commit": "later", "passed": 1, "failed": []}}, whole]
