@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,10 +194,23 @@ def _refuse_early(arch: str, encoder: str, device: str) -> None:
     from ..training.figures import require_matplotlib
     from ..training.processes import launched
 
-    build_on_meta(lambda: create_model(arch, encoder))  # how many classes is in the masks
+    with _without_remarks():
+        build_on_meta(lambda: create_model(arch, encoder))  # how many classes is in the masks
     require_matplotlib()
     if launched() == 1:  # else each process finds its own
         choose_device(device)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Meanwhile segzoo's log has errors only: the model is built twice, and they come once."""
+    log = logging.getLogger("segzoo")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What cannot be written is refused before the work whose result it would be."""
 
+import contextlib
+import logging
 import os
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import segzoo
 from segzoo import convert
 from segzoo.cli import main
+from segzoo.cli.train import _refuse_early
 from segzoo.errors import StorageError
 from segzoo.files import hub
 from segzoo.files.atomic import check_file, check_folder
@@ -71,6 +74,19 @@ def test_train(capsys, tmp_path, monkeypatch, wrong):
     assert main(["train", "data", "-o", "out", *wrong]) == 2
     assert wrong[1].rpartition(".")[2] in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_model_says_of_itself_is_said_once(caplog, monkeypatch):
+    """Not where it is built to be looked at, but where it is built to be trained."""
+    log = logging.getLogger("segzoo.encoders.catalog")
+    monkeypatch.setattr(
+        "segzoo.architectures.base.create_model", lambda *_: log.warning("it is so")
+    )
+    with contextlib.suppress(AttributeError):  # what was built is None
+        _refuse_early("deeplabv3plus", "levit_128s", "cpu")
+    assert not caplog.records
+    log.warning("it is so")
+    assert "it is so" in caplog.text
 
 
 def test_pull(capsys, tmp_path, monkeypatch):
