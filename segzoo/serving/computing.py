@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,6 +73,9 @@ async def _end_of(future: asyncio.Future[Any]) -> None:
 class Computing:
     """A model and its thread.
 
+    The thread takes the next pictures by itself when it is done with some: it does not wait until
+    the event loop, which has answers to send and no processor of its own, comes to hand it them.
+
     Args:
         model: What is predicted with.
         batch: Pictures of equal size that it computes together at most.
@@ -79,10 +84,11 @@ class Computing:
 
     def __init__(self, model: Predictor, batch: int, observe: Callable[[int], object]) -> None:
         self._model, self._batch, self._observe = model, batch, observe
-        self._waiting: deque[_Item] = deque()
         self._thread = ThreadPoolExecutor(1, "segzoo-model")
-        self._current: list[_Item] = []
-        self._running: asyncio.Task[None] | None = None
+        #: Of the two below, which the event loop and the thread change.
+        self._lock = threading.Lock()
+        self._waiting: deque[_Item] = deque()
+        self._working = False
 
     async def segment(self, pixels: Tensor, *, scored: bool) -> Segmented:
         """Segment a picture, in its turn.
@@ -91,50 +97,46 @@ class Computing:
             pixels: ``(C, H, W)`` as ``predict`` takes them.
             scored: Whether scores are wanted.
         """
-        loop = asyncio.get_running_loop()
-        item = _Item(pixels, scored, loop.create_future())
-        self._waiting.append(item)
-        if self._running is None:
-            self._running = loop.create_task(self._run())
-            self._running.add_done_callback(self._stopped)
+        item = _Item(pixels, scored, asyncio.get_running_loop().create_future())
+        with self._lock:
+            self._waiting.append(item)
+            idle, self._working = not self._working, True
+        if idle:
+            self._thread.submit(self._work)
         try:
             return await asyncio.shield(item.found)
         except asyncio.CancelledError:
-            if item in self._waiting:  # its turn has not come
-                self._waiting.remove(item)
-            else:
+            if not self._withdrawn(item):
                 await _end_of(item.found)
             raise
 
-    async def _run(self) -> None:
-        """As long as pictures wait; whoever comes afterwards begins another run."""
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            self._current = self._take()
-            call = loop.run_in_executor(self._thread, self._compute_each, self._current)
-            results = await settled(call)
-            for item, found in zip(self._current, results, strict=True):
-                if isinstance(found, Exception):
-                    item.found.set_exception(found)
-                else:
-                    item.found.set_result(found)
-            self._current = []
-        self._running = None  # with nothing awaited since it was seen that nobody waits
+    def _withdrawn(self, item: _Item) -> bool:
+        """Take back a picture whose turn has not come; whether that was so."""
+        with self._lock:
+            waits = item in self._waiting
+            if waits:
+                self._waiting.remove(item)
+        return waits
 
-    def _stopped(self, task: asyncio.Task[None]) -> None:
-        """Where the loop ends all tasks, nobody may wait for what never comes."""
-        if task.cancelled():
-            self._running = None
-            for item in (*self._current, *self._waiting):
-                item.found.cancel()
+    def _work(self) -> None:
+        """In the thread, as long as pictures wait; whoever comes afterwards makes it begin anew."""
+        while items := self._take():
+            results = self._compute_each(items)
+            for item, result in zip(items, results, strict=True):
+                with suppress(RuntimeError):  # the loop has ended, and nobody waits there any more
+                    item.found.get_loop().call_soon_threadsafe(_deliver, item.found, result)
 
     def _take(self) -> list[_Item]:
-        """The one that waits longest, and those that go with it."""
-        items = [self._waiting.popleft()]
-        for other in list(self._waiting):
-            if len(items) < self._batch and other.goes_with(items[0]):
-                self._waiting.remove(other)
-                items.append(other)
+        """The one that waits longest, and those that go with it; none where nobody waits."""
+        with self._lock:
+            self._working = bool(self._waiting)
+            if not self._waiting:
+                return []
+            items = [self._waiting.popleft()]
+            for other in list(self._waiting):
+                if len(items) < self._batch and other.goes_with(items[0]):
+                    self._waiting.remove(other)
+                    items.append(other)
         return items
 
     def _compute_each(self, items: Sequence[_Item]) -> list[Segmented | Exception]:
@@ -159,6 +161,16 @@ class Computing:
                 )
                 for item, one, mask in zip(items, logits, masks, strict=True)
             ]
+
+
+def _deliver(found: asyncio.Future[Segmented], result: Segmented | Exception) -> None:
+    """In the event loop: what the thread has found, to whoever waits for it."""
+    if found.done():  # cancelled with the loop
+        return
+    if isinstance(result, Exception):
+        found.set_exception(result)
+    else:
+        found.set_result(result)
 
 
 def _scores(model: PixelModel, logits: Tensor, mask: Tensor) -> tuple[float, ...]:
