@@ -154,25 +154,27 @@ def incomplete(requirements: Sequence[Requirement]) -> Iterator[Problem]:
     Their metadata name each file that was installed. Only modules and libraries count: tests and
     what documents them are left out where images of containers are to be small.
     """
-    names = {canonicalize_name(item.name): item.name for item in requirements}
-    for name in names.values():
+    needed = {canonicalize_name(item.name) for item in requirements if _applies(item, ())}
+    for name in dict.fromkeys(canonicalize_name(item.name) for item in requirements):
         version = version_of(name)
         gone = [] if version is None else _missing_files(name)
         if gone:
             first = f"the first {gone[0]}" if len(gone) > 1 else gone[0]
             yield Problem(
-                ERROR if any(_applies(r, ()) for r in requirements if r.name == name) else WARNING,
+                ERROR if name in needed else WARNING,
                 f"{name} {version} is installed without {len(gone)} of its files: {first}.",
                 f'pip install --force-reinstall --no-deps "{name}=={version}"',
             )
 
 
 def _missing_files(name: str) -> list[str]:
-    """Modules and libraries of a distribution that are not where it says."""
-    files = metadata.distribution(name).files or ()  # some ways to install keep no list
+    """Modules and libraries of a distribution that are not where its list has them."""
+    found = metadata.distribution(name)
+    if found.read_text("RECORD") is None:  # as systems install it, or from a folder of sources
+        return []
     code = (
         item
-        for item in files
+        for item in found.files or ()
         if item.suffix in _CODE and not {"test", "tests", "testing", ".."} & {*item.parts}
     )
     return [str(item) for item in code if not Path(str(item.locate())).exists()]
