@@ -267,13 +267,15 @@ def assert_exported(model: Any, path: Path, *, in_openvino: bool = True) -> None
     session = onnxruntime.InferenceSession(path)
     # OpenVINO takes such files too; where it is fast in bfloat16 it computes so unless told.
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", options)
+    compiled = openvino.Core().compile_model(path, "CPU", options) if in_openvino else None
     for shape in ((1, 3, 128, 70), (3, 3, 97, 131), (2, 3, 33, 36)):
         image = torch.rand(shape)
         with torch.no_grad():
             expected = model(image)
-        runs = [session.run(None, {"image": image.numpy()}), compiled([image.numpy()])]
-        for found in runs[: 1 + (in_openvino and shape[0] == 3)]:
+        runs = [session.run(None, {"image": image.numpy()})]
+        if compiled is not None and shape[0] == 3:
+            runs.append(compiled([image.numpy()]))
+        for found in runs:
             torch.testing.assert_close(
                 torch.from_numpy(found[0]),
                 expected,
