@@ -52,7 +52,7 @@ def bare(case: str) -> Callable[[int], None]:
     model: Any = CASES[case][0]().to(memory_format=torch.channels_last).train()
     images, masks = batch_of(case)
     loss_of = segzoo.losses.SegmentationLoss()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=10**6)
 
     def run(steps: int) -> None:
