@@ -35,10 +35,12 @@ def meta_backbone(name: str, options: Mapping[str, Any]) -> nn.Module:
         )
     except TypeError as error:
         known = known_options(name)
-        unknown = [option for option in options if f"'{option}'" in str(error)]
+        # From Python 3.13 on it makes a suggestion of its own, of what the backbone may not take.
+        reason = str(error).partition(". Did you mean")[0]
+        unknown = [option for option in options if f"'{option}'" in reason]
         hint = nearest(unknown[0], known) if unknown else ""
         raise ArgumentError(
-            f"timm cannot build {name!r} with the options {dict(options)}: {error}.{hint} "
+            f"timm cannot build {name!r} with the options {dict(options)}: {reason}.{hint} "
             f"It knows: {', '.join(known) or 'no options of its own'}."
         ) from error
     except Exception as error:

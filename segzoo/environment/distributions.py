@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -170,14 +171,15 @@ def incomplete(requirements: Sequence[Requirement]) -> Iterator[Problem]:
 def _missing_files(name: str) -> list[str]:
     """Modules and libraries of a distribution that are not where its list has them."""
     found = metadata.distribution(name)
-    if found.read_text("RECORD") is None:  # as systems install it, or from a folder of sources
-        return []
+    # Not by its ``files``, which from Python 3.12 on are those that are there. Systems keep no
+    # list, nor do installations from a folder of sources.
+    rows = csv.reader((found.read_text("RECORD") or "").splitlines())
     code = (
-        item
-        for item in found.files or ()
-        if item.suffix in _CODE and not {"test", "tests", "testing", ".."} & {*item.parts}
+        path
+        for path in (PurePosixPath(row[0]) for row in rows if row)
+        if path.suffix in _CODE and not {"test", "tests", "testing", ".."} & {*path.parts}
     )
-    return [str(item) for item in code if not Path(str(item.locate())).exists()]
+    return [str(path) for path in code if not Path(str(found.locate_file(path))).exists()]
 
 
 def torch_builds() -> Iterator[Problem]:
