@@ -36,13 +36,10 @@ def growth() -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], axis: str) -> str:
-    head = [AXES[axis], "threads"]
-    head += [f"{name}: ms (a megapixel), MiB" for name in STYLES]
-    lines = [
-        [row["value"], row["threads"], *(_cell(row, name) for name in STYLES)]
-        for row in rows
-        if row["axis"] == axis
-    ]
+    rows = [row for row in rows if row["axis"] == axis]
+    names = [name for name in STYLES if any(name in row.get("ways", {}) for row in rows)]
+    head = [AXES[axis], "threads", *(f"{name}: ms (a megapixel), MiB" for name in names)]
+    lines = [[row["value"], row["threads"], *(_cell(row, name) for name in names)] for row in rows]
     return markdown(head, lines)
 
 
