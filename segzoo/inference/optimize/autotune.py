@@ -43,7 +43,7 @@ ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 0.02, tor
 _ROUNDED = 2e-3
 #: Rounds of a step that takes long, and of one that takes next to nothing: the quicker a call, the
 #: more of its time is chance. More than the first begin only within so many seconds.
-_ROUNDS, _MOST_ROUNDS, _SECONDS = 5, 25, 0.2
+_ROUNDS, _MOST_ROUNDS, _SECONDS = 5, 11, 0.1
 #: On a GPU so many calls are one launch of a round.
 _REPEATS = 10
 #: What was found before, by everything that it may depend on; the latest used last.
