@@ -125,8 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = finished()
     for name in given.only:
         row = rows.get(name, {})
-        current = row.get("commit") == COMMIT and "passed" in row
-        if not row.get("failed") if given.again else current:
+        if given.again:
+            done = not row.get("failed")
+        else:
+            done = row.get("commit") == COMMIT and "passed" in row
+        if done:
             continue
         rows[name] = again(row) if given.again else run(name, given.tests)
         print({key: value for key, value in rows[name].items() if key != "packages"}, flush=True)
