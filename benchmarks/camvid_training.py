@@ -6,8 +6,9 @@
 From random weights at 90x120, scored on the validation masks at their full size: eleven classes,
 void neither learned nor scored, all pixels pooled. :mod:`benchmarks.camvid` says what the folder
 holds. fastai trains its own way (float32, cross-entropy, Adam, one cycle) for as many epochs as go
-into the processor seconds that segzoo took for the same seed. One thread. Every run is written down
-when it ends, and a second call goes on with what is missing.
+into the processor seconds that segzoo took for the same seed. One thread. The two that go
+through segzoo's loop compute in the precision that ``auto`` chooses here; the record says which.
+Every run is written down when it ends, and a second call goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -311,6 +312,7 @@ def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "encoder": ENCODER,
         "size": list(SIZE),
         "recipe": json.loads(recipe(10, 0).to_json()),
+        "precision": chosen("auto", torch.device("cpu")),
         "summary": summary,
         "runs": runs,
     }
@@ -325,7 +327,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of fastai
-    runs = list(written(NAME).get("runs", []))
+    runs = list(written(NAME, of_each_kind=True).get("runs", []))
     for seed in range(arguments.seeds):
         for system in arguments.systems:
             key = (system, arguments.epochs, seed)
@@ -343,7 +345,7 @@ def main() -> None:
                 found = TRAINERS[system](arguments.epochs, seed)
             runs.append({"system": system, "length": arguments.epochs, "seed": seed, **found})
             print(runs[-1], flush=True)
-            write_result(NAME, report(runs))
+            write_result(NAME, report(runs), of_each_kind=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -56,12 +57,22 @@ def environment() -> dict[str, Any]:
 
 
 def write_result(
-    name: str, record: Mapping[str, Any], *, rows: Sequence[Mapping[str, Any]] = ()
+    name: str,
+    record: Mapping[str, Any],
+    *,
+    rows: Sequence[Mapping[str, Any]] = (),
+    of_each_kind: bool = False,
 ) -> Path:
-    """Write ``results/<name>.json``: the environment, the record, and ``rows``, a line for each."""
+    """Write ``results/<name>.json``: the environment, the record, and ``rows``, a line for each.
+
+    Where records are kept ``of_each_kind`` of processor, that of another kind is put aside.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    text = json.dumps({"environment": environment(), **record}, indent=1)
+    where = environment()
+    if of_each_kind:
+        put_aside(path, where)
+    text = json.dumps({"environment": where, **record}, indent=1)
     if rows:
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
         text = text.removesuffix("\n}") + f',\n "rows": [\n{lines}\n ]\n}}'
@@ -70,10 +81,33 @@ def write_result(
     return path
 
 
-def written(name: str) -> dict[str, Any]:
-    """The record of that name, which a script goes on with; an empty one where there is none."""
+def put_aside(path: Path, where: Mapping[str, Any]) -> None:
+    """Keep the record of another card or kind of processor, under its name."""
+    before = json.loads(path.read_text())["environment"] if path.exists() else where
+    if of_another_kind(before, where):
+        kind = "gpu" if where["gpu"] else "cpu"
+        words = [before[kind], *(before.get("instructions", ()) if kind == "cpu" else ())]
+        label = re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower()).strip("_")
+        path.rename(path.with_name(f"{path.stem}_{label}.json"))
+
+
+def of_another_kind(before: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether two environments have other cards, or other processors without one."""
+    if where["gpu"]:
+        return bool(before["gpu"] != where["gpu"])
+    found = before.get("instructions", where["instructions"])  # older records do not tell
+    return bool(before["cpu"] != where["cpu"] or found != where["instructions"])
+
+
+def written(name: str, *, of_each_kind: bool = False) -> dict[str, Any]:
+    """The record of that name, which a script goes on with; an empty one where there is none.
+
+    Where records are kept ``of_each_kind`` of processor, it is one of this machine's.
+    """
     path = RESULTS / f"{name}.json"
     record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if of_each_kind and record and of_another_kind(record["environment"], environment()):
+        return {}
     return record
 
 

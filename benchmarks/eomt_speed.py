@@ -115,7 +115,7 @@ def main() -> None:
                 file.write(json.dumps(rows[-1]) + "\n")
     if not only:
         versions = {"transformers": transformers.__version__}
-        write_result("eomt_speed", {"versions": versions}, rows=rows)
+        write_result("eomt_speed", {"versions": versions}, rows=rows, of_each_kind=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,17 @@ def record(name: str) -> dict[str, Any]:
     return result
 
 
+def kinds(name: str) -> list[dict[str, Any]]:
+    """The records of that name: the newest, then those that were put aside, of other processors."""
+    aside = sorted(path.stem for path in RESULTS.glob(f"{name}_*.json"))
+    return [record(found) for found in (name, *aside)]
+
+
+def processor(where: dict[str, Any]) -> str:
+    """A processor by its name and its instructions, as far as a record tells them."""
+    return ", ".join([where["cpu"], *where.get("instructions", ())])
+
+
 def markdown(head: list[str], rows: list[list[Any]]) -> str:
     """A table of Markdown."""
     lines = [head, ["---"] * len(head), *rows]

@@ -46,6 +46,7 @@ from .training_tables import (
     kill_training,
     loader_throughput,
     training_overhead,
+    training_precision,
 )
 from .vit_tables import vit, vit_camvid, vit_licences
 from .zoo.rows import zoo
@@ -153,6 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "attacks": attacks,
     "kills": kills,
     "training_overhead": training_overhead,
+    "training_precision": training_precision,
     "loader_throughput": loader_throughput,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),

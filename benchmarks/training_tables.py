@@ -5,30 +5,33 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from .records import absent, exists, markdown, record
+from .records import absent, exists, kinds, markdown, processor, record
 
 
 def camvid_training() -> str:
-    """Mean IoU on CamVid by system and length."""
+    """Mean IoU on CamVid by processor, system and length."""
     if not exists("camvid_training"):
         return absent("camvid_training")
     rows = []
-    for row in record("camvid_training")["summary"]:
-        spread = f"{row['miou_least']:.3f} to {row['miou_greatest']:.3f}"
-        epochs = f"{row['epochs_of_segzoo']}"
-        if row["system"] == "fastai":
-            epochs = f"as long as segzoo's {epochs}"
-        rows.append(
-            [
-                row["system"],
-                epochs,
-                row["runs"],
-                f"{row['miou_mean']:.3f}",
-                spread,
-                f"{row['cpu_seconds_mean']:.0f} s",
-            ]
-        )
-    return markdown(["system", "epochs", "seeds", "mean IoU", "over seeds", "processor time"], rows)
+    for found in kinds("camvid_training"):
+        where = f"{found['environment']['cpu']}, {found['precision']}"
+        for row in found["summary"]:
+            epochs = f"{row['epochs_of_segzoo']}"
+            if row["system"] == "fastai":
+                epochs = f"as long as segzoo's {epochs}"
+            rows.append(
+                [
+                    where,
+                    row["system"],
+                    epochs,
+                    row["runs"],
+                    f"{row['miou_mean']:.3f}",
+                    f"{row['miou_least']:.3f} to {row['miou_greatest']:.3f}",
+                    f"{row['cpu_seconds_mean']:.0f} s",
+                ]
+            )
+    head = ["processor, precision", "system", "epochs", "seeds", "mean IoU", "over seeds"]
+    return markdown([*head, "processor time"], rows)
 
 
 def camvid_anchor() -> str:
@@ -91,6 +94,25 @@ def training_overhead() -> str:
         if name in names
     ]
     head = ["model", "step, bare loop", "step, segzoo", "difference", "peak, bare", "peak, segzoo"]
+    return markdown(head, rows)
+
+
+def training_precision() -> str:
+    """A step in bfloat16 and in float32, on each kind of processor."""
+    if not exists("training_precision"):
+        return absent("training_precision")
+    rows = [
+        [
+            processor(found["environment"]),
+            f"`Unet('{row['encoder']}')`, {'x'.join(map(str, row['batch']))}",
+            f"{row['float32']['median']:.0f} ms",
+            f"{row['bfloat16']['median']:.0f} ms",
+            f"{row['speed_up']:.2f}",
+        ]
+        for found in kinds("training_precision")
+        for row in found["rows"]
+    ]
+    head = ["processor", "model, batch", "float32", "bfloat16", "times as fast"]
     return markdown(head, rows)
 
 

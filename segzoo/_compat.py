@@ -277,21 +277,6 @@ def collect_in(owner: Any, maps: Any) -> None:
         owner._feature_outputs = maps
 
 
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 in units of their own (AMX).
-
-    AVX512-BF16 alone is no such unit: a step of training took longer with it than in float32
-    (``benchmarks/training_precision.py``).
-    Newer versions of torch tell it by a public name, older ones by a private one. Without either
-    the answer is no: training is in float32 then, unless it is asked for.
-    """
-    public = found(torch.cpu, "get_capabilities")
-    if public is not None:
-        return bool(public().get("amx_bf16"))
-    test = found(torch.cpu, "_is_amx_tile_supported")
-    return test is not None and bool(test())
-
-
 def is_view(tensor: Tensor) -> bool:
     """Whether a tensor is a view of another one. Where nobody tells, every tensor may be one."""
     asked = found(tensor, "_is_view")

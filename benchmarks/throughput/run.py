@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ import torch
 
 import segzoo
 
-from ..common import RESULTS, environment
+from ..common import RESULTS, environment, put_aside
 from .card import facts
 from .report import plot, report
 from .settings import CPU, CPU_FULL, GPU, GPU_FULL, PRECISIONS, TASKS, Setting
@@ -177,19 +176,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--commit", help="of the sources, where they are no git checkout")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of record and table")
     return parser.parse_args(arguments)
-
-
-def put_aside(path: Path, where: Mapping[str, Any]) -> None:
-    """Keep the record of another card or kind of processor, under its name."""
-    if not path.exists():
-        return
-    before = json.loads(path.read_text())["environment"]
-    kind = "gpu" if where["gpu"] else "cpu"
-    found = before.get("instructions", where["instructions"])  # older records do not tell
-    if before[kind] != where[kind] or (kind == "cpu" and found != where["instructions"]):
-        words = [before[kind], *(found if kind == "cpu" and "instructions" in before else ())]
-        label = re.sub(r"[^a-z0-9]+", "_", " ".join(words).lower()).strip("_")
-        path.rename(path.with_name(f"{path.stem}_{label}.json"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.figures import fastest
-from benchmarks.records import RESULTS, absent, exists, markdown, record
+from benchmarks.records import absent, exists, kinds, markdown, processor, record
 
 from .report import report, title
 
@@ -36,8 +36,7 @@ def throughput(device: str) -> str:
 def throughput_others() -> str:
     """The fastest of each side on CPUs of other kinds, from the records that were put aside."""
     rows = []
-    for path in sorted(RESULTS.glob("throughput_cpu_*.json")):
-        result = record(path.stem)
+    for result in kinds("throughput_cpu")[1:]:
         where = result["environment"]
         for measured in result["results"]:
             (ours, mine), (theirs, other) = (
@@ -46,7 +45,7 @@ def throughput_others() -> str:
             if ours and theirs:
                 faster = f"**{mine / other:.2f}**"
                 sides = [f"{mine:.2f} ({ours})", f"{other:.2f} ({theirs})", faster]
-                rows.append([where["cpu"], title(measured), *sides, f"`{where['commit']}`"])
+                rows.append([processor(where), title(measured), *sides, f"`{where['commit']}`"])
     head = ["processor", "", "segzoo, images/s", "smp, images/s", "ratio", "commit"]
     return markdown(head, rows)
 

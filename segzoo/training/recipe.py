@@ -62,7 +62,8 @@ class Recipe:
             nothing (one cycle: Smith and Topin, 2018).
         clip_norm: Longest gradient, all parameters together; None for no limit.
         precision: What convolutions compute in: ``float32``, ``bfloat16`` (the weights stay
-            float32), or ``auto``: bfloat16 where the device has units for it.
+            float32), or ``auto``: bfloat16 where a GPU has it, and where a processor is measured to
+            be faster in it; a training that goes on keeps what it began with.
         channels_last: Keep images and weights with their channels last, which is mostly faster.
         ema: Decay of an average of the weights, which is then what is scored and kept
             (``0.999``); None for none.

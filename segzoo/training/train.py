@@ -145,7 +145,7 @@ def train(
     processes.check(recipe)
     look = partial(folder.look, restart=restart)
     saved = from_first(processes, look, whole=recipe.sharding is None)
-    precision = chosen(recipe.precision, processes.device)
+    precision = precision_of(recipe, processes, saved)
     key = None if teacher is None else teacher.key
     begun = description(model, recipe, splits, processes, precision, teacher=key)
     if saved is not None:
@@ -177,6 +177,13 @@ def train(
         loop.run()
         state = run.finish(loop, begun, settled)
     return result(run.model, state, folder, was_finished=False)
+
+
+def precision_of(recipe: Recipe, processes: Processes, saved: Mapping[str, Any] | None) -> str:
+    """One for all processes; ``auto`` stays what it was when the training began."""
+    if saved is not None and recipe.precision == "auto":
+        return str(saved["settled"]["precision"])
+    return str(processes.from_first(partial(chosen, recipe.precision, processes.device)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
+from benchmarks.common import put_aside
 from benchmarks.throughput import achieved, beside, candidates, card, child, roofline, run
 from benchmarks.throughput.report import report
 from benchmarks.throughput.settings import CPU, CPU_FULL, GPU, GPU_FULL, Setting, from_json
@@ -288,9 +289,9 @@ def test_a_record_of_another_kind_of_processor_is_kept_under_its_name(tmp_path):
     for number, kind in enumerate(kinds):
         path = tmp_path / str(number) / "throughput_cpu.json"
         path.parent.mkdir()
-        run.put_aside(path, here)
+        put_aside(path, here)
         path.write_text(json.dumps({"environment": kind}))
-        run.put_aside(path, here)
+        put_aside(path, here)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")}
     assert found == {
         "0/throughput_cpu.json",

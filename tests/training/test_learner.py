@@ -10,7 +10,8 @@ import torch
 
 import segzoo
 from segzoo.errors import TrainingError
-from segzoo.training import finding
+from segzoo.timing import Timing
+from segzoo.training import finding, precision
 from segzoo.training.finding import (
     PLAIN_BATCH,
     chosen_rate,
@@ -21,7 +22,6 @@ from segzoo.training.finding import (
 from segzoo.training.learner import Learner, Settled
 from segzoo.training.objective import AllHeads, has_unused
 from segzoo.training.optimizer import encoder_layers, make_optimizer
-from segzoo.training.precision import chosen, has_bfloat16
 from segzoo.training.processes import Processes
 
 from .toys import Blobs, toy_model
@@ -239,15 +239,27 @@ def test_bfloat16_is_for_the_forward_only():
     assert {item.dtype for item in made.model.parameters()} == {torch.float32}
 
 
-def test_precision_is_asked_of_the_device(monkeypatch):
-    device = torch.device("cpu")
-    for answer, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(
-            "segzoo.training.precision.cpu_multiplies_bfloat16", lambda answer=answer: answer
-        )
-        assert chosen("auto", device) == expected
-    assert chosen("float32", device) == "float32"
-    assert has_bfloat16(torch.device("mps")) is False
+def test_precision_is_measured_on_a_processor(monkeypatch):
+    made, cpu = [], torch.device("cpu")
+
+    def clocked(calls, **_):
+        for call in calls.values():
+            call()
+        made.append(set(calls))
+        return {name: Timing((milliseconds[name],)) for name in calls}
+
+    monkeypatch.setattr(precision, "in_turn", clocked)
+    for taken, expected in ((0.5, "bfloat16"), (0.9, "float32"), (1.5, "float32")):
+        milliseconds = {"bfloat16": taken, "float32": 1.0}
+        precision._share_of_float32.cache_clear()
+        with torch.inference_mode(mode=False), torch.no_grad():
+            assert precision.chosen("auto", cpu) == precision.chosen("auto", cpu) == expected
+    assert made == [{"bfloat16", "float32"}] * 3  # once a process
+    precision._share_of_float32.cache_clear()
+    assert precision.chosen("float32", cpu) == "float32"
+    assert precision.chosen("bfloat16", cpu) == "bfloat16"
+    assert made[3:] == []
+    assert not precision.has_fast_bfloat16(torch.device("mps"))
 
 
 def test_a_rate_is_found_and_nothing_else_changes():

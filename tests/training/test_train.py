@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,27 @@ def test_a_finished_training_says_so_and_is_not_touched(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, first.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("first", ["float32", "bfloat16"])
+def test_what_auto_chose_stays_for_the_whole_training(tmp_path, monkeypatch, first):
+    """A measurement may come out otherwise the next time, or on another machine."""
+    kept = {"float32": "bfloat16", "bfloat16": "float32"}
+    out = tmp_path / "out"
+    monkeypatch.setattr("segzoo.training.train.chosen", lambda *_: first)
+    with pytest.raises(KeyboardInterrupt):
+        train(out, on_epoch=interrupt)
+    monkeypatch.setattr("segzoo.training.train.chosen", lambda *_: kept[first])
+    assert train(out).epochs == 2
+    assert state_of(out)["settled"]["precision"] == first
+    assert train(out).was_finished
+    with pytest.raises(TrainingError, match=f"precision was 'auto', is '{kept[first]}'"):
+        train(out, replace(RECIPE, precision=kept[first]))
+
+
+def interrupt(row):
+    """Ctrl-C after an epoch."""
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
