@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 import segzoo
+from segzoo.training.precision import chosen
 
 from . import camvid
 from .common import write_result, written
@@ -124,8 +125,7 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
     height, width = arguments.size
     values = ([height, width], arguments.epochs, seed, arguments.pretrained, arguments.device)
     key = dict(zip(_KEYS, values, strict=True))
-    runs = list(written(NAME).get("runs", []))
-    if any(all(each[name] == key[name] for name in _KEYS) for each in runs):
+    if any(all(each[name] == key[name] for name in _KEYS) for each in finished()):
         return
     kind = "pretrained" if arguments.pretrained else "random"
     name = f"{height}x{width}-{arguments.epochs}-{kind}-{arguments.device}-{seed}"
@@ -136,8 +136,19 @@ def run(arguments: argparse.Namespace, seed: int) -> None:
         result = train(arguments, seed, out)
     finally:
         seconds = seconds_of(out, time.process_time() - start)
-    runs.append(described(key, result, seconds))
-    write_result(NAME, {"encoder": ENCODER, "runs": runs})
+    # Read only now: another process may have finished a training meanwhile.
+    runs = sorted(
+        [*finished(), described(key, result, seconds)],
+        key=lambda each: [each[name] for name in _KEYS],
+    )
+    precision = chosen("auto", torch.device(arguments.device))
+    found = {"encoder": ENCODER, "precision": precision, "runs": runs}
+    write_result(NAME, found, of_each_kind=True)
+
+
+def finished() -> list[dict[str, Any]]:
+    """What the record has of this kind of machine."""
+    return list(written(NAME, of_each_kind=True).get("runs", []))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from .records import absent, exists, kinds, markdown, processor, record
@@ -35,32 +36,37 @@ def camvid_training() -> str:
 
 
 def camvid_anchor() -> str:
-    """Mean IoU of Unet-resnet34 on CamVid by size, length and first weights."""
+    """Mean IoU of Unet-resnet34 on CamVid by processor, size, length and first weights."""
     if not exists("camvid_anchor"):
         return absent("camvid_anchor")
-    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for run in record("camvid_anchor")["runs"]:
-        key = (tuple(run["size"]), run["epochs"], run["pretrained"], run["device"])
-        kinds.setdefault(key, []).append(run)
     rows = []
-    for ((height, width), epochs, pretrained, device), runs in sorted(kinds.items()):
-        values = [run["miou"] for run in runs]
-        accuracy = statistics.mean(run["pixel_accuracy"] for run in runs)
-        hours = statistics.mean(run["cpu_seconds"] for run in runs) / 3600
-        rows.append(
-            [
-                f"{height}x{width}",
-                epochs,
-                "pretrained" if pretrained else "random",
-                len(runs),
-                f"{statistics.mean(values):.3f}",
-                f"{min(values):.3f} to {max(values):.3f}",
-                f"{accuracy:.3f}",
-                f"{hours:.1f} h" if device == "cpu" else device,
-            ]
-        )
-    head = ["size", "epochs", "first weights", "seeds", "mean IoU", "over seeds", "pixel accuracy"]
-    return markdown([*head, "processor time"], rows)
+    for found in kinds("camvid_anchor"):
+        where = f"{found['environment']['cpu']}, {found['precision']}"
+        rows += [[where, *row] for row in _anchors(found["runs"])]
+    head = ["processor, precision", "size", "epochs", "first weights", "seeds", "mean IoU"]
+    return markdown([*head, "over seeds", "pixel accuracy", "processor time"], rows)
+
+
+def _anchors(runs: list[dict[str, Any]]) -> Iterator[list[Any]]:
+    """A row for all seeds of one size, length and first weights."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        key = (tuple(run["size"]), run["epochs"], run["pretrained"], run["device"])
+        groups.setdefault(key, []).append(run)
+    for ((height, width), epochs, pretrained, device), alike in sorted(groups.items()):
+        values = [run["miou"] for run in alike]
+        accuracy = statistics.mean(run["pixel_accuracy"] for run in alike)
+        hours = statistics.mean(run["cpu_seconds"] for run in alike) / 3600
+        yield [
+            f"{height}x{width}",
+            epochs,
+            "pretrained" if pretrained else "random",
+            len(alike),
+            f"{statistics.mean(values):.3f}",
+            f"{min(values):.3f} to {max(values):.3f}",
+            f"{accuracy:.3f}",
+            f"{hours:.2f} h" if device == "cpu" else device,
+        ]
 
 
 def kill_training() -> str:
