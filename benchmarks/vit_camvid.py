@@ -22,6 +22,7 @@ import torch
 
 import segzoo
 from segzoo.architectures.base import create_model
+from segzoo.training.precision import chosen
 
 from . import camvid
 from .common import write_result, written
@@ -109,6 +110,7 @@ def report(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "size": list(SIZE),
         "options": SYSTEMS,
         "recipe": json.loads(recipe(1, 0).to_json()),
+        "precision": chosen("auto", torch.device("cpu")),
         "summary": summary,
         "runs": runs,
     }
@@ -125,7 +127,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="Only try it: write no record.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    runs = list(written(NAME).get("runs", []))
+    runs = list(written(NAME, of_each_kind=True).get("runs", []))
     for seed in range(arguments.seeds):
         for system in arguments.systems:
             key = (system, arguments.epochs, seed)
@@ -137,7 +139,7 @@ def main() -> None:
             runs.append({"system": system, "epochs": arguments.epochs, "seed": seed, **found})
             print(runs[-1], flush=True)
             if not arguments.dry:
-                write_result(NAME, report(runs))
+                write_result(NAME, report(runs), of_each_kind=True)
 
 
 if __name__ == "__main__":

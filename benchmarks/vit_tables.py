@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .records import absent, exists, markdown, record
+from .records import absent, exists, kinds, markdown, record
 
 _NAMES = {"unet": "`Unet`", "dpt": "`DPT`", "linear_head": "`LinearHead`", "eomt": "`EoMT`"}
 
@@ -46,11 +46,12 @@ def vit() -> str:
 
 
 def vit_camvid() -> str:
-    """Mean IoU on CamVid."""
+    """Mean IoU on CamVid, on each kind of processor."""
     if not exists("vit_camvid"):
         return absent("vit_camvid")
     rows = [
         [
+            f"{found['environment']['cpu']}, {found['precision']}",
             _NAMES[row["system"]],
             f"{row['parameters'] / 1e6:.1f} M",
             row["epochs"],
@@ -59,7 +60,8 @@ def vit_camvid() -> str:
             f"{row['miou_least']:.3f} to {row['miou_greatest']:.3f}",
             f"{row['cpu_seconds_mean']:.0f} s",
         ]
-        for row in record("vit_camvid")["summary"]
+        for found in kinds("vit_camvid")
+        for row in found["summary"]
     ]
-    head = ["head", "weights", "epochs", "seeds", "mean IoU", "over seeds", "processor time"]
-    return markdown(head, rows)
+    head = ["processor, precision", "head", "weights", "epochs", "seeds", "mean IoU", "over seeds"]
+    return markdown([*head, "processor time"], rows)
