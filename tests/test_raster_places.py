@@ -60,9 +60,7 @@ def test_what_has_a_place_on_the_ground_is_not_turned(tmp_path, raw, monkeypatch
     scale = (33550, "d", 3, (1.0, 1.0, 0.0), True)
     origin = (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)
     tags = [(274, "H", 1, 3, True), scale, origin]
-    tifffile.imwrite(
-        path, array, photometric="minisblack", planarconfig="separate", extratags=tags
-    )
+    tifffile.imwrite(path, array, photometric="minisblack", planarconfig="separate", extratags=tags)
     with open_raster(path, raw=raw) as raster:
         assert np.array_equal(raster.read(), array)
     assert turned_by(path) == 1

@@ -161,6 +161,19 @@ def test_the_groups_of_a_table_stay_together(tmp_path):
         assert {name[-1] for name in data.val.names} in ({*"abc"}, {*"def"})
 
 
+def test_columns_that_are_not_used_are_told(tmp_path):
+    make_pairs(tmp_path)
+    rows = [f"{n},images/{n}.png,masks/{n}.png,7,{'test' if n in 'ab' else ''}," for n in "abcdef"]
+    heading = ",image,mask,image_id,split,"
+    (tmp_path / "data.csv").write_text("\n".join([heading, *rows]))
+    data = segzoo.open_data(tmp_path / "data.csv", classes=3)
+    assert data.test.names == ("images/a", "images/b")
+    (note,) = data.description["notes"]
+    assert note.startswith("3 columns are not used of ")
+    assert note.endswith("data.csv: one without a name, image_id, one without a name.")
+    assert note in segzoo.check_data(data).warnings
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"], ids=["semicolon", "tab"])
 def test_tables_of_other_countries(tmp_path, delimiter):
     make_pairs(tmp_path, "ab")
@@ -193,8 +206,15 @@ def test_folders_that_are_not_there(tmp_path):
         ("image,mask\nimages/a.png,masks/a.png\nimages/a.png,masks/a.png", "there twice"),
         ("image,mask,split\nimages/a.png,masks/a.png,trian", "Did you mean train"),
         ("image,mask,split\nimages/a.png,masks/a.png,val", "no pair to train on"),
+        ("image,mask,spilt\nimages/a.png,masks/a.png,val", "a column 'spilt'. Did you mean split?"),
+        ("image,mask,groups\nimages/a.png,masks/a.png,x", "Did you mean group?"),
+        ("image,mask,mask\nimages/a.png,masks/a.png,x", "the column 'mask' twice"),
+        ("image,mask\nimages/a.png,masks/a.png,test", "line 2: 'test' is in no column"),
     ],
-    ids=["column", "empty", "file", "cell", "twice", "split", "train"],
+    ids=[
+        *("column", "empty", "file", "cell", "twice", "split", "train"),
+        *("misspelt", "plural", "columns", "unnamed"),
+    ],
 )
 def test_a_table_that_is_wrong(tmp_path, text, words):
     make_pairs(tmp_path)
