@@ -126,3 +126,26 @@ def test_what_is_not_known_is_void(scenes, tile, missing):
         assert (image[:, mask == 255] == 0).all()
         assert (image[:, mask != 255] > 0).all()
     assert void == 20 * 51
+
+
+@pytest.mark.parametrize("blank", [(0, 0, 0), (255, 0, 255)], ids=["black", "coloured"])
+@pytest.mark.parametrize("ignore_index", [None, 255], ids=str)
+def test_blank_corners_of_scans_are_no_finding(tmp_path, blank, ignore_index):
+    for seed in range(5):
+        scan, truth = picture(seed, (48, 48)), labels(seed, size=(48, 48))
+        scan[:16, :16] = blank
+        truth[:16, :16] = 0 if ignore_index is None else ignore_index
+        save(tmp_path / "images" / f"s{seed}.png", scan)
+        save(tmp_path / "masks" / f"s{seed}.png", truth)
+    given = {"tile": 16, "classes": 3, "ignore_index": ignore_index}
+    assert segzoo.check_data(segzoo.open_data(tmp_path, **given)).findings == ()
+    save(tmp_path / "images" / "s1.png", picture(0, (48, 48)))
+    data = segzoo.open_data(tmp_path, val=["s0"], **given)
+    assert "pictures are in two splits" in segzoo.check_data(data).errors[0]
+    if ignore_index is not None:  # the mask of a whole scan is worth a word
+        save(tmp_path / "masks" / "s3.png", labels(size=(48, 48)) * 0 + 255)
+        data = segzoo.open_data(tmp_path, val=["s0"], **given)
+        assert any(
+            "1 mask is all void in train, the first s3." in w
+            for w in segzoo.check_data(data).warnings
+        )
