@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .faults import PairError, counted
-from .mask_coding import MaskCoding
+from .mask_coding import Color, MaskCoding
 from .mask_file import orientation, read_classes
 from .pairs import Pair
 from .pictures import to_bands
@@ -49,6 +49,8 @@ class PairDataset:
         value_range: The values that become 0 and 1; None where the files' type tells it.
         split: Which of several splits these are, where they lie in some: ``train``, ``val`` or
             ``test``.
+        class_names: One for each class, or None.
+        palette: A colour for each class, or None.
     """
 
     pairs: tuple[Pair, ...]
@@ -57,6 +59,8 @@ class PairDataset:
     channels: int | None = None
     value_range: ValueRange | None = None
     split: str | None = None
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -99,7 +99,15 @@ def open_data(
     chosen, bounds = check_bands(bands), check_range(value_range)
     channels = most_bands(everything) if chosen is None else len(chosen)
     data = {
-        name: PairDataset(pairs, known.coding, chosen, channels, bounds)
+        name: PairDataset(
+            pairs,
+            known.coding,
+            chosen,
+            channels,
+            bounds,
+            class_names=known.names,
+            palette=known.colors,
+        )
         for name, pairs in splits.items()
     }
     assert known.coding.classes is not None

@@ -60,6 +60,11 @@ class RowsDataset:
         channels: How many bands an item has: grey is repeated, alpha left out (of arrays and
             tensors nothing tells which band that is: cut it off); None for what each picture has.
 
+    Attributes:
+        coding: How the values of masks become classes.
+        class_names: One for each class, or None.
+        palette: A colour for each class, or None.
+
     Raises:
         DataError: No such column.
         ArgumentError: Arguments that do not go together.
@@ -80,9 +85,10 @@ class RowsDataset:
         if channels is not None:
             checks.integer("channels", channels, minimum=1, maximum=4096)
         self.rows, self.image, self.mask, self.channels = rows, image, mask, channels
-        self.coding = class_coding(
+        told = class_coding(
             classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
-        ).coding
+        )
+        self.coding, self.class_names, self.palette = told.coding, told.names, told.colors
         if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
             raise DataError(f"rows must be a table: a length and rows; got {checks.shown(rows)}.")
         checks.text("image", image, longest=4096)
