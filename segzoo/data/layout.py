@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from .. import checks
 from ..errors import ArgumentError, DataError, nearest
 from ..files.atomic import read_text
 from ..files.local import is_file, is_folder, listed
-from .pairs import Pair, Pairing, find_pairs
+from .pairs import Pair, Pairing, composed, find_pairs
 from .pictures import is_picture_name
 
 #: Names of subfolders, and of the values in a column ``split``.
@@ -206,13 +207,13 @@ def read_table(path: Path, *, to_train: bool = True) -> Layout:
             raise DataError(
                 f"{where}: {split!r} is no split; train, val and test are.{nearest(split, SPLITS)}"
             )
-        name = PurePosixPath(Path(row["image"].strip()).with_suffix("").as_posix()).as_posix()
+        name = Path(composed(row["image"].strip())).with_suffix("").as_posix()
         if (SPLITS[split], name) in taken:
             raise DataError(f"{where}: the picture {name} is there twice.")
         taken.add((SPLITS[split], name))
         splits.setdefault(SPLITS[split], []).append(Pair(name, files["image"], files["mask"]))
         if "group" in row:
-            groups[name] = row["group"].strip() or name
+            groups[name] = composed(row["group"].strip()) or name
     if to_train and "train" not in splits:
         raise DataError(f"{path} has no pair to train on.")
     ordered: dict[str, tuple[Pair, ...]] = {
@@ -291,9 +292,9 @@ def _file(folder: Path, row: Mapping[str, str], column: str, where: str) -> Path
     text = row[column].strip()
     if not text:
         raise DataError(f"{where} names no {column}.")
-    file = folder / text
-    if not is_file(file):
-        raise DataError(
-            f"{where}: there is no file {file}. Paths are relative to the table's own folder."
-        )
-    return file
+    for name in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))):
+        if is_file(folder / name):
+            return folder / name
+    raise DataError(
+        f"{where}: there is no file {folder / text}. Paths are relative to the table's own folder."
+    )

@@ -19,7 +19,7 @@ from .dataset import PairDataset
 from .fingerprint import fingerprint, pairs_key
 from .layout import Layout, find_layout
 from .mask_coding import description as coding_description
-from .pairs import Pair
+from .pairs import Pair, composed
 from .pixel_values import check_range
 from .split import draw_share, groups_of
 from .splits import VAL_SHARE, DataSplits
@@ -220,11 +220,12 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
             f"{what} must be a share (0.2), names or a text file with names; got "
             f"{checks.shown(part)}."
         )
-    names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
+    given = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
     known: dict[str, set[int]] = {}
     for place, pair in enumerate(pairs):
         for name in (pair.name, pair.whole, f"{pair.whole}{pair.image.suffix}"):
             known.setdefault(name, set()).add(place)
+    names = [composed(name) for name in given]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ..errors import ArgumentError, DataError
+from .pairs import composed
 
 
 def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
@@ -25,7 +26,7 @@ def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
     if not isinstance(group, str):
         raise ArgumentError(f"group must be a regular expression, got {group!r}.")
     try:
-        pattern = re.compile(group)
+        pattern = re.compile(composed(group))
     except (re.error, OverflowError, RecursionError) as error:
         raise ArgumentError(f"group={group!r} is no regular expression: {error}.") from error
     found = []
