@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from .. import checks
 from ..errors import ArgumentError
 from .dataset import SegmentationData
+from .mask_coding import as_labels
 from .resample import resize_image, resize_mask
 
 #: The longest side to train at, the one that :func:`segzoo.evaluate` still takes.
@@ -95,9 +96,10 @@ class Augmentation:
             ignore_index: What void is in masks; None for no void.
 
         Returns:
-            ``(C, h, w)`` of the same kind of values, and ``(h, w)``.
+            ``(C, h, w)`` of the same kind of values, and ``(h, w)``, whole numbers as int64.
         """
         ignore_index = checks.void("ignore_index", ignore_index)
+        mask = as_labels(mask)
         if self.size is not None and tuple(mask.shape) != self.size:
             image, mask = resize_image(image, self.size), resize_mask(mask, self.size)
         if self.crop is not None or self.scale != (1.0, 1.0):
