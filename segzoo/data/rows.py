@@ -117,7 +117,7 @@ class RowsDataset:
         row = self.rows[index]
         try:
             picture, alpha = _read(row[self.image], stored=False)
-            image = fit_bands(picture, None, self.channels, alpha=alpha, remedy=_CUT)
+            image = fit_bands(picture, self.channels, alpha=alpha, remedy=_CUT)
             refuse_lossy(_lossy(row[self.mask]))
             colors = self.coding.colors is not None
             mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))
