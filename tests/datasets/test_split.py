@@ -66,6 +66,27 @@ def test_val_by_names_by_a_file_and_by_group(tmp_path):
         segzoo.open_data(images, masks, group="(")
 
 
+def test_shares_are_of_all_pictures(tmp_path):
+    names = [f"{number:02}" for number in range(20)]
+    images, masks = make_pairs(tmp_path, names)
+
+    def opened(**given):
+        data = segzoo.open_data(images, masks, classes=3, **given)
+        parts = [() if part is None else part.names for part in (data.train, data.val, data.test)]
+        assert sorted(sum(parts, ())) == names
+        return parts
+
+    _, alone, _ = opened(val=0.5)
+    assert alone == tuple(names[place] for place in draw_share(names, 0.5, seed=0))
+    assert list(map(len, opened(val=0.5, test=0.4))) == [2, 10, 8]
+    assert list(map(len, opened(test=0.7))) == [2, 4, 14]
+    for seed in range(5):  # what is named for the one is not drawn for the other
+        _, val, test = opened(val=names[:5], test=0.2, seed=seed)
+        assert (val, len(test)) == (tuple(names[:5]), 3)
+    with pytest.raises(ArgumentError, match=r"test=0.8 and val=0.2 leave nothing to train on"):
+        opened(test=0.8)
+
+
 @pytest.mark.parametrize(
     ("names", "group", "words"),
     [
