@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from segzoo.data.pictures import read_mask, read_picture
-from segzoo.data.raster import open_raster
+from segzoo.data.raster import open_raster, turned_by
 from segzoo.errors import ArgumentError, InputError
 
 from .picture_files import RNG, SHAPE, planes, values, without
@@ -254,15 +254,26 @@ def test_tifffile_and_pillow_agree_where_both_are_true(tmp_path, monkeypatch):
             monkeypatch.undo()
 
 
+@pytest.mark.parametrize("raw", [False, True], ids=["picture", "mask"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiff_is_turned_upright(tmp_path, orientation):
-    deep = values("uint16", 3)
+def test_tiff_is_turned_upright(tmp_path, monkeypatch, orientation, raw):
     tag = [(274, "H", 1, orientation, True)]
-    tifffile.imwrite(tmp_path / "x.tif", deep, photometric="rgb", extratags=tag)
-    plain = (deep >> 8).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "y.tif", plain, photometric="rgb", extratags=tag)
-    found = read_picture(tmp_path / "x.tif").numpy()
-    assert np.array_equal(found >> 8, read_picture(tmp_path / "y.tif").numpy())
+    plain = values("uint8", 3)
+    tifffile.imwrite(tmp_path / "plain.tif", plain, photometric="rgb", extratags=tag)
+    with open_raster(tmp_path / "plain.tif", raw=raw) as raster:
+        expected = raster.read()
+        assert "tifffile" not in type(raster).__module__
+    if orientation == 6:  # as it is looked at
+        assert np.array_equal(expected, np.rot90(planes(plain), -1, (1, 2)))
+    for dtype in ("int16", "uint16", "float32", "uint8"):
+        monkeypatch.setattr("segzoo.data.raster._LARGE", 0)  # 8 bits by windows, too
+        path = tmp_path / f"{dtype}.tif"
+        tifffile.imwrite(path, plain.astype(dtype), photometric="rgb", extratags=tag)
+        with open_raster(path, raw=raw) as raster:
+            assert "pillow" not in type(raster).__module__
+            assert raster.shape == expected.shape
+            assert np.array_equal(raster.read(), expected)
+        assert turned_by(path) == orientation
 
 
 def test_overviews_and_thumbnails_are_no_pictures_of_their_own(tmp_path):

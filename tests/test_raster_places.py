@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 
 from segzoo.data.pictures import read_mask, read_picture
-from segzoo.data.raster import open_raster
+from segzoo.data.raster import open_raster, turned_by
 
 from .picture_files import RNG, SHAPE, planes, values
 from .prediction.tiles import geotiff
@@ -49,3 +50,21 @@ def test_a_palette_on_the_ground_is_colour_or_a_mask(tmp_path):
     assert np.array_equal(read_mask(path).numpy(), array[0])
     colours = np.array([(0, 0, 0), (200, 10, 30), (5, 6, 7)], np.uint8)[array[0]]
     assert np.array_equal(read_picture(path).numpy(), planes(colours))
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["picture", "mask"])
+def test_what_has_a_place_on_the_ground_is_not_turned(tmp_path, raw, monkeypatch):
+    """The place is that of the pixels as they are stored; nobody warns of a turn that is none."""
+    array = planes(values("int16", 2))
+    path = tmp_path / "x.tif"
+    scale = (33550, "d", 3, (1.0, 1.0, 0.0), True)
+    origin = (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)
+    tags = [(274, "H", 1, 3, True), scale, origin]
+    tifffile.imwrite(path, array, photometric="minisblack", planarconfig="separate", extratags=tags)
+    with open_raster(path, raw=raw) as raster:
+        assert np.array_equal(raster.read(), array)
+    assert turned_by(path) == 1
+    monkeypatch.setattr("segzoo.data.raster.has_package", lambda name: name != "rasterio")
+    with open_raster(path, raw=raw) as raster:
+        assert np.array_equal(raster.read(), array[:, ::-1, ::-1])
+    assert turned_by(path) == 3

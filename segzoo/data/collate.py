@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import checks
 from ..errors import DataError
+from .mask_coding import as_labels
 
 
 def collate(
@@ -21,7 +22,7 @@ def collate(
         ignore_index: What fills masks; pictures are filled with 0. None where sizes are equal.
 
     Returns:
-        ``(N, C, H, W)`` and ``(N, H, W)``.
+        ``(N, C, H, W)`` and ``(N, H, W)``, whole numbers as int64.
 
     Raises:
         DataError: No item, pictures of different bands or kinds of values, or of different sizes
@@ -30,7 +31,7 @@ def collate(
     ignore_index = checks.void("ignore_index", ignore_index)
     if not items:
         raise DataError("A batch needs at least one item.")
-    images, masks = [image for image, _ in items], [mask for _, mask in items]
+    images, masks = [image for image, _ in items], [as_labels(mask) for _, mask in items]
     kinds = {(image.shape[0], image.dtype) for image in images}
     if len(kinds) > 1:
         shown = " and ".join(sorted(f"{bands} bands of {dtype}" for bands, dtype in kinds))
@@ -51,7 +52,7 @@ def collate(
     height, width = max(size[0] for size in sizes), max(size[1] for size in sizes)
     image = images[0].new_zeros(len(items), images[0].shape[0], height, width)
     mask = masks[0].new_full((len(items), height, width), ignore_index)
-    for index, (one, labels) in enumerate(items):
+    for index, (one, labels) in enumerate(zip(images, masks, strict=True)):
         image[index, :, : one.shape[1], : one.shape[2]] = one
         mask[index, : labels.shape[0], : labels.shape[1]] = labels
     return image, mask

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .faults import PairError, counted
-from .mask_coding import MaskCoding
+from .mask_coding import Color, MaskCoding
 from .mask_file import orientation, read_classes
 from .pairs import Pair
 from .pictures import to_bands
@@ -38,7 +38,8 @@ class PairDataset:
 
     It holds paths only, so it can be pickled and sent to workers. Each item is read when it is
     asked for, turned upright where its EXIF data says so, and checked. What a georeferenced file
-    says is not known (nodata) is 0 in the picture, and void in the mask if there is void.
+    says is not known (nodata) is 0 in the picture, black whatever the ``value_range``, and void in
+    the mask if there is void; without, the mask keeps the class that it has there.
 
     Attributes:
         pairs: The files.
@@ -49,6 +50,8 @@ class PairDataset:
         value_range: The values that become 0 and 1; None where the files' type tells it.
         split: Which of several splits these are, where they lie in some: ``train``, ``val`` or
             ``test``.
+        class_names: One for each class, or None.
+        palette: A colour for each class, or None.
     """
 
     pairs: tuple[Pair, ...]
@@ -57,6 +60,8 @@ class PairDataset:
     channels: int | None = None
     value_range: ValueRange | None = None
     split: str | None = None
+    class_names: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,9 +81,11 @@ class PairDataset:
         pair = self.pairs[index]
         try:
             with open_raster(pair.image) as raster:
-                picture, unknown = read_image(raster, pair.window, self.value_range)
-                alpha = raster.info.alpha
-            image = fit_bands(picture, self.bands, self.channels, alpha=alpha)
+                info = raster.info
+                _check_bands(info.bands, self.bands)
+                image, unknown = read_image(raster, pair.window, self.value_range, self.bands)
+            if self.bands is None:
+                image = fit_bands(image, self.channels, alpha=info.alpha)
             mask = read_classes(pair.mask, self.coding, pair.window)
             _check_sizes(pair, image, mask)
         except PairError as error:
@@ -88,34 +95,33 @@ class PairDataset:
         return image, mask
 
 
+def _check_bands(given: int, bands: tuple[int, ...] | None) -> None:
+    if bands is not None and max(bands) > given:
+        raise PairError(
+            "bands",
+            f"there is no band {max(bands)}, the picture has {given}",
+            "Choose others with bands=, counted from 1.",
+        )
+
+
 def fit_bands(
     picture: Tensor,
-    bands: tuple[int, ...] | None,
     channels: int | None,
     *,
     alpha: bool,
     remedy: str = "Make all pictures alike, or pass bands=(1, 2, 3), the numbers of those to take.",
 ) -> Tensor:
-    """The bands of a picture that a model sees; see :class:`PairDataset`.
+    """The bands of a picture that a model sees where nobody chose them; see :class:`PairDataset`.
 
     Args:
         picture: ``(C, H, W)``.
-        bands: Those to take.
-        channels: How many there are to be.
+        channels: How many there are to be; None for what the picture has.
         alpha: Whether the last one is opacity.
         remedy: What to do where nothing tells which bands are meant.
 
     Raises:
-        PairError: Bands that the picture does not have.
+        PairError: Nothing tells.
     """
-    if bands is not None:
-        if max(bands) > picture.shape[0]:
-            raise PairError(
-                "bands",
-                f"there is no band {max(bands)}, the picture has {picture.shape[0]}",
-                "Choose others with bands=, counted from 1.",
-            )
-        return picture[[number - 1 for number in bands]]
     if channels is None:
         return picture
     try:

@@ -120,7 +120,9 @@ def _values(good: Sequence[PairFacts]) -> Iterator[Finding]:
 def _twice(good: Sequence[PairFacts]) -> Iterator[Finding]:
     same: defaultdict[bytes, list[PairFacts]] = defaultdict(list)
     for fact in good:
-        same[fact.key].append(fact)
+        # The blank corners of scans are all alike, and no score is better for one that was seen.
+        if not fact.blank and any(fact.pixels):
+            same[fact.key].append(fact)
     across, within = [], []
     for facts in same.values():
         if len({fact.split for fact in facts}) > 1:
@@ -166,7 +168,9 @@ def _labels(
                 f"Every labelled pixel of train is {names[present[0]]}: there is nothing to learn.",
             )
             continue
-        empty = [fact.name for fact in facts if not any(fact.pixels)]
+        labelled = {fact.whole for fact in facts if any(fact.pixels)}
+        # A tile without a label cannot be left out, the whole picture can.
+        empty = list(dict.fromkeys(fact.whole for fact in facts if fact.whole not in labelled))
         if empty:
             masks = "1 mask is" if len(empty) == 1 else f"{len(empty)} masks are"
             yield Finding(

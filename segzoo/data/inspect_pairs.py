@@ -37,6 +37,8 @@ class PairFacts:
         void: How many are void.
         key: A digest of the picture's pixels.
         turned: EXIF data turns the picture or its mask, and not the other.
+        whole: The name of the picture, of which this may be a tile.
+        blank: Every band of the picture has one value.
     """
 
     split: str
@@ -49,6 +51,8 @@ class PairFacts:
     void: int = 0
     key: bytes = b""
     turned: bool = False
+    whole: str = ""
+    blank: bool = False
 
 
 def inspect_splits(
@@ -107,6 +111,7 @@ def _inspect(key: _Item, *, data: DataSplits) -> PairFacts:
             )
     except InputError as error:
         return PairFacts(key.split, key.name, error)
+    pair = key.part.pairs[key.place] if isinstance(key.part, PairDataset) else None
     return PairFacts(
         split=key.split,
         name=key.name,
@@ -116,8 +121,17 @@ def _inspect(key: _Item, *, data: DataSplits) -> PairFacts:
         pixels=pixels,
         void=void,
         key=tensor_key(image),
-        turned=isinstance(key.part, PairDataset) and _turned(key.part.pairs[key.place]),
+        turned=pair is not None and _turned(pair),
+        whole=key.name if pair is None else pair.whole,
+        blank=_is_blank(image),
     )
+
+
+def _is_blank(image: Tensor) -> bool:
+    values = image.numpy()
+    first = values[:, :1, :1]
+    # Of most pictures a row is enough to tell.
+    return bool((values[:, :1] == first).all() and (values == first).all())
 
 
 def _check_shapes(image: Tensor, mask: Tensor, channels: int) -> None:

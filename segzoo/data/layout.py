@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from .. import checks
 from ..errors import ArgumentError, DataError, nearest
 from ..files.atomic import read_text
 from ..files.local import is_file, is_folder, listed
-from .pairs import Pair, Pairing, find_pairs
+from .pairs import Pair, Pairing, composed, find_pairs
 from .pictures import is_picture_name
 
 #: Names of subfolders, and of the values in a column ``split``.
@@ -27,6 +30,8 @@ SPLITS = {
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
 _COLUMNS = ("image", "mask", "split", "group")
+#: Share of letters (difflib's ratio) from which on a column must be one of ours, misspelt.
+_NEAR = 0.7
 #: Bytes of a table: some millions of pairs.
 _LARGEST_TABLE = 2**29
 
@@ -184,11 +189,13 @@ def read_table(path: Path, *, to_train: bool = True) -> Layout:
 
     Paths are relative to the table's own folder, or absolute.
 
+    Other columns are told as not used, unless they look like one of these.
+
     Raises:
-        DataError: Columns that are missing or not known, a file that is not there, a picture
+        DataError: Columns that are missing, twice or misspelt, a file that is not there, a picture
             twice.
     """
-    rows = _rows(path)
+    rows, notes = _rows(path)
     splits: dict[str, list[Pair]] = {}
     groups: dict[str, str] = {}
     taken: set[tuple[str, str]] = set()
@@ -200,23 +207,24 @@ def read_table(path: Path, *, to_train: bool = True) -> Layout:
             raise DataError(
                 f"{where}: {split!r} is no split; train, val and test are.{nearest(split, SPLITS)}"
             )
-        name = PurePosixPath(Path(row["image"].strip()).with_suffix("").as_posix()).as_posix()
+        name = Path(composed(row["image"].strip())).with_suffix("").as_posix()
         if (SPLITS[split], name) in taken:
             raise DataError(f"{where}: the picture {name} is there twice.")
         taken.add((SPLITS[split], name))
         splits.setdefault(SPLITS[split], []).append(Pair(name, files["image"], files["mask"]))
         if "group" in row:
-            groups[name] = row["group"].strip() or name
+            groups[name] = composed(row["group"].strip()) or name
     if to_train and "train" not in splits:
         raise DataError(f"{path} has no pair to train on.")
     ordered: dict[str, tuple[Pair, ...]] = {
         key: tuple(splits[key]) for key in ("train", "val", "test") if key in splits
     }
     told = any(row.get("split", "").strip() for _, row in rows)
-    return Layout(ordered, groups, (path.parent,), told=told)
+    return Layout(ordered, groups, (path.parent,), notes, told=told)
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], tuple[str, ...]]:
+    """Line and cells of each row, and a sentence on columns that are not used."""
     try:
         text = read_text(path, largest=_LARGEST_TABLE, encoding="utf-8-sig")
         with io.StringIO(text, newline="") as file:
@@ -225,31 +233,68 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             # Spreadsheets write what the language of their country wants.
             delimiter = max(",;\t", key=head.count)
             reader = csv.DictReader(file, delimiter=delimiter)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = [
-                (reader.line_num, {k: v or "" for k, v in row.items() if k in _COLUMNS})
-                for row in reader
-            ]
+            names = [name.strip().lower() for name in reader.fieldnames or ()]
+            reader.fieldnames = names
+            notes = _notes_on_columns(path, names)
+            rows = []
+            for row in reader:
+                beyond = [cell for cell in row.pop(None, ()) if cell.strip()]
+                if beyond:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {checks.shown(beyond[0])} is in no "
+                        "column. Name all of them in the first line, and put paths with a "
+                        f"{delimiter!r} in quotes."
+                    )
+                cells = {k: v or "" for k, v in row.items() if k in _COLUMNS}
+                rows.append((reader.line_num, cells))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}.") from error
-    missing = [name for name in ("image", "mask") if name not in reader.fieldnames]
+    if not rows:
+        raise DataError(f"{path} has no pair.")
+    return rows, notes
+
+
+def _notes_on_columns(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """What is said of the columns that are not used.
+
+    Raises:
+        DataError: One is missing, twice, or so near to one that is not there that it must be meant:
+            pictures of a test split would else be trained on.
+    """
+    missing = [name for name in ("image", "mask") if name not in names]
     if missing:
         raise DataError(
             f"{path} has no column {missing[0]!r}; its first line must name them: image,mask and, "
-            f"if you like, split and group. It has: {', '.join(reader.fieldnames) or 'nothing'}."
+            f"if you like, split and group. It has: {', '.join(names) or 'nothing'}."
         )
-    if not rows:
-        raise DataError(f"{path} has no pair.")
-    return rows
+    twice = [name for name in _COLUMNS if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has the column {twice[0]!r} twice; take one out.")
+    others = [name for name in names if name not in _COLUMNS]
+    absent = [name for name in _COLUMNS if name not in names]
+    for name in others:
+        meant = difflib.get_close_matches(name[:256], absent, n=1, cutoff=_NEAR)
+        if meant:
+            raise DataError(
+                f"{path} has a column {checks.shown(name)}. Did you mean {meant[0]}? Name it so, "
+                "or, if it is something else, so that it looks like none of image, mask, split and "
+                "group."
+            )
+    if not others:
+        return ()
+    shown = ", ".join(name or "one without a name" for name in others[:8])
+    more = ", ..." if len(others) > 8 else ""
+    are = "1 column is" if len(others) == 1 else f"{len(others)} columns are"
+    return (f"{are} not used of {path}: {shown}{more}.",)
 
 
 def _file(folder: Path, row: Mapping[str, str], column: str, where: str) -> Path:
     text = row[column].strip()
     if not text:
         raise DataError(f"{where} names no {column}.")
-    file = folder / text
-    if not is_file(file):
-        raise DataError(
-            f"{where}: there is no file {file}. Paths are relative to the table's own folder."
-        )
-    return file
+    for name in (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))):
+        if is_file(folder / name):
+            return folder / name
+    raise DataError(
+        f"{where}: there is no file {folder / text}. Paths are relative to the table's own folder."
+    )

@@ -156,6 +156,11 @@ class MaskCoding:
         )
 
 
+def as_labels(mask: Tensor) -> Tensor:
+    """Classes in the type that holds every void: among unsigned bytes -100 would become 156."""
+    return mask if mask.is_floating_point() else mask.long()
+
+
 def histogram(values: Values) -> dict[int, int]:
     """How often each integer is in an array, in ascending order."""
     if values.size == 0:

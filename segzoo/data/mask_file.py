@@ -7,13 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files.atomic import open_ordinary
 from .faults import PairError
 from .lossy import lossy_format, refuse_lossy
 from .mask_coding import MaskCoding
 from .pairs import Window
-from .raster import open_raster, read_whole
-from .readers.with_pillow import opened, stated_orientation
+from .raster import open_raster, read_whole, turned_by
 from .tiles import slices
 
 
@@ -35,10 +33,9 @@ def read_classes(path: Path, coding: MaskCoding, window: Window | None = None) -
 
 
 def orientation(path: Path) -> int:
-    """How far a file asks to be turned when it is shown (EXIF): 1 for not at all."""
+    """How far a file is turned when it is read (EXIF): 1 for not at all."""
     try:
-        with open_ordinary(path) as file, opened(file, path) as image:
-            value = stated_orientation(image, file)
+        value = turned_by(path)
     except Exception:  # decoders fail in many ways; its reader says what is wrong
         return 1
     return value if 1 <= value <= 8 else 1

@@ -19,7 +19,7 @@ from .dataset import PairDataset
 from .fingerprint import fingerprint, pairs_key
 from .layout import Layout, find_layout
 from .mask_coding import description as coding_description
-from .pairs import Pair
+from .pairs import Pair, composed
 from .pixel_values import check_range
 from .split import draw_share, groups_of
 from .splits import VAL_SHARE, DataSplits
@@ -74,7 +74,8 @@ def open_data(
             that size, each an item of its own; TIFF files are read part by part. The parts of a
             picture are kept on one side of a split, unless there is but one picture.
         val: Where there is no val split: a share of the pictures (0.2 if left), names, or a text
-            file with a name a line.
+            file with a name a line. Both shares, this one and that of ``test``, are of all pictures
+            that are in no split yet and that nobody named.
         test: The same; none if left.
         group: A regular expression that finds in a picture's name what it belongs to: frames of
             one video are then never on both sides. A column ``group`` of a CSV does the same.
@@ -99,7 +100,15 @@ def open_data(
     chosen, bounds = check_bands(bands), check_range(value_range)
     channels = most_bands(everything) if chosen is None else len(chosen)
     data = {
-        name: PairDataset(pairs, known.coding, chosen, channels, bounds)
+        name: PairDataset(
+            pairs,
+            known.coding,
+            chosen,
+            channels,
+            bounds,
+            class_names=known.names,
+            palette=known.colors,
+        )
         for name, pairs in splits.items()
     }
     assert known.coding.classes is not None
@@ -164,38 +173,58 @@ def _split(
     """The pairs of each split, and of those that were made here how."""
     splits = dict(layout.splits)
     wanted = {"test": test, "val": VAL_SHARE if val is None and "val" not in splits else val}
-    drawn: dict[str, object] = {}
+    wanted = {what: part for what, part in wanted.items() if part is not None}
     if group is not None and layout.groups:
         raise ArgumentError("group= was given, and the table has a column group; leave one out.")
-    for what, part in wanted.items():
-        if part is None:
-            continue
+    for what in wanted:
         if what in splits:
             raise ArgumentError(
                 f"{what}= was given, and the data have a split {what} already; leave one out."
             )
-        pairs = splits["train"]
-        if isinstance(part, (int, float)):
-            share = checks.number(what, part, minimum=0.0001, maximum=0.9999)
-            several = len({pair.whole for pair in pairs}) > 1
-            own = [pair.whole if several else pair.name for pair in pairs]
-            groups = [
-                layout.groups.get(pair.whole, name) for pair, name in zip(pairs, own, strict=True)
-            ]
-            if group is not None:
-                groups = list(groups_of(own, group))
-            places = set(draw_share(groups, share, seed=seed, what=what))
-            drawn[what] = {"share": share, "seed": seed, "group": group or bool(layout.groups)}
-        else:
-            places = _named(pairs, part, what)
-            drawn[what] = "named"
-        splits[what] = tuple(pair for i, pair in enumerate(pairs) if i in places)
-        splits["train"] = tuple(pair for i, pair in enumerate(pairs) if i not in places)
-    if group is not None and not any(isinstance(how, dict) for how in drawn.values()):
+    shares = {
+        what: checks.number(what, part, minimum=0.0001, maximum=0.9999)
+        for what, part in wanted.items()
+        if isinstance(part, (int, float))
+    }
+    if group is not None and not shares:
         raise ArgumentError(
             "group= is for a share that is drawn, and these data are split already."
         )
+    if sum(shares.values()) >= 1:
+        told = " and ".join(f"{what}={share:g}" for what, share in shares.items())
+        raise ArgumentError(
+            f"{told} leave nothing to train on; both are shares of all pictures. Make one smaller."
+        )
+    drawn: dict[str, object] = {}
+    # Those that are named first: a draw must not take them.
+    for what in (name for name in wanted if name not in shares):
+        _keep_apart(splits, what, _named(splits["train"], wanted[what], what))
+        drawn[what] = "named"
+    count = len(splits["train"])
+    for what, share in shares.items():
+        groups = _groups(splits["train"], layout.groups, group)
+        places = draw_share(groups, share, seed=seed, what=what, of=count)
+        _keep_apart(splits, what, set(places))
+        drawn[what] = {"share": share, "seed": seed, "group": group or bool(layout.groups)}
     return {name: splits[name] for name in ("train", "val", "test") if name in splits}, drawn
+
+
+def _keep_apart(splits: dict[str, tuple[Pair, ...]], what: str, places: set[int]) -> None:
+    """Move pairs at these places of train to another split."""
+    pairs = splits["train"]
+    splits[what] = tuple(pair for i, pair in enumerate(pairs) if i in places)
+    splits["train"] = tuple(pair for i, pair in enumerate(pairs) if i not in places)
+
+
+def _groups(
+    pairs: Sequence[Pair], table: Mapping[str, str], group: str | None
+) -> tuple[str, ...] | list[str]:
+    """What each pair must stay together with: its tiles, unless all are of one picture."""
+    several = len({pair.whole for pair in pairs}) > 1
+    own = [pair.whole if several else pair.name for pair in pairs]
+    if group is not None:
+        return groups_of(own, group)
+    return [table.get(pair.whole, name) for pair, name in zip(pairs, own, strict=True)]
 
 
 def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
@@ -212,11 +241,12 @@ def _named(pairs: Sequence[Pair], part: Any, what: str) -> set[int]:
             f"{what} must be a share (0.2), names or a text file with names; got "
             f"{checks.shown(part)}."
         )
-    names = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
+    given = checks.sequence(what, [name for name in part if name], _name, longest=10**7)
     known: dict[str, set[int]] = {}
     for place, pair in enumerate(pairs):
         for name in (pair.name, pair.whole, f"{pair.whole}{pair.image.suffix}"):
             known.setdefault(name, set()).add(place)
+    names = [composed(name) for name in given]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(

@@ -71,6 +71,8 @@ def open_pairs(
         channels,
         check_range(value_range),
         split if layout.told else _named(Path(images)),
+        known.names,
+        known.colors,
     )
 
 

@@ -95,6 +95,7 @@ def list_files(root: Path, *, only: str = "", without: str = "") -> Listing:
     """
     if not is_folder(root):
         raise DataError(f"There is no folder {root}.")
+    only, without = composed(only), composed(without)
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in KINDS}
     found: dict[str, Path] = {}
     left_out: Counter[str] = Counter()
@@ -134,8 +135,15 @@ def _stop(error: OSError) -> None:
 
 
 def _name(path: Path) -> str:
-    # Some systems store an accent apart from its letter; the two folders may come from two.
-    return unicodedata.normalize("NFC", PurePosixPath(path.with_suffix("")).as_posix())
+    return composed(PurePosixPath(path.with_suffix("")).as_posix())
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form, in which names are compared.
+
+    Some systems store an accent apart from its letter; folders, tables and lists may come from two.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def find_pairs(images: Path, masks: Path, *, mask_suffix: str = "") -> Pairing:

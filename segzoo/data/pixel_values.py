@@ -141,21 +141,24 @@ def read_pixels(
         value_range: See :func:`as_pixels`.
         rows: Of the window.
         columns: Of the window.
-        known: ``(H, W)`` of bool; pixels that are not known are read as 0. None where all are.
+        known: ``(H, W)`` of bool; pixels that are not known become 0: black, whatever the range.
+            None where all are.
 
     Raises:
         InputError: They cannot be read, or some are no numbers.
     """
     info, values = raster.info, raster.read(rows, columns)
-    if known is not None:
+    if tuple(bands) != tuple(range(1, info.bands + 1)):
+        values = values[[number - 1 for number in bands]]
+    if known is not None:  # so that -9999 says nothing of the others
         values = np.where(known, values, np.zeros((), dtype=values.dtype))
     if values.dtype.name in ("int32", "uint32") and values.min() >= 0 and values.max() <= 65535:
         values = values.astype(np.uint16)  # values of 16 bits, in a file of 32
-        info = replace(raster.info, dtype=values.dtype, bits=16)
-    if tuple(bands) != tuple(range(1, raster.info.bands + 1)):
-        values = values[[number - 1 for number in bands]]
+        info = replace(info, dtype=values.dtype, bits=16)
     pixels = as_pixels(values, info, value_range)
     if pixels.is_floating_point():
+        if known is not None:
+            pixels = pixels.masked_fill(~torch.from_numpy(known), 0.0)
         bad = int((~torch.isfinite(pixels)).any(dim=0).sum())
         if bad:
             raise InputError(

@@ -21,7 +21,7 @@ from .readers.face import Raster as Raster
 from .readers.face import RasterInfo as RasterInfo
 from .readers.face import Values, unreadable
 from .readers.tiff_tags import SIGNATURES, TagError, TiffPage, read_pages
-from .readers.with_pillow import check_pixels, open_with_pillow
+from .readers.with_pillow import check_pixels, open_with_pillow, opened, stated_orientation
 from .readers.with_rasterio import open_georeferenced
 from .readers.with_tifffile import open_tiff
 
@@ -54,7 +54,8 @@ def open_raster(
         path: A file: PNG, JPEG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, AVIF, TGA, PCX, QOI or SGI.
             Bytes are such a file's content, and nothing of it is written to the disk.
         raw: Give the values as they are stored, as a mask needs them: palette indices, 1 bit as 0
-            and 1, no inversion. Otherwise palettes, CMYK and the like become RGB.
+            and 1, no inversion. Otherwise palettes, CMYK and the like become RGB. Both are turned
+            upright where EXIF data or a TIFF file's tag says so; GDAL turns nothing.
         max_pixels: The largest picture that is decoded as a whole. TIFF files that are read
             by windows may be larger.
 
@@ -96,6 +97,24 @@ def is_georeferenced(path: str | os.PathLike[str]) -> bool:
         return file.read(4) in SIGNATURES and _only_picture(file, Path(path)).geographic
 
 
+def turned_by(path: Path) -> int:
+    """How far a file is turned as it is read (EXIF's and TIFF's orientation): 1 for not at all.
+
+    Of a damaged file it raises whatever the reader of its header does.
+    """
+    with open_ordinary(path) as file:
+        if file.read(4) in SIGNATURES:
+            page = _only_picture(file, path)
+            return 1 if _is_gdal_s(page) else page.orientation
+        with opened(file, path) as image:
+            return stated_orientation(image, file)
+
+
+def _is_gdal_s(page: TiffPage) -> bool:
+    """Whether GDAL reads it: as it is stored, for that is what its place on the ground is of."""
+    return page.geographic and page.index == 0 and has_package("rasterio")
+
+
 def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
     page = _only_picture(file, path)
     # A tile is decoded as a whole, and may be larger than the picture that it is a part of.
@@ -103,7 +122,7 @@ def _open_tiff(file: BinaryIO, path: Path, *, raw: bool, limit: int) -> Raster:
     plain = _pillow_is_true(page, raw=raw)
     simple = page.photometric in (0, 1, 2) or (raw and page.photometric == 3)
     by_windows = min(page.bits) >= 8 and simple and page.compression not in (6, 7)
-    if page.geographic and page.index == 0 and has_package("rasterio"):
+    if _is_gdal_s(page):
         raster = open_georeferenced(file, path, page, raw=raw)
         _check_block(raster, limit)
         return raster

@@ -60,6 +60,11 @@ class RowsDataset:
         channels: How many bands an item has: grey is repeated, alpha left out (of arrays and
             tensors nothing tells which band that is: cut it off); None for what each picture has.
 
+    Attributes:
+        coding: How the values of masks become classes.
+        class_names: One for each class, or None.
+        palette: A colour for each class, or None.
+
     Raises:
         DataError: No such column.
         ArgumentError: Arguments that do not go together.
@@ -80,9 +85,10 @@ class RowsDataset:
         if channels is not None:
             checks.integer("channels", channels, minimum=1, maximum=4096)
         self.rows, self.image, self.mask, self.channels = rows, image, mask, channels
-        self.coding = class_coding(
+        told = class_coding(
             classes=classes, palette=palette, label_map=label_map, ignore_index=ignore_index
-        ).coding
+        )
+        self.coding, self.class_names, self.palette = told.coding, told.names, told.colors
         if not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
             raise DataError(f"rows must be a table: a length and rows; got {checks.shown(rows)}.")
         checks.text("image", image, longest=4096)
@@ -111,7 +117,7 @@ class RowsDataset:
         row = self.rows[index]
         try:
             picture, alpha = _read(row[self.image], stored=False)
-            image = fit_bands(picture, None, self.channels, alpha=alpha, remedy=_CUT)
+            image = fit_bands(picture, self.channels, alpha=alpha, remedy=_CUT)
             refuse_lossy(_lossy(row[self.mask]))
             colors = self.coding.colors is not None
             mask = self.coding.decode(picture_values(row[self.mask], stored=not colors))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ..errors import ArgumentError, DataError
+from .pairs import composed
 
 
 def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
@@ -25,7 +26,7 @@ def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
     if not isinstance(group, str):
         raise ArgumentError(f"group must be a regular expression, got {group!r}.")
     try:
-        pattern = re.compile(group)
+        pattern = re.compile(composed(group))
     except (re.error, OverflowError, RecursionError) as error:
         raise ArgumentError(f"group={group!r} is no regular expression: {error}.") from error
     found = []
@@ -40,7 +41,7 @@ def groups_of(names: Sequence[str], group: str | None) -> tuple[str, ...]:
 
 
 def draw_share(
-    groups: Sequence[str], share: float, *, seed: int, what: str = "val"
+    groups: Sequence[str], share: float, *, seed: int, what: str = "val", of: int | None = None
 ) -> tuple[int, ...]:
     """The places of a share of the items, whole groups only.
 
@@ -54,6 +55,7 @@ def draw_share(
         share: Above 0, below 1.
         seed: Another one gives another share.
         what: What the share is for, in messages.
+        of: How many items the share is of, some of which may be drawn already; None for these.
 
     Returns:
         Places in ascending order; at least one group is in it, and one is not.
@@ -70,7 +72,7 @@ def draw_share(
             f"There is one {kind}, and a share is to be kept apart for {what}. Give more, or pass "
             f"{what}= with other pictures."
         )
-    wanted = share * len(groups)
+    wanted = share * (len(groups) if of is None else of)
     chosen: list[str] = []
     taken = 0
     for group in sorted(members, key=lambda group: _hash(seed, group)):

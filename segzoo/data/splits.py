@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import checks
 from ..errors import DataError
+from .class_coding import ClassCoding
 from .classes import Color, read_class_names
 from .count_classes import count_in_items
 from .dataset import SegmentationData
@@ -68,7 +69,8 @@ class DataSplits:
             val: The same; None keeps a fifth of ``train`` apart, drawn by ``seed``.
             test: The same, or None.
             classes: Their number or names. None takes what ``train`` says of itself, as
-                :class:`segzoo.RowsDataset` does, or else reads every item to count them.
+                :class:`segzoo.RowsDataset` and :class:`segzoo.PairDataset` do (number, names and
+                palette), or else reads every item to count them.
             ignore_index: What void is in masks; None for what ``train`` says of itself.
             seed: Of the share that is kept apart.
 
@@ -78,10 +80,8 @@ class DataSplits:
         """
         checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
         ignore_index = checks.void("ignore_index", ignore_index)
-        coding = getattr(train, "coding", None)
-        if isinstance(coding, MaskCoding):
-            classes = coding.classes if classes is None else classes
-            ignore_index = coding.ignore_index if ignore_index is None else ignore_index
+        known = _coding_of(train)
+        ignore_index = known.coding.ignore_index if ignore_index is None else ignore_index
         parts = {"train": train, "val": val, "test": test}
         for what, part in parts.items():
             if part is not None or what == "train":
@@ -94,10 +94,15 @@ class DataSplits:
             val = Subset(train, places)
             train = Subset(train, tuple(i for i in range(len(names)) if i not in kept))
         everything = [train, val, *([] if test is None else [test])]
-        if classes is None:
-            count, class_names = count_in_items(*everything, ignore_index=ignore_index), None
-        else:
+        told = known.coding.classes
+        if classes is not None:
             count, class_names = read_class_names(classes)
+        elif told is not None:
+            count, class_names = told, None
+        else:
+            count, class_names = count_in_items(*everything, ignore_index=ignore_index), None
+        if class_names is None and count == told:
+            class_names = known.names
         in_channels = train[0][0].shape[0]
         options = {
             "classes": count,
@@ -123,6 +128,7 @@ class DataSplits:
             class_names=class_names,
             in_channels=in_channels,
             ignore_index=ignore_index,
+            palette=known.colors if count == told else None,
             description=description,
         )
 
@@ -145,6 +151,16 @@ class Subset:
 
     def __getitem__(self, index: int, /) -> tuple[Tensor, Tensor]:
         return self.dataset[self.places[index]]
+
+
+def _coding_of(data: object) -> ClassCoding:
+    """What a dataset says of its own classes: nothing, of most."""
+    if isinstance(data, Subset):
+        return _coding_of(data.dataset)
+    coding = getattr(data, "coding", None)
+    if not isinstance(coding, MaskCoding):
+        return ClassCoding(MaskCoding())
+    return ClassCoding(coding, getattr(data, "class_names", None), getattr(data, "palette", None))
 
 
 def names_of(data: SegmentationData) -> tuple[str, ...]:

@@ -84,18 +84,22 @@ def _borders(side: int, part: int) -> Sequence[tuple[int, int]]:
 
 
 def read_image(
-    raster: Raster, window: Window | None, value_range: ValueRange | None
+    raster: Raster,
+    window: Window | None,
+    value_range: ValueRange | None,
+    bands: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A picture or a window of it, and where it is not known (the file's nodata), if anywhere.
 
     Returns:
-        ``(C, H, W)`` with 0 where nothing is known, and ``(H, W)`` of bool or None.
+        ``(C, H, W)`` of the bands, or of all where there are none, with 0 (black) where nothing is
+        known, and ``(H, W)`` of bool or None.
     """
     rows, columns = slices(window)
     known: NDArray[np.bool_] | None = raster.valid(rows, columns)
     if known is not None and known.all():
         known = None
-    numbers = range(1, raster.info.bands + 1)
+    numbers = range(1, raster.info.bands + 1) if bands is None else bands
     pixels = read_pixels(raster, numbers, value_range, rows=rows, columns=columns, known=known)
     return pixels, None if known is None else torch.from_numpy(~known)
 

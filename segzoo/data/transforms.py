@@ -18,10 +18,11 @@ from torch.utils.data import Dataset
 from .. import checks
 from ..errors import ArgumentError
 from .dataset import SegmentationData
+from .mask_coding import as_labels
 from .resample import resize_image, resize_mask
 
-#: Sides that people train on.
-_MAX_SIDE = 65536
+#: The longest side to train at, the one that :func:`segzoo.evaluate` still takes.
+_MAX_SIDE = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,21 @@ class Augmentation:
     Args:
         hflip: Mirror left and right half of the time.
         vflip: Mirror top and bottom half of the time: for views from above.
-        scale: Range of a random enlargement, from the even distribution of its logarithm.
-        crop: ``(height, width)`` of a random piece; None for the picture's own size. What lies
-            outside of the picture becomes 0, void in the mask; without an ``ignore_index`` the
-            enlargement is chosen so that nothing does.
+        scale: Range of a random enlargement, within 0.05 to 20, from the even distribution of its
+            logarithm.
+        crop: ``(height, width)`` of a random piece, up to 65535 each; None for the picture's own
+            size. What lies outside of the picture becomes 0, void in the mask; without an
+            ``ignore_index`` the enlargement is chosen so that nothing does.
         color: 0 to 1: how far brightness, contrast and each band's own gain may go; 0.4 is strong.
         rare_class_crops: Share of crops that are laid around a pixel of a class drawn evenly from
             those in the mask, so that rare classes are seen more often; for pictures much larger
             than the crop (a share of 0.33 in nnU-Net: Isensee et al. 2021, "nnU-Net: a
             self-configuring method").
-        size: ``(height, width)`` to which everything is resized first; None for not at all.
+        size: ``(height, width)`` to which everything is resized first, up to 65535 each; None for
+            not at all.
+
+    Raises:
+        ArgumentError: A value out of its range.
     """
 
     hflip: bool = True
@@ -90,9 +96,10 @@ class Augmentation:
             ignore_index: What void is in masks; None for no void.
 
         Returns:
-            ``(C, h, w)`` of the same kind of values, and ``(h, w)``.
+            ``(C, h, w)`` of the same kind of values, and ``(h, w)``, whole numbers as int64.
         """
         ignore_index = checks.void("ignore_index", ignore_index)
+        mask = as_labels(mask)
         if self.size is not None and tuple(mask.shape) != self.size:
             image, mask = resize_image(image, self.size), resize_mask(mask, self.size)
         if self.crop is not None or self.scale != (1.0, 1.0):

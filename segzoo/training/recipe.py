@@ -8,7 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any
 
 from .. import checks
-from ..config import MAX_CLASSES, MAX_SIDE
+from ..config import MAX_CLASSES
+from ..data.transforms import Augmentation
 from ..errors import ArgumentError
 from ..files import strict_json
 
@@ -25,8 +26,6 @@ _COUNTS = {
 _NUMBERS: dict[str, tuple[float, float]] = {
     "weight_decay": (0, 1e3),
     "warmup": (0, 1),
-    "color": (0, 1),
-    "rare_class_crops": (0, 1),
     **dict.fromkeys(
         ("cross_entropy", "dice", "focal", "boundary", "lovasz", "auxiliary"), (0, 1e6)
     ),
@@ -39,10 +38,10 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 _OPTIONAL: dict[str, tuple[float, float]] = {
     "clip_norm": (1e-12, 1e12),
     "ema": (0, 1),
-    "encoder_scale": (1e-12, 1e12),
+    "encoder_scale": (1e-12, 1e9),
     "layer_decay": (1e-12, 1),
 }
-_FLAGS = ("channels_last", "hflip", "keep_features", "sync_batch_norm", "vflip")
+_FLAGS = ("channels_last", "keep_features", "sync_batch_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,8 @@ class Recipe:
             the masks' own size all the same. None for images as they are.
         hflip: Mirror every second image, left for right.
         vflip: Mirror every second image, top for bottom.
-        scale: Range of the random factor of an image's size; ``(1, 1)`` for none.
+        scale: Range of the random factor of an image's size, within 0.05 to 20; ``(1, 1)`` for
+            none.
         crop: ``(height, width)`` of random crops; None for whole images.
         color: Strength of random changes of brightness, contrast and saturation, 0 to 1.
         rare_class_crops: Share of crops that are placed on a class, the rare as often as the
@@ -180,12 +180,9 @@ class Recipe:
             values["learning_rate"] = checks.number(
                 "learning_rate", self.learning_rate, minimum=1e-12, maximum=1e3
             )
-        for name in ("size", "crop"):
-            if getattr(self, name) is not None:
-                values[name] = _two(name, getattr(self, name), _side)
-        values["scale"] = _two("scale", self.scale, _factor)
-        if values["scale"][0] > values["scale"][1]:
-            raise ArgumentError(f"scale must be (least, greatest), got {self.scale}.")
+        # Its limits are asked of the class that will have to work with them, not written again.
+        changes = {item.name: getattr(self, item.name) for item in fields(Augmentation)}
+        values |= Augmentation(**changes).arguments()
         if isinstance(self.class_weights, str):
             checks.choice("class_weights", self.class_weights, ("balanced",))
         elif self.class_weights is not None:
@@ -249,21 +246,6 @@ def default(name: str) -> Any:
     value = {item.name: item.default for item in fields(Recipe)}[name]
     assert value is not MISSING
     return value
-
-
-def _two(name: str, value: Any, item: Any) -> tuple[Any, Any]:
-    pair = checks.sequence(name, value, item, longest=2)
-    if len(pair) != 2:
-        raise ArgumentError(f"{name} must be two numbers, got {checks.shown(value)}.")
-    return (pair[0], pair[1])
-
-
-def _side(name: str, value: Any) -> int:
-    return checks.integer(name, value, minimum=1, maximum=MAX_SIDE)
-
-
-def _factor(name: str, value: Any) -> float:
-    return checks.number(name, value, minimum=0.01, maximum=100)
 
 
 def _weight(name: str, value: Any) -> float:

@@ -10,7 +10,8 @@ import torch
 
 import segzoo
 from segzoo.data.open_pairs import open_pairs
-from segzoo.errors import ArgumentError, DataError
+from segzoo.data.pictures import read_picture
+from segzoo.errors import ArgumentError, DataError, InputError
 
 from .making import SIZE, labels, make_pairs, picture, save
 
@@ -59,6 +60,23 @@ def test_values_that_need_a_range_and_any_bands(tmp_path):
     assert "value_range=(LOW, HIGH)" in report.errors[0]
     chosen = segzoo.open_data(tmp_path, value_range=(-100, 9900), val=["a"], bands=(5, 1))
     assert torch.equal(chosen.train[0][0], image[[4, 0]])
+
+
+def test_a_band_that_is_not_taken_decides_nothing(tmp_path):
+    """Neither that it is no number, nor that it is no value of 16 bits."""
+    tifffile = pytest.importorskip("tifffile")
+    images, masks = make_pairs(tmp_path, "a")
+    (images / "a.png").unlink()
+    for kind, worst, bounds in (("float32", np.nan, (0, 255)), ("int32", -1, None)):
+        scene = np.dstack([picture(), labels()]).astype(kind)
+        scene[..., 3] = worst
+        tifffile.imwrite(images / "a.tif", scene, photometric="minisblack", planarconfig="contig")
+        given = {"bands": (3, 1), "value_range": bounds}
+        image, _ = open_pairs(images, masks, classes=3, **given)[0]
+        assert torch.equal(image, read_picture(images / "a.tif", **given))
+        assert np.allclose(image * (255 if bounds else 1), picture().transpose(2, 0, 1)[[2, 0]])
+        with pytest.raises(InputError):
+            open_pairs(images, masks, classes=3, value_range=bounds)[0]
 
 
 def test_an_infrared_band_is_no_opacity(tmp_path):

@@ -9,14 +9,11 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import segzoo
 from segzoo.data.pairs import find_pairs
 from segzoo.data.pictures import find_pictures
-from segzoo.data.split import draw_share
 from segzoo.errors import ArgumentError, DataError, InputError
 
 from ..helpers import close_folder
@@ -161,6 +158,19 @@ def test_the_groups_of_a_table_stay_together(tmp_path):
         assert {name[-1] for name in data.val.names} in ({*"abc"}, {*"def"})
 
 
+def test_columns_that_are_not_used_are_told(tmp_path):
+    make_pairs(tmp_path)
+    rows = [f"{n},images/{n}.png,masks/{n}.png,7,{'test' if n in 'ab' else ''}," for n in "abcdef"]
+    heading = ",image,mask,image_id,split,"
+    (tmp_path / "data.csv").write_text("\n".join([heading, *rows]))
+    data = segzoo.open_data(tmp_path / "data.csv", classes=3)
+    assert data.test.names == ("images/a", "images/b")
+    (note,) = data.description["notes"]
+    assert note.startswith("3 columns are not used of ")
+    assert note.endswith("data.csv: one without a name, image_id, one without a name.")
+    assert note in segzoo.check_data(data).warnings
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"], ids=["semicolon", "tab"])
 def test_tables_of_other_countries(tmp_path, delimiter):
     make_pairs(tmp_path, "ab")
@@ -193,8 +203,15 @@ def test_folders_that_are_not_there(tmp_path):
         ("image,mask\nimages/a.png,masks/a.png\nimages/a.png,masks/a.png", "there twice"),
         ("image,mask,split\nimages/a.png,masks/a.png,trian", "Did you mean train"),
         ("image,mask,split\nimages/a.png,masks/a.png,val", "no pair to train on"),
+        ("image,mask,spilt\nimages/a.png,masks/a.png,val", "a column 'spilt'. Did you mean split?"),
+        ("image,mask,groups\nimages/a.png,masks/a.png,x", "Did you mean group?"),
+        ("image,mask,mask\nimages/a.png,masks/a.png,x", "the column 'mask' twice"),
+        ("image,mask\nimages/a.png,masks/a.png,test", "line 2: 'test' is in no column"),
     ],
-    ids=["column", "empty", "file", "cell", "twice", "split", "train"],
+    ids=[
+        *("column", "empty", "file", "cell", "twice", "split", "train"),
+        *("misspelt", "plural", "columns", "unnamed"),
+    ],
 )
 def test_a_table_that_is_wrong(tmp_path, text, words):
     make_pairs(tmp_path)
@@ -202,69 +219,6 @@ def test_a_table_that_is_wrong(tmp_path, text, words):
     with pytest.raises(DataError) as caught:
         segzoo.open_data(tmp_path / "data.csv")
     assert words in str(caught.value)
-
-
-@given(
-    st.lists(st.integers(0, 30).map(str), min_size=2, max_size=200),
-    st.floats(0.01, 0.99),
-    st.integers(0, 5),
-)
-def test_a_share_keeps_groups_together_and_comes_near(groups, share, seed):
-    if len(set(groups)) < 2:
-        with pytest.raises(DataError, match="one group"):
-            draw_share(groups, share, seed=seed)
-        return
-    places = draw_share(groups, share, seed=seed)
-    inside = {groups[place] for place in places}
-    outside = {group for place, group in enumerate(groups) if place not in places}
-    assert inside
-    assert outside
-    assert not inside & outside
-    largest = max(map(groups.count, groups))
-    assert abs(len(places) - share * len(groups)) <= largest
-
-
-@given(st.integers(5, 300), st.integers(0, 3))
-def test_single_pictures_are_split_exactly_and_one_more_moves_few(count, seed):
-    names = [f"{index:04}" for index in range(count)]
-    before = {names[place] for place in draw_share(names, 0.2, seed=seed)}
-    assert len(before) in (count // 5, count // 5 + 1)
-    more = [*names, "one more"]
-    after = {more[place] for place in draw_share(more, 0.2, seed=seed)}
-    assert len(before ^ after) <= 3
-
-
-def test_val_by_names_by_a_file_and_by_group(tmp_path):
-    images, masks = make_pairs(tmp_path, ["a_1", "a_2", "b_1", "b_2", "b_3"])
-    (tmp_path / "val.txt").write_text("b_1\na_2.png\n\n")
-    for val in (["b_1", "a_2"], tmp_path / "val.txt"):
-        assert segzoo.open_data(images, masks, val=val).val.names == ("a_2", "b_1")
-    data = segzoo.open_data(images, masks, val=0.4, group="^([a-z])_")
-    assert data.val.names == ("a_1", "a_2")
-    data = segzoo.open_data(images, masks, val=0.2, test=0.2)
-    names = [data.train.names, data.val.names, data.test.names]
-    assert sorted(sum(names, ())) == ["a_1", "a_2", "b_1", "b_2", "b_3"]
-    assert list(map(len, names)) == [3, 1, 1]
-    with pytest.raises(DataError, match=r"names .b_9.*Did you mean b_"):
-        segzoo.open_data(images, masks, val=["b_9"])
-    with pytest.raises(DataError, match="some must be left"):
-        segzoo.open_data(images, masks, val=["a_1", "a_2", "b_1", "b_2", "b_3"])
-    with pytest.raises(ArgumentError, match="finds nothing in the name 'a_1'"):
-        segzoo.open_data(images, masks, group="^b")
-    with pytest.raises(ArgumentError, match="no regular expression"):
-        segzoo.open_data(images, masks, group="(")
-
-
-@pytest.mark.parametrize(
-    ("names", "group", "words"),
-    [
-        (["a"], None, "There is one picture"),
-        (["a_1", "a_2"], "^a", "There is one group of pictures"),
-    ],
-)
-def test_too_few_to_split(tmp_path, names, group, words):
-    with pytest.raises(DataError, match=words):
-        segzoo.open_data(*make_pairs(tmp_path, names), group=group)
 
 
 def test_the_description_is_json_and_its_fingerprint_tells_changes(tmp_path):

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import segzoo
+from segzoo.data.open_pairs import open_pairs
 from segzoo.data.rows import picture_values
 from segzoo.errors import DataError, InputError
 
-from .making import labels, picture, save
+from .making import labels, make_pairs, picture, save
 
 
 def rows(kind, tmp_path):
@@ -57,6 +58,36 @@ def test_all_kinds_of_pictures(kind, tmp_path):
     void = segzoo.RowsDataset(data.rows, classes=3, ignore_index=2)
     assert segzoo.DataSplits.of(void).ignore_index == 2
     assert not segzoo.check_data(splits).errors
+
+
+def test_what_rows_say_of_their_classes_is_that_of_the_data():
+    row = {"image": picture(), "annotation": labels() + (labels() == 2) * 253}
+    given = {"classes": ["sky", "road"], "ignore_index": 255}
+    rows = segzoo.RowsDataset([row] * 5, **given)
+    data = segzoo.DataSplits.of(rows)
+    assert (data.classes, data.class_names, data.ignore_index) == (2, ("sky", "road"), 255)
+    again = segzoo.DataSplits.of(data.train)  # a part of them says the same
+    assert (again.class_names, again.ignore_index) == (data.class_names, 255)
+    assert segzoo.DataSplits.of(rows, classes=2).class_names == ("sky", "road")
+    assert segzoo.DataSplits.of(rows, classes=["a", "b"]).class_names == ("a", "b")
+    assert segzoo.DataSplits.of(rows, classes=3).class_names is None
+    colors = {"sky": (0, 0, 9), "road": (9, 0, 0)}
+    row["annotation"] = np.array([*colors.values()], np.uint8)[labels(0, 2)]
+    data = segzoo.DataSplits.of(segzoo.RowsDataset([row] * 5, palette=colors))
+    assert (data.class_names, data.palette) == (("sky", "road"), ((0, 0, 9), (9, 0, 0)))
+    assert (
+        segzoo.DataSplits.of(
+            [(torch.zeros(3, 2, 2), torch.zeros(2, 2).long())] * 5, classes=2
+        ).palette
+        is None
+    )
+
+
+def test_what_files_say_of_their_classes_is_that_of_the_data(tmp_path):
+    opened = segzoo.open_data(*make_pairs(tmp_path), classes=["a", "b", "c"], ignore_index=2)
+    data = segzoo.DataSplits.of(opened.train, opened.val)
+    assert (data.classes, data.class_names, data.ignore_index) == (3, ("a", "b", "c"), 2)
+    assert open_pairs(tmp_path, classes=["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
 def test_modes_of_pillow(tmp_path):

@@ -103,10 +103,18 @@ def test_what_is_no_tile(tmp_path, tile):
 
 
 @pytest.mark.parametrize("tile", [None, 32], ids=str)
-@pytest.mark.parametrize("missing", [0, np.nan], ids=str)
-def test_what_is_not_known_is_void(scenes, tile, missing):
+@pytest.mark.parametrize(
+    ("missing", "kind", "bounds"),
+    [
+        (0, "uint8", None),
+        (np.nan, "float32", (0, 255)),
+        (-9999, "int16", (50, 255)),  # of which 0 lies outside
+        (-9999, "int32", None),  # the values that are known are those of 16 bits
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_void_and_black(scenes, tile, missing, kind, bounds):
     rasterio = pytest.importorskip("rasterio")
-    kind = "uint8" if missing == 0 else "float32"
     values = (picture(5, SIZE).transpose(2, 0, 1) // 2 + 100).astype(kind)
     values[:, 20:40, 50:] = missing
     for name in ("one", "two", "three"):
@@ -117,12 +125,37 @@ def test_what_is_not_known_is_void(scenes, tile, missing):
             *(kind, missing),
         ) as file:
             file.write(values)
-    ranged = {} if missing == 0 else {"value_range": (0, 255)}
-    data = segzoo.open_data(scenes, tile=tile, classes=3, ignore_index=255, val=["two"], **ranged)
+    given = {"tile": tile, "classes": 3, "val": ["two"], "value_range": bounds}
+    data = segzoo.open_data(scenes, ignore_index=255, **given)
     void = 0
     for index in range(len(data.val)):
         image, mask = data.val[index]
         void += int((mask == 255).sum())
-        assert (image[:, mask == 255] == 0).all()
-        assert (image[:, mask != 255] > 0).all()
+        assert (image[:, mask == 255].float() == 0).all()
+        assert (image[:, mask != 255].float() > 0).all()
     assert void == 20 * 51
+    if tile is None:  # without void the mask is that of the file
+        assert np.array_equal(segzoo.open_data(scenes, **given).val[0][1], labels(1, size=SIZE))
+
+
+@pytest.mark.parametrize("blank", [(0, 0, 0), (255, 0, 255)], ids=["black", "coloured"])
+@pytest.mark.parametrize("ignore_index", [None, 255], ids=str)
+def test_blank_corners_of_scans_are_no_finding(tmp_path, blank, ignore_index):
+    for seed in range(5):
+        scan, truth = picture(seed, (48, 48)), labels(seed, size=(48, 48))
+        scan[:16, :16] = blank
+        truth[:16, :16] = 0 if ignore_index is None else ignore_index
+        save(tmp_path / "images" / f"s{seed}.png", scan)
+        save(tmp_path / "masks" / f"s{seed}.png", truth)
+    given = {"tile": 16, "classes": 3, "ignore_index": ignore_index}
+    assert segzoo.check_data(segzoo.open_data(tmp_path, **given)).findings == ()
+    save(tmp_path / "images" / "s1.png", picture(0, (48, 48)))
+    data = segzoo.open_data(tmp_path, val=["s0"], **given)
+    assert "pictures are in two splits" in segzoo.check_data(data).errors[0]
+    if ignore_index is not None:  # the mask of a whole scan is worth a word
+        save(tmp_path / "masks" / "s3.png", labels(size=(48, 48)) * 0 + 255)
+        data = segzoo.open_data(tmp_path, val=["s0"], **given)
+        assert any(
+            "1 mask is all void in train, the first s3." in w
+            for w in segzoo.check_data(data).warnings
+        )

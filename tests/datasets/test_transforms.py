@@ -221,6 +221,20 @@ def test_batches_of_unequal_sizes_are_filled_up():
         segzoo.collate([])
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16, torch.bool], ids=str)
+@pytest.mark.parametrize("void", [-100, 255, 1000])
+def test_void_is_itself_whatever_holds_the_masks(dtype, void):
+    sizes = [(4, 9), (7, 5)]
+    items = [(image_of(3, torch.uint8, size), torch.ones(size).to(dtype)) for size in sizes]
+    _, masks = segzoo.collate(items, ignore_index=void)
+    assert masks.unique().tolist() == sorted([1, void])
+    _, mask = segzoo.Augmentation(crop=(20, 20))(
+        *items[0], generator=torch.Generator().manual_seed(0), ignore_index=void
+    )
+    assert mask.unique().tolist() == sorted([1, void])
+    assert segzoo.collate(items[:1])[1].dtype == mask.dtype == masks.dtype == torch.int64
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -81,9 +81,10 @@ def test_a_recipe_does_not_change_and_equal_ones_are_equal():
         ({"learning_rate": float("nan")}, "learning_rate must be between"),
         ({"hflip": 1}, "hflip must be True or False"),
         ({"size": 512}, "size must be a sequence"),
-        ({"size": (512,)}, "size must be two numbers"),
+        ({"size": (512,)}, "size must be .height, width."),
         ({"crop": (512, 0)}, "crop.1. must be between 1"),
-        ({"scale": (2.0, 1.0)}, "least, greatest"),
+        ({"scale": (2.0, 1.0)}, "smallest, largest"),
+        ({"encoder_scale": 1e10}, "encoder_scale must be between"),
         ({"encoder_scale": 0.3, "layer_decay": 0.7}, "give one of them"),
         ({"cross_entropy": 0, "dice": 0}, "All losses have the weight 0"),
         ({"class_weights": (-1.0,)}, "class_weights.0. must be between 0"),
@@ -96,6 +97,31 @@ def test_a_recipe_does_not_change_and_equal_ones_are_equal():
 def test_values_that_cannot_work(values, reason):
     with pytest.raises(ArgumentError, match=reason):
         segzoo.Recipe(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fits"),
+    [
+        ("scale", (0.05, 20), True),
+        ("scale", (0.049, 1), False),
+        ("scale", (1, 20.5), False),
+        ("scale", (1, 1, 1), False),
+        *((name, (65535, 1), True) for name in ("size", "crop")),
+        *((name, (1, 65536), False) for name in ("size", "crop")),
+        *((name, (0, 1), False) for name in ("size", "crop")),
+        *((name, 1, True) for name in ("color", "rare_class_crops")),
+        *((name, 1.01, False) for name in ("color", "rare_class_crops")),
+        *((name, 1, False) for name in ("hflip", "vflip")),
+    ],
+)
+def test_what_augments_takes_the_same_values(name, value, fits):
+    """Else a training would be refused after its folder was begun."""
+    for kind in (segzoo.Recipe, segzoo.Augmentation):
+        if not fits:
+            with pytest.raises(ArgumentError, match=name):
+                kind(**{name: value})
+            continue
+        assert getattr(kind(**{name: value}), name) == value
 
 
 @pytest.mark.parametrize(

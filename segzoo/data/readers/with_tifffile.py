@@ -27,21 +27,22 @@ def open_tiff(file: BinaryIO, path: Path, page: TiffPage, *, raw: bool) -> Raste
         file: The open file; closed with the raster.
         path: Its path, for messages.
         page: The page, as its tags describe it.
-        raw: Leave values as they are stored: white may be zero, and nothing is turned upright.
+        raw: Leave values as they are stored: white may be zero. A mask is turned upright all the
+            same, as its picture is.
 
     Raises:
         InputError: The values are of a kind that is no picture, or the file is cut.
         MissingPackageError: tifffile is not installed.
     """
     stored = _StoredTiff(file, path, page)
-    upright = raw or page.orientation in (0, 1)
-    if upright and (raw or page.photometric != 0):
+    inverted = page.photometric == 0 and not raw
+    if page.orientation in (0, 1) and not inverted:
         return stored
     info = stored.info
-    if page.orientation in (5, 6, 7, 8) and not raw:
+    if page.orientation in (5, 6, 7, 8):
         info = replace(info, height=info.width, width=info.height)
     info = replace(info, block=(info.height, info.width))  # which is decoded at once
-    if page.photometric == 0 and info.dtype.kind == "u":
+    if inverted and info.dtype.kind == "u":
         info = info.white_is_zero()
 
     def load() -> Values:
