@@ -94,7 +94,7 @@ def computed(batch: list[Read], model: Segmenter, least: float | None = None) ->
 
 
 def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -> Prediction:
-    """Write the files of a picture.
+    """Write the files of a picture, the mask last: where it is, nothing is missing.
 
     Args:
         item: The picture.
@@ -103,23 +103,28 @@ def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -
         void: Whether pixels may be void.
 
     Raises:
-        StorageError: One cannot be written.
+        StorageError: One cannot be written; then none of them stays.
     """
     classes = max(model.classes, 2)  # one logit tells two classes apart
-    values = mask.numpy()
+    values, outputs = mask.numpy(), item.outputs
     # Not by torch, which would start threads beside the model's for each thread that writes.
     counts = np.bincount(values.ravel(), minlength=VOID + 1 if void else classes)
     unknown = int(counts[VOID]) if void else 0
-    # The palette needs a place for void too.
-    write_mask(item.outputs.mask, mask, classes=VOID + 1 if void else classes)
-    if item.outputs.overlay is not None and item.picture is not None:
+    if outputs.overlay is not None and item.picture is not None:
         seen = torch.from_numpy(np.where(values == VOID, 0, values)) if unknown else mask
-        write_overlay(item.outputs.overlay, item.picture, seen)
+        write_overlay(outputs.overlay, item.picture, seen)
+    try:
+        # The palette needs a place for void too.
+        write_mask(outputs.mask, mask, classes=VOID + 1 if void else classes)
+    except Exception:
+        if outputs.overlay is not None:  # of no mask, it would be in the way of the next run
+            outputs.overlay.unlink(missing_ok=True)
+        raise
     found = enumerate(counts[:classes].tolist())
     shares = named({index: pixels / mask.numel() for index, pixels in found if pixels}, model)
     if unknown:
         shares["void"] = unknown / mask.numel()
-    return Prediction(item.job.image, item.outputs.mask, item.outputs.overlay, shares=shares)
+    return Prediction(item.job.image, outputs.mask, outputs.overlay, shares=shares)
 
 
 def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:

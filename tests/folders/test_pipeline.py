@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from segzoo.data.pictures import read_mask, read_picture
-from segzoo.errors import ArgumentError, InputError
+from segzoo.errors import ArgumentError, InputError, StorageError
 from segzoo.folders import picture
 from segzoo.folders.jobs import Failure, Job
 from segzoo.folders.pipeline import Pipeline
@@ -119,6 +119,32 @@ def test_every_failure_is_that_pictures(jobs, monkeypatch):
     assert failed == {1, 3, 5, 6}
     assert "ZeroDivisionError" in found[jobs[5].image].error
     assert str(jobs[6].image) in found[jobs[6].image].error
+
+
+@pytest.mark.parametrize("fails", ["write_mask", "write_overlay"])
+def test_a_mask_is_the_last_file_of_a_picture(jobs, monkeypatch, fails):
+    """Where it is, nothing is missing; and what failed is not in the way of the next run."""
+    seen, real = [], {name: getattr(picture, name) for name in ("write_mask", "write_overlay")}
+
+    def writing(name):
+        def write(path, *rest, **options):
+            seen.append((name, jobs[0].outputs().mask.exists()))
+            if name == fails:
+                raise StorageError("No space is left.")
+            return real[name](path, *rest, **options)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(picture, name, writing(name))
+        (failed,) = done_by(Bright(), jobs[:1])
+    assert "No space is left" in failed.error
+    assert seen[0] == ("write_overlay", False)
+    assert not list(jobs[0].target.parent.iterdir())
+    (done,) = done_by(Bright(), jobs[:1])
+    assert done.mask.exists()
+    assert done.overlay.exists()
 
 
 @pytest.mark.parametrize("target", ["a", "out/a"])
