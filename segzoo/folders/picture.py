@@ -12,6 +12,7 @@ from ..data.drawing import write_mask, write_overlay
 from ..data.pictures import to_bands
 from ..data.pixel_values import choose_bands, read_pixels
 from ..data.raster import Raster, open_raster
+from ..devices import lacks_memory
 from ..errors import InputError, SegzooError
 from ..files.atomic import make_folder
 from ..prediction.masks import VOID, Segmenter
@@ -150,8 +151,14 @@ def named(shares: dict[int, float], model: Segmenter) -> dict[str, float]:
     return {names[i] if names else f"class {i}": share for i, share in shares.items()}
 
 
-def told(job: Job, error: Exception) -> SegzooError:
-    """A failure of one picture, in our words."""
+def told(job: Job, error: Exception, *, tile: int | None = None) -> SegzooError:
+    """A failure of one picture, in our words.
+
+    Args:
+        job: The picture.
+        error: What failed.
+        tile: The largest side of its tiles where it is cut into some; else None.
+    """
     if isinstance(error, SegzooError):
         # Of the results without an ending: the name alone may be a word, or a part of one.
         known = (str(job.image), f"{job.target}.", f"{job.target}_")
@@ -159,7 +166,12 @@ def told(job: Job, error: Exception) -> SegzooError:
         # Some are made of other things than a text.
         kind = SegzooError if "__init__" in vars(type(error)) else type(error)
         return error if named_already else kind(f"{job.image}: {error}")
-    if isinstance(error, MemoryError) or "memory" in str(error):
+    if lacks_memory(error) and tile is not None:
+        return InputError(
+            f"{job.image}: there is not enough memory for it in tiles of {tile} pixels a side. "
+            f"Make them smaller: --tile {max(tile // 2, 32)}."
+        )
+    if lacks_memory(error):
         return InputError(
             f"{job.image}: there is not enough memory for it in one piece. Cut it into tiles: "
             "--tiling auto."
