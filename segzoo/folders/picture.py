@@ -121,11 +121,10 @@ def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -
         if outputs.overlay is not None:  # of no mask, it would be in the way of the next run
             outputs.overlay.unlink(missing_ok=True)
         raise
-    found = enumerate(counts[:classes].tolist())
-    shares = named({index: pixels / mask.numel() for index, pixels in found if pixels}, model)
-    if unknown:
-        shares["void"] = unknown / mask.numel()
-    return Prediction(item.job.image, outputs.mask, outputs.overlay, shares=shares)
+    found = enumerate(counts.tolist())
+    shares = {index: pixels / mask.numel() for index, pixels in found if pixels}
+    named_shares = named(shares, model, void=void)
+    return Prediction(item.job.image, outputs.mask, outputs.overlay, shares=named_shares)
 
 
 def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:
@@ -139,16 +138,22 @@ def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:
         item.job.image,
         item.outputs.mask,
         None,
-        shares=named(found.shares, model),
+        shares=named(found.shares, model, void=task.tiles.min_confidence is not None),
         tiling=found.tiling.as_json(),
         whole=found.path is not None,
     )
 
 
-def named(shares: dict[int, float], model: Segmenter) -> dict[str, float]:
-    """The same by the names of classes."""
+def named(shares: dict[int, float], model: Segmenter, *, void: bool = False) -> dict[str, float]:
+    """The same by the names of classes; ``void`` says that :data:`VOID` is none of them."""
     names = model.class_names if model.classes > 1 else None
-    return {names[i] if names else f"class {i}": share for i, share in shares.items()}
+
+    def name(index: int) -> str:
+        if void and index == VOID:
+            return "void"
+        return names[index] if names else f"class {index}"
+
+    return {name(index): share for index, share in shares.items()}
 
 
 def told(job: Job, error: Exception, *, tile: int | None = None) -> SegzooError:

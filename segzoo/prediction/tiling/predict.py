@@ -53,7 +53,8 @@ class TiledPrediction:
         tiling: How the picture was cut, and what is known of the result.
         tiles: Tiles of this call.
         skipped: Of these, tiles in which nothing is known (nodata): the model did not run.
-        shares: Of classes: the share of the known pixels of each index, where all was seen.
+        shares: Of classes: the share of the known pixels of each index, where all was seen. With
+            ``min_confidence`` of all pixels, and that of 255 is what is unsure or not known.
     """
 
     values: Values | None
@@ -311,8 +312,9 @@ class _Run:
             self._counts.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
     def _done(self, values: Values | None, path: Path | None, tiling: Tiling) -> TiledPrediction:
-        counts = dict(self._counts)
-        counts.pop(int(self._result.answers.nodata) if counts else 0, None)
+        answers, counts = self._result.answers, dict(self._counts)
+        if counts and answers.min_confidence is None:  # else it is an answer, too
+            counts.pop(int(answers.nodata), None)
         known = sum(counts.values())
         shares = {index: counts[index] / known for index in sorted(counts)}
         return TiledPrediction(values, path, tiling, self._tiles, self._skipped, shares)
