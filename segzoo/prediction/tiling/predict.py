@@ -271,8 +271,9 @@ class _Run:
         mine = [i for i in share_of(count, self._part) if not journal.has(i)]
         for _ in self._computed(bands, mine, journal):
             pass
+        # Two processes may find all parts there; the first removes them when it has written.
         if not all(journal.has(i) for i in range(count)):
-            return self._done(None, None, tiling)
+            return self._done(None, path if _is_whole(path, journal) else None, tiling)
 
         def finished() -> Iterator[tuple[int, Values]]:
             for index in range(count):
@@ -283,9 +284,9 @@ class _Run:
         try:
             write_file(path, self._result, finished())
         except StorageError:
-            # Two processes may find all parts there; the first removes them when it has written.
-            if journal.folder.exists() or not path.exists():
+            if not _is_whole(path, journal):
                 raise
+            self._counts.clear()  # not all was seen
         journal.remove()
         return self._done(None, path, tiling)
 
@@ -318,6 +319,11 @@ class _Run:
         known = sum(counts.values())
         shares = {index: counts[index] / known for index in sorted(counts)}
         return TiledPrediction(values, path, tiling, self._tiles, self._skipped, shares)
+
+
+def _is_whole(path: Path, journal: Journal) -> bool:
+    """Whether another process has written the file, and removed the parts."""
+    return not journal.folder.exists() and path.exists()
 
 
 def _check_array(target: NDArray[Any], result: Result) -> None:
