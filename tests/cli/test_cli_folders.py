@@ -144,6 +144,9 @@ def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tm
         code, _, err = run(capsys, *call, *change)
         assert code == 2
         assert f"another run (its {word} differ)" in err[0]
+    # What was too large for the memory may be cut; what is done stays.
+    code, text, _ = run(capsys, *call, "--tiling", "auto")
+    assert (code, "5 of the pictures had their results already" in text) == (0, True)
 
 
 @pytest.mark.parametrize("more", [(), ("--recursive",)])
