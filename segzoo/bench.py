@@ -20,6 +20,7 @@ from .architectures.base import SegmentationModel, create_model
 from .convert import from_smp
 from .convert.smp.architecture import rival
 from .convert.smp.encoders import is_here
+from .devices import choose_device
 from .errors import ArgumentError, ConversionError, SegzooError
 from .features import ceil_div
 from .nn.layers import BatchNorm
@@ -247,25 +248,26 @@ def run_bench(
         arch: A name in :data:`~segzoo.ARCHITECTURES`.
         size: Height and width of the images.
         batch: Images at a time.
-        device: Where to compute.
+        device: Where to compute; ``auto`` is a CUDA GPU where there is one.
         dtype: ``float32``, ``bfloat16`` or ``float16``, for weights and images.
-        rounds: How often each is timed, in turn.
-        limit: Seconds after which no round begins, once there were three.
+        rounds: How often each is timed, in turn; at least once.
+        limit: Seconds after which no round begins, once there were three; above 0.
 
     Raises:
         ArgumentError: A name that is not known, or a value that cannot work.
     """
     kind = DTYPES[checks.choice("dtype", dtype, DTYPES)]
     checks.integer("batch", batch, minimum=1, maximum=4096)
-    for side in size:
-        checks.integer("size", side, minimum=1, maximum=16384)
-    device = torch.device(device)
+    height, width = _sides(size)
+    checks.integer("rounds", rounds, minimum=1, maximum=1_000_000)
+    limit = checks.positive("limit", limit)
+    device = choose_device(str(device))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what both libraries build on
         try:
-            pair = make_pair(encoder, arch, size)
+            pair = make_pair(encoder, arch, (height, width))
             seeded = torch.Generator().manual_seed(2)
-            image = torch.randn(batch, 3, *size, generator=seeded).to(device)
+            image = torch.randn(batch, 3, height, width, generator=seeded).to(device)
             reference = make_reference(pair.theirs or pair.ours, image, kind)
         except RuntimeError as error:  # how torch says that a type or the memory is lacking
             if isinstance(error, SegzooError):
@@ -289,6 +291,15 @@ def run_bench(
     if rivals is timed and "segzoo eager" in timed:
         baseline = "segzoo eager"
     return Comparison(results, baseline, pair.reason)
+
+
+def _sides(size: tuple[int, int]) -> tuple[int, int]:
+    sides = checks.sequence(
+        "size", size, lambda _, side: checks.integer("size", side, minimum=1, maximum=16384)
+    )
+    if len(sides) != 2:
+        raise ArgumentError(f"size must be (height, width), got {checks.shown(size)}.")
+    return sides[0], sides[1]
 
 
 def _builders(

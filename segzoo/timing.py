@@ -39,13 +39,12 @@ class Timing:
         return statistics.median(self.rounds)
 
     @property
-    def least(self) -> float:
-        """The fastest round: what it takes when nothing else is in the way."""
-        return min(self.rounds)
-
-    @property
     def undisturbed(self) -> float:
-        """The median of the faster half: without what is in the way, and without luck."""
+        """The median of the faster half: without what is in the way, and without luck.
+
+        What a choice is made by. Other programs only add to the time of a call, but the very least
+        is luck: of caches that hold all of its inputs, as they do not within a model.
+        """
         faster = sorted(self.rounds)[: -(-len(self.rounds) // 2)]
         return statistics.median(faster)
 

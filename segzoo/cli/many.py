@@ -15,7 +15,7 @@ _OPTIONS = (
     click.option("--recursive", is_flag=True, help="Look into subfolders; OUT gets the same."),
     click.option("--overwrite", is_flag=True, help="Replace results that exist already."),
     click.option(
-        "--skip-existing", is_flag=True, help="Leave out pictures whose results exist already."
+        "--skip-existing", is_flag=True, help="Leave out pictures whose masks exist already."
     ),
     click.option(
         "--overlays/--no-overlays",

@@ -114,9 +114,15 @@ def as_pixels(values: Values, info: RasterInfo, value_range: ValueRange | None =
     if bounds is None:
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         extent = f" from {finite.min()} to {finite.max()}" if finite.size else ""
+        hint = ""
+        if values.dtype.name in ("int32", "uint32") and values.min() >= 0 and values.max() <= 65535:
+            # Of a whole picture that is taken for granted; these may be those of a window.
+            hint = (
+                " Values of 16 bits in a file of 32 have value_range=(0, 65535), --range 0 65535."
+            )
         raise InputError(
             f"{info.path} has {values.dtype} values{extent}; nothing tells which are black and "
-            "white. Say it as in training: value_range=(LOW, HIGH), --range LOW HIGH."
+            f"white. Say it as in training: value_range=(LOW, HIGH), --range LOW HIGH.{hint}"
         )
     low, high = bounds
     precise = np.float32 if values.dtype.itemsize <= 2 else np.float64

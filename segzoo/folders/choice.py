@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from ..errors import ArgumentError
+from ..files.local import is_there
 from .jobs import Done, Failure, Job, check_paths
 from .manifest import Manifest
 from .task import Task
@@ -18,8 +20,10 @@ class Chosen:
         planned: All of them.
         task: What is done with each.
         done: Told of those that are refused.
-        skip_existing: Leave out those whose results are there.
-        record: Leave out those that were done, and whose results are there.
+        skip_existing: Leave out those whose masks are there. A mask is written last, so nothing is
+            missing that was to be beside it; and where a run did without overlays, or a person has
+            mended the mask since, it stays.
+        record: Leave out those that were done, and whose masks are there.
         check: Refuse those that might replace a file. That is for jobs that others do: these may
             be killed and replaced, and cannot tell what was there before from what one of them
             wrote.
@@ -61,10 +65,16 @@ class Chosen:
             yield job
 
     def _is_there(self, job: Job) -> bool:
-        """Whether the results of a picture exist; it is only opened where that is not plain."""
-        overlays = self._task.overlays
-        if any(outputs.exist() for outputs in job.possible_outputs(overlays=overlays)):
+        """Whether the mask of a picture exists; it is only opened where that is not plain."""
+        whole, placed = job.possible_outputs(overlays=self._task.overlays)
+        # Beside its results a picture may have the name of one.
+        if whole.exist() or (placed.exist() and not _same(placed.mask, job.image)):
             return True
-        if not job.outputs(".png").exist():
+        if not is_there(whole.mask):
             return False
-        return job.outputs(self._task.ending(job.image), overlays=overlays).exist()
+        return is_there(job.outputs(self._task.ending(job.image)).mask)
+
+
+def _same(path: os.PathLike[str], other: os.PathLike[str]) -> bool:
+    """Whether both are one file, through links as well."""
+    return os.path.realpath(path) == os.path.realpath(other)

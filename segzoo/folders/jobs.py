@@ -73,7 +73,8 @@ class Prediction:
         image: The picture.
         mask: Its result.
         overlay: See :class:`Outputs`.
-        shares: The share of the pixels that each class has.
+        shares: The share of the pixels that each class has, and ``void`` where the model may be
+            unsure; without that, of a picture in tiles the share of the known pixels.
         tiling: How the picture was cut, or None where it was not.
         whole: Whether its result is there: of one in parts, others may be missing still.
     """

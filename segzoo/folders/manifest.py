@@ -6,6 +6,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,12 @@ class Manifest:
         except OSError as error:
             raise StorageError(f"The manifest {path} cannot be used: {error}.") from error
         if not begun:
-            self._add({"run": run})
+            try:
+                self._add({"run": run})
+            except StorageError:
+                with suppress(StorageError):
+                    self.close()
+                raise
         # Eight bytes for each of a million pictures.
         self._done = np.sort(np.frombuffer(done, np.uint64)) if done else np.empty(0, np.uint64)
 
@@ -87,15 +93,25 @@ class Manifest:
             self._add({"image": image, "mask": mask, "shares": outcome.shares})
 
     def _add(self, entry: dict[str, Any]) -> None:
-        try:
+        with self._writing():
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise StorageError(f"The manifest {self.path} cannot be written: {error}.") from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            StorageError: What could not be written before still cannot be.
+        """
+        with self._writing():
+            self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"The manifest {self.path} cannot be written: {error}.") from error
 
 
 def has_begun(path: Path) -> bool:

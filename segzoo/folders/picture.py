@@ -12,6 +12,7 @@ from ..data.drawing import write_mask, write_overlay
 from ..data.pictures import to_bands
 from ..data.pixel_values import choose_bands, read_pixels
 from ..data.raster import Raster, open_raster
+from ..devices import lacks_memory
 from ..errors import InputError, SegzooError
 from ..files.atomic import make_folder
 from ..prediction.masks import VOID, Segmenter
@@ -94,7 +95,7 @@ def computed(batch: list[Read], model: Segmenter, least: float | None = None) ->
 
 
 def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -> Prediction:
-    """Write the files of a picture.
+    """Write the files of a picture, the mask last: where it is, nothing is missing.
 
     Args:
         item: The picture.
@@ -103,23 +104,27 @@ def written(item: Read, mask: Tensor, model: Segmenter, *, void: bool = False) -
         void: Whether pixels may be void.
 
     Raises:
-        StorageError: One cannot be written.
+        StorageError: One cannot be written; then none of them stays.
     """
     classes = max(model.classes, 2)  # one logit tells two classes apart
-    values = mask.numpy()
+    values, outputs = mask.numpy(), item.outputs
     # Not by torch, which would start threads beside the model's for each thread that writes.
     counts = np.bincount(values.ravel(), minlength=VOID + 1 if void else classes)
     unknown = int(counts[VOID]) if void else 0
-    # The palette needs a place for void too.
-    write_mask(item.outputs.mask, mask, classes=VOID + 1 if void else classes)
-    if item.outputs.overlay is not None and item.picture is not None:
+    if outputs.overlay is not None and item.picture is not None:
         seen = torch.from_numpy(np.where(values == VOID, 0, values)) if unknown else mask
-        write_overlay(item.outputs.overlay, item.picture, seen)
-    found = enumerate(counts[:classes].tolist())
-    shares = named({index: pixels / mask.numel() for index, pixels in found if pixels}, model)
-    if unknown:
-        shares["void"] = unknown / mask.numel()
-    return Prediction(item.job.image, item.outputs.mask, item.outputs.overlay, shares=shares)
+        write_overlay(outputs.overlay, item.picture, seen)
+    try:
+        # The palette needs a place for void too.
+        write_mask(outputs.mask, mask, classes=VOID + 1 if void else classes)
+    except Exception:
+        if outputs.overlay is not None:  # of no mask, it would be in the way of the next run
+            outputs.overlay.unlink(missing_ok=True)
+        raise
+    found = enumerate(counts.tolist())
+    shares = {index: pixels / mask.numel() for index, pixels in found if pixels}
+    named_shares = named(shares, model, void=void)
+    return Prediction(item.job.image, outputs.mask, outputs.overlay, shares=named_shares)
 
 
 def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:
@@ -133,20 +138,32 @@ def in_tiles(item: Read, model: Segmenter, task: Task) -> Prediction:
         item.job.image,
         item.outputs.mask,
         None,
-        shares=named(found.shares, model),
+        shares=named(found.shares, model, void=task.tiles.min_confidence is not None),
         tiling=found.tiling.as_json(),
         whole=found.path is not None,
     )
 
 
-def named(shares: dict[int, float], model: Segmenter) -> dict[str, float]:
-    """The same by the names of classes."""
+def named(shares: dict[int, float], model: Segmenter, *, void: bool = False) -> dict[str, float]:
+    """The same by the names of classes; ``void`` says that :data:`VOID` is none of them."""
     names = model.class_names if model.classes > 1 else None
-    return {names[i] if names else f"class {i}": share for i, share in shares.items()}
+
+    def name(index: int) -> str:
+        if void and index == VOID:
+            return "void"
+        return names[index] if names else f"class {index}"
+
+    return {name(index): share for index, share in shares.items()}
 
 
-def told(job: Job, error: Exception) -> SegzooError:
-    """A failure of one picture, in our words."""
+def told(job: Job, error: Exception, *, tile: int | None = None) -> SegzooError:
+    """A failure of one picture, in our words.
+
+    Args:
+        job: The picture.
+        error: What failed.
+        tile: The largest side of its tiles where it is cut into some; else None.
+    """
     if isinstance(error, SegzooError):
         # Of the results without an ending: the name alone may be a word, or a part of one.
         known = (str(job.image), f"{job.target}.", f"{job.target}_")
@@ -154,7 +171,12 @@ def told(job: Job, error: Exception) -> SegzooError:
         # Some are made of other things than a text.
         kind = SegzooError if "__init__" in vars(type(error)) else type(error)
         return error if named_already else kind(f"{job.image}: {error}")
-    if isinstance(error, MemoryError) or "memory" in str(error):
+    if lacks_memory(error) and tile is not None:
+        return InputError(
+            f"{job.image}: there is not enough memory for it in tiles of {tile} pixels a side. "
+            f"Make them smaller: --tile {max(tile // 2, 32)}."
+        )
+    if lacks_memory(error):
         return InputError(
             f"{job.image}: there is not enough memory for it in one piece. Cut it into tiles: "
             "--tiling auto."

@@ -98,7 +98,11 @@ class Pipeline:
 
     def _take(self, item: Read) -> None:
         if item.pixels is None:
-            outcome = self._tried(item.job, lambda: in_tiles(item, self._model, self._task))
+            outcome = self._tried(
+                item.job,
+                lambda: in_tiles(item, self._model, self._task),
+                tile=self._task.tiles.tile,
+            )
             if outcome is not None:
                 self._done(outcome)
             return
@@ -139,12 +143,14 @@ class Pipeline:
         if outcome is not None:
             self._done(outcome)
 
-    def _tried(self, job: Job, step: Callable[[], _Result]) -> _Result | None:
-        """What a step gives, or None where it failed, which is told."""
+    def _tried(
+        self, job: Job, step: Callable[[], _Result], *, tile: int | None = None
+    ) -> _Result | None:
+        """What a step gives, or None where it failed, which is told; ``tile`` as there."""
         try:
             return step()
         except Exception as error:
-            failure = told(job, error)
+            failure = told(job, error, tile=tile)
             if self._alone:
                 raise failure from error
             self._done(Failure(job.image, str(failure)))

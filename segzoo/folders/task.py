@@ -79,7 +79,11 @@ class Task:
         )
 
     def decides(self) -> dict[str, Any]:
-        """What the results depend on besides the model, as JSON."""
+        """What the results depend on besides the model, as JSON.
+
+        Not :attr:`in_tiles`: a run may go on with it, so that a picture which was too large for the
+        memory in one piece is cut.
+        """
         tiles = {
             name: value
             for name, value in dataclasses.asdict(self.tiles).items()

@@ -22,8 +22,8 @@ _ROUNDED = ("tf32", "bf16")
 _PLACES = (
     ("cuda", "matmul"),
     ("cudnn", "conv"),
-    # Nothing here has recurrent layers, but the older name of both may be read only while they
-    # agree, and other threads may read it.
+    # Nothing here has recurrent layers, so it is never asked. But the older name of both may be
+    # read only while they agree, and other threads may read it: it is changed along.
     ("cudnn", "rnn"),
     ("mkldnn", "matmul"),
     ("mkldnn", "conv"),
@@ -32,8 +32,8 @@ _PLACES = (
 
 def rounds_float32(device: torch.device) -> bool:
     """Whether torch may round the factors of convolutions or products in float32 there."""
-    names = ("mkldnn",) if device.type == "cpu" else ("cuda", "cudnn")
-    places = [place for owner, place in _places() if owner in names]
+    owners = ("mkldnn",) if device.type == "cpu" else ("cuda", "cudnn")
+    places = [place for owner, name, place in _places() if owner in owners and name != "rnn"]
     if places:
         return any(place.fp32_precision in _ROUNDED for place in places)
     backends = torch.backends
@@ -49,7 +49,7 @@ def exactly() -> Iterator[None]:
         # to read them, and other threads may want to.
         stack.enter_context(_changed(torch.backends.cudnn, "allow_tf32", False))
         stack.enter_context(_highest())
-        for _, place in _places():
+        for *_, place in _places():
             place.fp32_precision = "ieee"
         yield
 
@@ -64,20 +64,20 @@ def trying_algorithms(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _places() -> list[tuple[str, Any]]:
-    """The settings that this torch has, with the names of their owners."""
+def _places() -> list[tuple[str, str, Any]]:
+    """The settings that this torch has, with the names of their owners and their own."""
     found = []
     for owner, name in _PLACES:
         place = getattr(getattr(torch.backends, owner), name, None)
         if hasattr(place, "fp32_precision"):
-            found.append((owner, place))
+            found.append((owner, name, place))
     return found
 
 
 @contextlib.contextmanager
 def _put_back() -> Iterator[None]:
     """In the end the newer settings are what they were."""
-    before = [(place, place.fp32_precision) for _, place in _places()]
+    before = [(place, place.fp32_precision) for *_, place in _places()]
     try:
         yield
     finally:

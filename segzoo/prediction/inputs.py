@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,31 @@ def check_finite(pictures: Tensor, name: str = "picture") -> None:
         raise InputError(
             f"The {name} has pixels that are NaN or infinite; put numbers in their place."
         )
+
+
+def normalized(
+    normalization: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Pixels ``(..., C, H, W)`` as a model takes them, on its device and of its precision.
+
+    They are normalised in float32, or in a finer type that one of both has, and rounded in the end
+    only: mean and deviation would magnify what is lost before. Whatever makes a mask begins here,
+    so that the same picture gets the same mask.
+
+    Args:
+        normalization: What the model expects of its pixels.
+        pixels: uint8, uint16, or floating point in 0..1.
+        device: Where the model computes.
+        dtype: Its precision.
+    """
+    moved = pixels.to(device)
+    if moved.is_floating_point():
+        finer = torch.promote_types(moved.dtype, dtype)
+        moved = moved.to(torch.promote_types(finer, torch.float32))
+    return normalization(moved).to(dtype)
 
 
 def explain_precision(error: RuntimeError, image: Tensor, model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import checks
 from ..errors import ArgumentError, InputError
 from ..preprocessing import Normalization
-from .inputs import check_finite, describe
+from .inputs import check_finite, describe, normalized
 
 #: What a pixel of a mask gets that the model is not sure of: no class, in most data sets.
 VOID = 255
@@ -114,14 +114,14 @@ def classes_of(
         raise InputError(f"Expected an image (C, H, W) or (N, C, H, W), got {describe(image)}.")
     batch = image if image.ndim == 4 else image[None]
     check_finite(batch)
-    normalized = model.normalization(batch.to(weight.device)).to(weight.dtype)
+    ready = normalized(model.normalization, batch, weight.device, weight.dtype)
     if masks is not None and least is None:
-        found = masks(normalized)
+        found = masks(ready)
         if bool((found == VOID).any()):
             raise InputError(_NOT_A_NUMBER)
         found = found.long()
         return found if image.ndim == 4 else found[0]
-    logits = model(normalized)
+    logits = model(ready)
     one = model.classes == 1
     # As argmax gives, which takes four times as long on a CPU.
     largest, winner = (logits[:, 0], logits[:, 0]) if one else logits.max(dim=1)

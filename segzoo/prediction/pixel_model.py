@@ -16,6 +16,7 @@ from ..config import ModelConfig
 from ..errors import InputError
 from ..nn.finite import first_infinite
 from ..nn.sharing import in_eval_mode
+from .inputs import normalized
 from .masks import VOID, Segments, check_logits, unsure
 from .views import AS_IT_IS, Views
 
@@ -83,11 +84,7 @@ class PixelModel:
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Pixels ``(..., C, H, W)`` on the model's device, as it expects them."""
-        moved = pixels.to(self.device)
-        if moved.is_floating_point():
-            moved = moved.to(self.dtype)
-        normalized: Tensor = self.source.normalization(moved)
-        return normalized.to(self.dtype)
+        return normalized(self.source.normalization, pixels, self.device, self.dtype)
 
     def logits(self, image: Tensor) -> Tensor:
         """Normalised images -> logits, of one view."""

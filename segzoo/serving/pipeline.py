@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ..devices import lacks_memory
 from ..errors import InputError
 from ..folders.task import Reading
 from ..prediction.pixel_model import Predictor
@@ -124,8 +125,8 @@ class Pipeline:
             return await self._computing.segment(pixels, scored=scored)
         except InputError as error:
             raise RefusedError(422, str(error)) from error
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
+        except Exception as error:
+            if not lacks_memory(error):
                 raise
             raise RefusedError(
                 413,

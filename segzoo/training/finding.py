@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..architectures.base import SegmentationModel
+from ..devices import lacks_memory
 from ..errors import TrainingError
 from .learner import Batch, Learner, Settled
 from .processes import Processes
@@ -177,10 +178,8 @@ def doubled(fits: Callable[[int], bool], most: int) -> int:
         try:
             if not fits(size):
                 break
-        except torch.OutOfMemoryError:
-            break
-        except RuntimeError:
-            if not found:
+        except (MemoryError, RuntimeError) as error:
+            if not found and not lacks_memory(error):
                 raise
             break
         found, size = size, size * 2

@@ -11,6 +11,7 @@ import segzoo
 from segzoo import bench
 from segzoo.cli import main
 from segzoo.environment.machine import processor_name
+from segzoo.errors import ArgumentError
 
 SIZE = (64, 64)
 
@@ -148,6 +149,27 @@ def test_wrong_use_is_one_line_and_exit_code_2(capsys, arguments, message):
     code, out, err = run(capsys, *arguments)
     assert (code, out, len(err)) == (2, "", 1)
     assert message in err[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"device": "gpu"}, "'gpu' cannot be used"),
+        ({"device": None}, "'None' cannot be used"),
+        ({"size": 64}, "size must be a sequence, got 64"),
+        ({"size": (64,)}, r"size must be \(height, width\), got \(64,\)"),
+        ({"size": (64, 64.0)}, "size must be an integer, got 64.0"),
+        ({"rounds": 0}, "rounds must be between 1 and"),
+        ({"limit": 0}, "limit must be above 0"),
+        ({"limit": None}, "limit must be a number"),
+        ({"batch": 1.5}, "batch must be an integer"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_work_are_refused_before_anything_is_built(monkeypatch, values, message):
+    monkeypatch.setattr(bench, "make_pair", None)
+    with pytest.raises(ArgumentError, match=message):
+        bench.run_bench("test_resnet", **values)
 
 
 def test_too_little_memory_is_one_line_wherever_it_ends(capsys, monkeypatch):

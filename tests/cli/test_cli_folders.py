@@ -144,6 +144,9 @@ def test_a_manifest_goes_on_with_what_is_missing(capsys, model_folder, scans, tm
         code, _, err = run(capsys, *call, *change)
         assert code == 2
         assert f"another run (its {word} differ)" in err[0]
+    # What was too large for the memory may be cut; what is done stays.
+    code, text, _ = run(capsys, *call, "--tiling", "auto")
+    assert (code, "5 of the pictures had their results already" in text) == (0, True)
 
 
 @pytest.mark.parametrize("more", [(), ("--recursive",)])
@@ -246,6 +249,41 @@ def test_jobs_for_others_are_looked_at_before(scans, tmp_path):
     chosen = Chosen(jobs[2:], Task("m"), print, skip_existing=True)
     assert list(chosen) == jobs[3:]
     assert chosen.skipped == 1
+
+
+def test_a_picture_is_not_its_own_result(scans):
+    picture = scans / "a.tif"
+    Image.new("RGB", (20, 20)).save(picture)
+    for image in (picture, Path(os.path.relpath(picture))):
+        job = Job(image, scans / "masks" / ".." / "a")
+        (scans / "masks").mkdir(exist_ok=True)
+        (scans / "a.png").unlink(missing_ok=True)
+        assert list(Chosen([job], Task("m"), print, skip_existing=True)) == [job]
+
+
+@pytest.mark.parametrize("more", [("--skip-existing",), ("--manifest", "run.jsonl")])
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_a_mask_that_is_there_stays(
+    capsys, model_folder, scans, tmp_path, monkeypatch, more, workers
+):
+    """A run without overlays made it, and a person has mended it since."""
+
+    def instead(jobs, task, done, *, workers, expected):
+        PictureWorker(task, expected=expected).run(jobs, done)
+
+    monkeypatch.setattr(engines, "do_in_processes", instead)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    call = ("predict", scans, "-m", model_folder, "-o", out, "--recursive", *more, *workers)
+    assert run(capsys, *call, "--no-overlays")[0] == 0
+    for name in written(out):
+        Image.new("P", (40, 33), 1).save(out / name)
+    (out / "sub" / "a.png").unlink()
+    before = {name: (out / name).read_bytes() for name in written(out)}
+    code, text, _ = run(capsys, *call)
+    assert (code, "3 of the pictures had their results already" in text) == (0, True)
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert set(written(out)) == {*before, "sub/a.png", "sub/a_overlay.png"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What was done, as lines and as a table."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,37 @@ def test_what_is_done_is_known_to_the_next_run(path):
         Manifest(path, {**RUN, "model": "def"})
     with pytest.raises(StorageError, match="cannot be used"):
         Manifest(path.parent / "nosuch" / "run.jsonl", RUN)
+
+
+@contextmanager
+def no_space_above(size):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_want_of_space_is_told_with_the_name_of_the_manifest(path, tmp_path):
+    manifest, told = Manifest(path, RUN), []
+    with no_space_above(path.stat().st_size + 9):
+        for step in (lambda: manifest.add(predicted("d.png")), manifest.close):
+            try:
+                step()
+            except StorageError as error:
+                told.append(str(error))
+        try:
+            Manifest(tmp_path / "new.jsonl", {**RUN, "model": "x" * 2000})
+        except StorageError as error:
+            told.append(str(error))
+    files = (path, path, tmp_path / "new.jsonl")
+    for text, file in zip(told, files, strict=True):
+        assert text.startswith(f"The manifest {file} cannot be written: ")
+    # What was cut short is passed over by the next run.
+    assert known(path, "a.png", "d.png") == [True, False]
+    assert known(tmp_path / "new.jsonl", "a.png") == [False]
 
 
 def test_a_run_that_damaged_its_head_is_another(path):

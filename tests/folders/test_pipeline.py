@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from segzoo import Normalization
 from segzoo.data.pictures import read_mask, read_picture
-from segzoo.errors import ArgumentError, InputError
+from segzoo.errors import ArgumentError, InputError, StorageError
 from segzoo.folders import picture
 from segzoo.folders.jobs import Failure, Job
 from segzoo.folders.pipeline import Pipeline
@@ -119,6 +120,59 @@ def test_every_failure_is_that_pictures(jobs, monkeypatch):
     assert failed == {1, 3, 5, 6}
     assert "ZeroDivisionError" in found[jobs[5].image].error
     assert str(jobs[6].image) in found[jobs[6].image].error
+
+
+@pytest.mark.parametrize(
+    ("error", "in_tiles", "words"),
+    [
+        (MemoryError(), False, "not enough memory for it in one piece. Cut it into tiles"),
+        (MemoryError(), True, "in tiles of 64 pixels a side. Make them smaller: --tile 32."),
+        (RuntimeError("CUDA error: an illegal memory access"), False, "an illegal memory access"),
+        (RuntimeError("CUDA error: an illegal memory access"), True, "an illegal memory access"),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(jobs, error, in_tiles, words):
+    class Failing(torch.nn.Module):
+        classes, in_channels, class_names, threshold = 2, 3, None, 0.0
+        normalization = Normalization((0.5,) * 3, (0.5,) * 3)
+
+        def forward(self, image):
+            raise error
+
+        predict = forward
+
+    options = TiledOptions(tiling="blend", tile=64)
+    task = Task("m", in_tiles=in_tiles, tiles=options, overlays=False)
+    (failed,) = done_by(Failing(), jobs[:1], task)
+    assert failed.error.startswith(f"{jobs[0].image}: ")
+    assert words in failed.error
+    assert ("not enough memory" in failed.error) == isinstance(error, MemoryError)
+
+
+@pytest.mark.parametrize("fails", ["write_mask", "write_overlay"])
+def test_a_mask_is_the_last_file_of_a_picture(jobs, monkeypatch, fails):
+    """Where it is, nothing is missing; and what failed is not in the way of the next run."""
+    seen, real = [], {name: getattr(picture, name) for name in ("write_mask", "write_overlay")}
+
+    def writing(name):
+        def write(path, *rest, **options):
+            seen.append((name, jobs[0].outputs().mask.exists()))
+            if name == fails:
+                raise StorageError("No space is left.")
+            return real[name](path, *rest, **options)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(picture, name, writing(name))
+        (failed,) = done_by(Bright(), jobs[:1])
+    assert "No space is left" in failed.error
+    assert seen[0] == ("write_overlay", False)
+    assert not list(jobs[0].target.parent.iterdir())
+    (done,) = done_by(Bright(), jobs[:1])
+    assert done.mask.exists()
+    assert done.overlay.exists()
 
 
 @pytest.mark.parametrize("target", ["a", "out/a"])

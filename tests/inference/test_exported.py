@@ -1,6 +1,8 @@
 """An exported file as a model: the same masks, whole, in tiles and on the command line."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -40,6 +42,21 @@ def test_an_exported_file_is_a_model(model, path):
     soft = segzoo.predict_probabilities(exported, picture, tta="flips")
     expected = segzoo.predict_probabilities(model, picture, tta="flips")
     torch.testing.assert_close(soft, expected, rtol=0, atol=1e-4)
+
+
+def test_threads_may_share_a_file(path):
+    exported = segzoo.open_exported(path)
+    pictures = [random_picture(64, 96 + 32 * index) for index in range(4)]
+    expected = [exported.predict(picture) for picture in pictures]
+    together = threading.Barrier(len(pictures))
+
+    def predict_many(picture):
+        together.wait()
+        return [exported.predict(picture) for _ in range(10)]
+
+    with ThreadPoolExecutor(len(pictures)) as threads:
+        for found, mask in zip(threads.map(predict_many, pictures), expected, strict=True):
+            assert all(torch.equal(one, mask) for one in found)
 
 
 @pytest.mark.parametrize(

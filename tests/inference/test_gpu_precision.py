@@ -24,7 +24,7 @@ READ = {
     "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
     "float32_matmul": torch.get_float32_matmul_precision,
     "benchmark": lambda: torch.backends.cudnn.benchmark,
-    "places": lambda: [place.fp32_precision for _, place in precision._places()],
+    "places": lambda: [place.fp32_precision for *_, place in precision._places()],
     "all": lambda: getattr(torch.backends, "fp32_precision", None),
     "all of cudnn": lambda: getattr(torch.backends.cudnn, "fp32_precision", None),
 }
@@ -99,6 +99,22 @@ def test_every_setting_is_exact_meanwhile_and_put_back(name, value):
 def test_torch_rounds_on_gpus_unless_told_otherwise():
     assert precision.rounds_float32(torch.device("cuda"))
     assert not precision.rounds_float32(torch.device("cpu"))
+
+
+@pytest.mark.skipif(not precision._places(), reason="torch 2.9 began with these settings")
+@pytest.mark.parametrize("exact", [("conv",), ("matmul",), ("conv", "matmul")], ids="+".join)
+def test_what_nothing_here_computes_does_not_count(exact):
+    """cuDNN's recurrent layers may go on rounding."""
+
+    def check():
+        backends = torch.backends
+        places = {"conv": backends.cudnn.conv, "matmul": backends.cuda.matmul}
+        for name, place in places.items():
+            place.fp32_precision = "ieee" if name in exact else "tf32"
+        backends.cudnn.rnn.fp32_precision = "tf32"
+        assert precision.rounds_float32(torch.device("cuda")) == (len(exact) < len(places))
+
+    in_a_process(check)
 
 
 @pytest.mark.skipif(not precision._places(), reason="torch 2.9 began with these settings")
@@ -179,16 +195,17 @@ def test_a_kernel_may_round_where_torch_does(monkeypatch):
     assert error < checking.FACTOR * checking.TF32_ROUNDING
 
 
-def test_no_memory_to_try_a_kernel_is_not_remembered(monkeypatch):
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_no_memory_to_try_a_kernel_is_not_remembered(monkeypatch, kind):
     kernel = checking.ConvRelu(torch.zeros(16, 16, 3, 3), None)
     monkeypatch.setattr(checking, "usable", lambda device, dtype: None)
     checking._checked.cache_clear()
 
     def fail(*arguments):
-        raise torch.OutOfMemoryError("no memory")
+        raise kind("CUDA error: out of memory")
 
     monkeypatch.setattr(checking, "made", fail)
-    assert "could not be tried: no memory" in checking.self_check(kernel)
+    assert "could not be tried: CUDA error: out" in checking.self_check(kernel)
     monkeypatch.setattr(checking, "usable", lambda device, dtype: "another reason")
     assert checking.self_check(kernel) == "another reason"
     checking._checked.cache_clear()

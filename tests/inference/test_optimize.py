@@ -353,6 +353,10 @@ def test_arguments_that_cannot_work(tiny):
 def test_an_optimised_model_says_what_it_cannot_do(tiny):
     fast = segzoo.optimize(tiny, backend="eager", example=torch.rand(1, 3, 32, 32))
     assert fast.eval() is fast
+    # What is recorded, and decided on the device, has it already.
+    assert fast.threshold == 0.0
+    with pytest.raises(AttributeError, match="threshold"):
+        fast.threshold = 1.0
     with pytest.raises(ArgumentError, match="cannot be trained"):
         fast.train()
     with pytest.raises(ArgumentError, match="made for its device and precision"):

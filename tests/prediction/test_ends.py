@@ -67,6 +67,20 @@ def test_colours_become_grey_as_in_one_piece():
     assert np.array_equal(segzoo.predict_tiled(model, picture, tile=64).values, expected)
 
 
+@pytest.mark.parametrize("kind", ["int32", "uint32"])
+def test_values_of_16_bits_in_32_are_told_how_to_be_taken(tiny, kind):
+    """A whole picture tells its largest value; its windows each have another."""
+    picture = random_picture(90, 130).numpy().astype("uint16") * 200
+    expected = tiny.predict(torch.from_numpy(picture)).numpy()
+    call = {"tiling": "exact", "tile": 64}
+    with pytest.raises(InputError, match=r"in a file of 32 have value_range=\(0, 65535\)"):
+        segzoo.predict_tiled(tiny, picture.astype(kind), **call)
+    found = segzoo.predict_tiled(tiny, picture.astype(kind), value_range=(0, 65535), **call)
+    assert np.array_equal(found.values, expected)
+    with pytest.raises(InputError, match=r"--range LOW HIGH\.$"):
+        segzoo.predict_tiled(tiny, picture.astype(kind) * 9, **call)
+
+
 def test_unknown_pixels_stay_unknown_and_cost_nothing(tiny):
     values = random_picture(128, 256).float().numpy() / 255
     values[:, :, 100:] = np.nan

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import segzoo
 from segzoo.errors import InputError
+from segzoo.prediction.pixel_model import pixel_model
 from tests.helpers import TinyBackbone, tiny_unet
 
 IMAGE = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
@@ -23,6 +24,25 @@ def tiny():
 @pytest.fixture(scope="module")
 def fast(tiny):
     return segzoo.optimize(tiny, backend="eager", example=IMAGE)
+
+
+# ---- the same picture, the same mask --------------------------------------------------------
+
+
+@pytest.mark.parametrize("picture", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_real_numbers_are_rounded_once(dtype, picture):
+    """After they are normalised, whatever asks for the mask: tiles, probabilities, a server."""
+    torch.manual_seed(0)
+    normalization = segzoo.Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    model = tiny_unet(normalization=normalization).eval().to(dtype)
+    image = torch.rand(3, 96, 128).to(picture)
+    ready = normalization(image if picture is torch.float64 else image.float()).to(dtype)
+    mask = model(ready[None]).argmax(1)[0]
+    assert torch.equal(model.predict(image), mask)
+    assert torch.equal(torch.from_numpy(segzoo.predict_tiled(model, image).values), mask.byte())
+    with pixel_model(model) as same:
+        assert torch.equal(same.normalized(image), ready)
 
 
 # ---- ordinary tensors -----------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Tiles from files into files: what is kept, how a run goes on, and how parts come together."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -16,7 +17,9 @@ from segzoo.data.drawing import class_colors
 from segzoo.data.pictures import read_mask
 from segzoo.data.raster import open_raster
 from segzoo.errors import ArgumentError, MissingPackageError, StorageError
+from segzoo.prediction.tiling import predict
 from segzoo.prediction.tiling.geotiff import in_blocks
+from segzoo.prediction.tiling.journal import Journal
 from tests.helpers import ready, tiny_unet
 
 from .test_ends import Windows
@@ -203,6 +206,43 @@ def test_parts_by_several_processes_are_the_whole(tiny, scene, tmp_path, tiling)
         result = segzoo.predict_tiled(tiny, scene, shared, rows=(part, 3), **call)
         assert (result.path == shared) is (part == 1)
     assert whole.read_bytes() == shared.read_bytes()
+
+
+@pytest.mark.parametrize(("asked", "times"), [("has", 2), ("read", 1)])
+def test_another_process_may_be_the_first_to_finish(
+    tiny, picture, tmp_path, monkeypatch, asked, times
+):
+    """Whoever asks for a part then finds it, or no folder at all and a whole result."""
+    target, calls, deleted = tmp_path / "mask.npy", [], []
+    real, delete = getattr(Journal, asked), shutil.rmtree
+
+    def overtaken(self, index):
+        calls.append(index)
+        if calls.count(1) == times and not target.exists():
+            target.write_bytes(b"whole")
+            self.remove()
+        return real(self, index)
+
+    def watched(folder, **options):
+        deleted.append((folder, folder.exists()))
+        assert not (tmp_path / "mask.npy.parts").exists()
+        delete(folder, **options)
+
+    def full(*_):
+        raise StorageError("No space is left.")
+
+    call = {"tiling": "blend", "tile": 96}
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "write_file", full)
+        with pytest.raises(StorageError, match="No space"):
+            segzoo.predict_tiled(tiny, picture, target, **call)
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    monkeypatch.setattr(Journal, asked, overtaken)
+    found = segzoo.predict_tiled(tiny, picture, target, **call)
+    assert (found.path, found.shares) == (target, {})
+    assert target.read_bytes() == b"whole"
+    assert deleted[0][1]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_parts_of_another_run_are_not_mixed(tiny, scene, tmp_path):

@@ -170,6 +170,13 @@ def test_a_fault_of_the_server_is_told_without_its_details(tiny, monkeypatch, ca
         assert (answer.status, "division" in answer.error) == (500, False)
         assert "ZeroDivisionError" in caplog.text
 
+        def broken(*_):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        monkeypatch.setattr(computing.Computing, "_compute", broken)
+        assert own.post(PICTURE).status == 500  # a smaller picture would not help
+        assert "illegal memory access" in caplog.text
+
         def forget(*_):
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 

@@ -308,12 +308,21 @@ def test_a_size_that_fails_does_not_fit(error):
     assert doubled(fits, 100) == 4
 
 
-def test_two_that_fail_otherwise_are_an_error():
+@pytest.mark.parametrize("text", ["no kernel image", "an illegal memory access was encountered"])
+def test_two_that_fail_otherwise_are_an_error(text):
     def fits(size):
-        raise RuntimeError("no kernel image")
+        raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError, match="no kernel image"):
+    with pytest.raises(RuntimeError, match=text):
         doubled(fits, 100)
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_not_even_two_fit_whatever_the_library_calls_it(text):
+    def fits(size):
+        raise RuntimeError(text)
+
+    assert doubled(fits, 100) == 0
 
 
 @pytest.mark.parametrize(

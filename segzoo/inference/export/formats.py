@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class Format:
         runtime: The package that runs it.
         write: Writes a program, and facts about it, to a path.
         open: Gives a function that runs the file in float32, in so many threads; None leaves
-            that to the runtime.
+            that to the runtime. Several threads may call it at once.
         facts: Gives what a file says of itself, each value as JSON.
     """
 
@@ -100,7 +101,16 @@ def _open_openvino(path: Path, threads: int | None = None) -> Run:
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     compiled = load_package("openvino", extra="export").compile_model(path, "CPU", options)
-    return lambda image: torch.from_numpy(compiled(image.numpy())[0].copy())
+    # Who calls it gets its one request, which refuses a second thread, and owns what comes out. A
+    # request for each thread would gain nothing but maps in memory: they compute in turn.
+    in_use = threading.Lock()
+
+    def run(image: Tensor) -> Tensor:
+        given = image.numpy()
+        with in_use:
+            return torch.from_numpy(compiled(given)[0].copy())
+
+    return run
 
 
 def _facts_of_openvino(path: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from ...data.pictures import find_pictures, read_for_bands
 from ...data.resample import resize_image
 from ...errors import ArgumentError, ExportError, InputError
 from ...packages import load_package
-from ...prediction.inputs import check_finite, describe
+from ...prediction.inputs import check_finite, describe, normalized
 from .exported import ExportedModel, open_exported
 from .formats import INPUT
 
@@ -88,7 +88,8 @@ def _picture(model: SegmentationModel, item: Any, size: tuple[int, int] | None) 
     if picture.shape[0] != bands:
         raise InputError(f"{name} has {picture.shape[0]} bands; the model takes {bands}.")
     check_finite(picture)
-    # A wrong type or range is refused here rather than after minutes of calibration.
+    # A wrong type is refused here rather than after minutes of calibration. Real numbers may leave
+    # the range of 0 to 1, here as in predict: values beyond a --range do.
     model.normalization(picture[:, :1, :1])
     return picture if size is None else resize_image(picture, size)
 
@@ -113,9 +114,11 @@ def quantize_in_place(
     judged = pictures[::_APART]
     used = [picture for index, picture in enumerate(pictures) if index % _APART]
     plain = open_exported(path)
-    images = [
-        plain.size_rule.fit(model.normalization(batch).float()) for batch in _batches(plain, used)
-    ]
+    as_taken = (
+        normalized(model.normalization, batch, batch.device, torch.float32)
+        for batch in _batches(plain, used)
+    )
+    images = [plain.size_rule.fit(batch) for batch in as_taken]
     write = (_onnx if path.suffix.lower() == ".onnx" else _openvino)(path, images)
     write(path, {})
     share = _agreement(model, open_exported(path), judged)

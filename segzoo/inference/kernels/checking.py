@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...devices import lacks_memory
 from .availability import usable
 from .modules import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel
 from .operators import tf32_allowed
@@ -44,7 +45,10 @@ def self_check(kernel: Kernel) -> str | None:
             kernel.tile,
             kernel.relu,
         )
-    except torch.OutOfMemoryError as error:  # may go better another time, so it is not kept
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        # May go better another time, so it is not kept.
         return f"the kernel could not be tried: {str(error)[:200]}"
 
 
@@ -68,9 +72,9 @@ def _checked(
         kernel.tile, kernel.relu = tile, relu
         with torch.no_grad():
             ours = kernel(*(None if x is None else x.to(device, dtype) for x in maps))
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # a compiler or a driver fails in many ways
+        if lacks_memory(error):
+            raise
         return f"the kernel does not run: {type(error).__name__}: {str(error)[:200]}"
     return compared(ours, kind, weights, maps, relu=relu)
 

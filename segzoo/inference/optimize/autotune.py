@@ -185,8 +185,6 @@ class _Chooser:
             memory=False,
             own_time=True,
         )
-        # Other programs only add to the time of a call. The very least is luck: of caches that hold
-        # all of its inputs, as they do not within a model.
         times = {name: item.timing.undisturbed for name, item in results.items() if item.timing}
         if not times:
             return plain

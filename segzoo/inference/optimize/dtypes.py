@@ -103,7 +103,7 @@ def _times_as_long(dtype: torch.dtype, other: torch.dtype, device: torch.device)
     timings = in_turn(
         {"chosen": chosen, "plain": plain}, device=device, rounds=5, warmup=2, own_time=True
     )
-    return timings["chosen"].median / timings["plain"].median
+    return timings["chosen"].undisturbed / timings["plain"].undisturbed
 
 
 def _probe(dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
@@ -139,7 +139,7 @@ def fastest(
                 continue
             candidate = build(dtype)
         except (ArgumentError, OptimizationError) as error:
-            told.append(f"{_name(dtype)}: {str(error).partition('.')[0]}")
+            told.append(f"{_name(dtype)}: {_first_sentence(error)}")
             continue
         share = float((_classes(candidate, example) == wanted).double().mean())
         if share < _AGREEMENT:
@@ -148,8 +148,8 @@ def fastest(
         built[dtype] = candidate
     calls = {_name(dtype): _call(item, example) for dtype, item in built.items()}
     timings = in_turn(calls, device=example.device, rounds=7, own_time=True)
-    best = min(built, key=lambda dtype: timings[_name(dtype)].least)
-    times = [f"{name} {timing.least:.3g} ms" for name, timing in timings.items()]
+    best = min(built, key=lambda dtype: timings[_name(dtype)].undisturbed)
+    times = [f"{name} {timing.undisturbed:.3g} ms" for name, timing in timings.items()]
     report = PassReport("dtype", True, f"{_name(best)}, of {'; '.join([*times, *told])}")
     built[best].passes = (*built[best].passes, report)
     return built[best]
@@ -163,6 +163,11 @@ def _classes(model: OptimizedModel, example: Tensor) -> Tensor:
 def _call(model: OptimizedModel, example: Tensor) -> Callable[[], object]:
     image = example.to(model.dtype)
     return lambda: model(image)
+
+
+def _first_sentence(error: Exception) -> str:
+    """Up to the stop that a space follows, or nothing: in numbers and names there are others."""
+    return str(error).partition(". ")[0].removesuffix(".")
 
 
 def _name(dtype: torch.dtype) -> str:

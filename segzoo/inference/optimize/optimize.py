@@ -292,7 +292,7 @@ class _Optimizer:
         if len(candidates) > 1:
             calls = {name: _call(run, image) for name, run in candidates.items()}
             timings = in_turn(calls, device=image.device, rounds=7, own_time=True)
-            best = min(timings, key=lambda name: timings[name].median)
+            best = min(timings, key=lambda name: timings[name].undisturbed)
         self._note_choices(bodies[compiles(best)])
         count = settled[id(bodies[compiles(best)])]
         if count:

@@ -62,7 +62,7 @@ class OptimizedModel(Configured, nn.Module):
     ) -> None:
         super().__init__()
         self.config = model.config
-        self.threshold = model.threshold
+        self._threshold = model.threshold
         self.passes = passes
         self.device, self.dtype = example.device, example.dtype
         self.stride, self.size_rule = model.stride, model.size_rule
@@ -71,6 +71,11 @@ class OptimizedModel(Configured, nn.Module):
         self._run = run
         self._answers = answers
         super().train(False)
+
+    @property
+    def threshold(self) -> float:
+        """With one class: the output above which a pixel belongs to it; what is recorded has it."""
+        return self._threshold
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:

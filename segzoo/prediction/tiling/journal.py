@@ -126,5 +126,13 @@ class Journal:
             ) from error
 
     def remove(self) -> None:
-        """Delete the folder: the result is whole."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the folder: the result is whole.
+
+        Under another name: for a process that reads the same parts all are there, or no folder.
+        """
+        renamed = self.folder.with_name(leftovers.temporary_name(self.folder.name))
+        try:
+            os.replace(self.folder, renamed)
+        except OSError:  # another process was first, or has a file open that Windows then holds
+            renamed = self.folder
+        shutil.rmtree(renamed, ignore_errors=True)

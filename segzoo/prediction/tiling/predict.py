@@ -53,7 +53,8 @@ class TiledPrediction:
         tiling: How the picture was cut, and what is known of the result.
         tiles: Tiles of this call.
         skipped: Of these, tiles in which nothing is known (nodata): the model did not run.
-        shares: Of classes: the share of the known pixels of each index, where all was seen.
+        shares: Of classes: the share of the known pixels of each index, where all was seen. With
+            ``min_confidence`` of all pixels, and that of 255 is what is unsure or not known.
     """
 
     values: Values | None
@@ -270,8 +271,9 @@ class _Run:
         mine = [i for i in share_of(count, self._part) if not journal.has(i)]
         for _ in self._computed(bands, mine, journal):
             pass
+        # Two processes may find all parts there; the first removes them when it has written.
         if not all(journal.has(i) for i in range(count)):
-            return self._done(None, None, tiling)
+            return self._done(None, path if _is_whole(path, journal) else None, tiling)
 
         def finished() -> Iterator[tuple[int, Values]]:
             for index in range(count):
@@ -282,9 +284,9 @@ class _Run:
         try:
             write_file(path, self._result, finished())
         except StorageError:
-            # Two processes may find all parts there; the first removes them when it has written.
-            if journal.folder.exists() or not path.exists():
+            if not _is_whole(path, journal):
                 raise
+            self._counts.clear()  # not all was seen
         journal.remove()
         return self._done(None, path, tiling)
 
@@ -311,11 +313,17 @@ class _Run:
             self._counts.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
     def _done(self, values: Values | None, path: Path | None, tiling: Tiling) -> TiledPrediction:
-        counts = dict(self._counts)
-        counts.pop(int(self._result.answers.nodata) if counts else 0, None)
+        answers, counts = self._result.answers, dict(self._counts)
+        if counts and answers.min_confidence is None:  # else it is an answer, too
+            counts.pop(int(answers.nodata), None)
         known = sum(counts.values())
         shares = {index: counts[index] / known for index in sorted(counts)}
         return TiledPrediction(values, path, tiling, self._tiles, self._skipped, shares)
+
+
+def _is_whole(path: Path, journal: Journal) -> bool:
+    """Whether another process has written the file, and removed the parts."""
+    return not journal.folder.exists() and path.exists()
 
 
 def _check_array(target: NDArray[Any], result: Result) -> None:
