@@ -125,11 +125,14 @@ def test_ragged_sizes_that_round_differently_are_padded_and_said():
 
 
 @pytest.mark.parametrize("size", [(131, 170), (128, 172), (40, 301), (67, 65), (50, 60)])
-def test_exact_tiles_are_one_piece_to_the_bit_in_float64(double, size):
+def test_exact_tiles_are_one_piece_to_the_rounding_of_float64(double, size):
     picture = random_picture(*size)
     result = segzoo.predict_tiled(double, picture, tiling="exact", tile=64, write="logits")
     assert result.tiling.mode == ("exact" if max(size) > 64 else "whole")
-    assert torch.equal(torch.from_numpy(result.values), in_one_piece(double, picture))
+    expected = in_one_piece(double, picture)
+    # Not to the bit: the order of a sum may hang on a map's width, on some processors.
+    limit = 1e-14 * float(expected.abs().max())
+    torch.testing.assert_close(torch.from_numpy(result.values), expected, rtol=0, atol=limit)
 
 
 @pytest.mark.parametrize("encoder", ["resnet10t", "convnext_atto"])
