@@ -1,4 +1,4 @@
-"""Temporary files: their names say whose they are, so that those of the dead can be removed.
+"""Temporary files and folders: their names say whose they are, so those of the dead can go.
 
 A process that is killed cannot clean up. Its files have the size of a model, and nobody knows them;
 so whoever writes next removes them: at once where their process ran on this machine and is gone,
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import time
 import zlib
 from contextlib import suppress
@@ -26,26 +27,30 @@ _OLD_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def temporary_name(name: str) -> str:
-    """A hidden name that nobody else uses, for what becomes the file ``name`` beside it."""
+    """A hidden name that nobody else uses, for what becomes ``name`` beside it, or was it."""
     # What is added must fit where the name itself does: file systems take 255 bytes.
     short = name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
     return f".{short}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 def sweep(folder: Path, *, below: bool = False) -> None:
-    """Remove the temporary files in a folder whose processes were killed; others stay.
+    """Remove temporary files and folders in a folder whose processes were killed; others stay.
 
     Args:
         folder: Where; one that is missing or cannot be listed has none.
         below: Its subfolders as well; links to folders are not followed.
     """
     for root, inside, names in os.walk(folder):
-        if not below:
-            inside.clear()
         for name in names:
             with suppress(OSError):  # another process may be at it
                 if name.startswith(".") and _is_left_over(Path(root, name)):
                     Path(root, name).unlink()
+        for name in inside:
+            with suppress(OSError):  # a link is none of these, whatever its name
+                if _NAME.fullmatch(name) and _is_left_over(Path(root, name)):
+                    shutil.rmtree(Path(root, name))
+        if not below:
+            inside.clear()
 
 
 def _is_left_over(path: Path) -> bool:

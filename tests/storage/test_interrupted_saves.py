@@ -82,6 +82,28 @@ def test_leftovers_of_the_dead_go_at_once_and_others_when_they_are_old(tmp_path)
     assert names(tmp_path) == sorted([ours, elsewhere, *theirs, *FILES])
 
 
+@pytest.mark.parametrize("below", [False, True])
+def test_folders_of_the_dead_go_as_their_files_do(tmp_path, below):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    ours = leftovers.temporary_name("mask.tif.parts")
+    dead = ours.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    plain = ".parts.0123456789abcdef.tmp"
+    for name in (ours, dead, plain, "sub"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "band.npz").write_text("x")
+    (tmp_path / "sub" / dead).mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "kept").write_text("x")
+    (tmp_path / dead.replace("mask", "link")).symlink_to(tmp_path / "target")
+    os.utime(tmp_path / plain, (time.time() - 2 * 24 * 3600,) * 2)
+    leftovers.sweep(tmp_path, below=below)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {ours, plain, "sub", "target", dead.replace("mask", "link")}
+    assert (tmp_path / "target" / "kept").exists()
+    assert (tmp_path / "sub" / dead).exists() is not below
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md"])
 def test_a_full_disk(tmp_path, monkeypatch, name):
     marked(2).save_pretrained(tmp_path)

@@ -68,6 +68,7 @@ class Journal:
         """
         make_folder(self.folder)
         leftovers.sweep(self.folder)
+        leftovers.sweep(self.folder.parent)  # folders that were not deleted to the end
         plan = self.folder / _PLAN
         text = json.dumps({"request": self._request, "tiling": dict(tiling)}, indent=1)
         try:
