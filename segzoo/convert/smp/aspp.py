@@ -77,17 +77,22 @@ def aspp_arguments(
     }
 
 
+def check_rate(name: str, value: Any) -> int:
+    """A rate that a branch here can have.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    return checks.integer(name, value, minimum=1, maximum=MAX_RATE)
+
+
 def _rates(
     given: dict[str, Any], converter: SmpArchitecture, count: int, where: str
 ) -> tuple[int, ...]:
     """The rates of the dilated branches, which tensors do not tell but for their number."""
     value = given.pop("decoder_atrous_rates", converter.untold["decoder_atrous_rates"])
     try:
-        rates = checks.sequence(
-            "decoder_atrous_rates",
-            value,
-            lambda name, item: checks.integer(name, item, minimum=1, maximum=MAX_RATE),
-        )
+        rates = checks.sequence("decoder_atrous_rates", value, check_rate)
     except ArgumentError as error:
         raise ConversionError(f"{where}: {error}") from error
     if len(rates) != count:

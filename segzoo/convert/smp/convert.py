@@ -24,7 +24,7 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, built, rename
 from ..origin import hint
-from ..refusing import refuses_oddities
+from ..refusing import check_config, refuses_oddities
 from .architecture import SmpArchitecture, converters, told
 from .encoders import EncoderPlan, dilation_of, recognise_encoder
 
@@ -87,7 +87,9 @@ def from_smp(
         ConversionError: It is no model of smp, or cannot be brought over exactly; the message says
             why.
         StorageError: The source cannot be found or read.
+        ArgumentError: ``config`` is no mapping.
     """
+    check_config(config)
     checkpoint = open_checkpoint(
         source,
         typical=[converter.typical for converter in converters().values()],
