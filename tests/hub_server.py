@@ -39,6 +39,34 @@ pinned: false
 Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
 """
 
+#: The page of it, and all that there is in a new Space.
+SPACE_PAGE = """\
+<!doctype html>
+<html>
+\t<head>
+\t\t<meta charset="utf-8" />
+\t\t<meta name="viewport" content="width=device-width" />
+\t\t<title>My static Space</title>
+\t\t<link rel="stylesheet" href="style.css" />
+\t</head>
+\t<body>
+\t\t<div class="card">
+\t\t\t<h1>Welcome to your static Space!</h1>
+\t\t\t<p>You can modify this app directly by editing <i>index.html</i> in the Files and versions tab.</p>
+\t\t\t<p>
+\t\t\t\tAlso don't forget to check the
+\t\t\t\t<a href="https://huggingface.co/docs/hub/spaces" target="_blank">Spaces documentation</a>.
+\t\t\t</p>
+\t\t</div>
+\t</body>
+</html>
+"""
+SPACE_FILES = {
+    "README.md": SPACE_CARD.encode(),
+    "index.html": SPACE_PAGE.encode(),
+    "style.css": b"body { padding: 2rem; }",
+}
+
 
 @dataclass
 class Repo:
@@ -222,7 +250,7 @@ class Handler(BaseHTTPRequestHandler):
         repo.private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
         files = {".gitattributes": b"*.safetensors filter=lfs\n"}
         if kind == "space":  # which begins with something to look at
-            files |= {"README.md": SPACE_CARD.encode(), "index.html": b"<h1>Welcome</h1>"}
+            files |= SPACE_FILES
         repo.commit("main", files, "initial commit")
         return self.reply(200, answer)
 
