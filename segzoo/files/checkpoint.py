@@ -176,7 +176,11 @@ def _find(
             "(user/name) either."
         )
     repo_id = os.fspath(source)
-    with also_not_here(source), hub.hub_errors(f"load {repo_id!r}"):
+    lacking = (
+        f"it has no {CONFIG}, or neither {WEIGHTS} nor {PICKLE}. Weights under another name, or "
+        "split over several files, have to be downloaded: give the file itself."
+    )
+    with also_not_here(source), hub.hub_errors(f"load {repo_id!r}", lacking=lacking):
         config = hub.fetch(repo_id, CONFIG, access, largest=hub.LARGEST_CONFIG)
         at = hub.pinned(config, access)
         most = hub.LARGEST_WEIGHTS
