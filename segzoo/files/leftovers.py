@@ -1,4 +1,4 @@
-"""Temporary files: their names say whose they are, so that those of the dead can be removed.
+"""Temporary files and folders, whose names say whose they are: those of the dead can be removed.
 
 A process that is killed cannot clean up. Its files have the size of a model, and nobody knows them;
 so whoever writes next removes them: at once where their process ran on this machine and is gone,
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import time
 import zlib
 from contextlib import suppress
@@ -33,19 +34,23 @@ def temporary_name(name: str) -> str:
 
 
 def sweep(folder: Path, *, below: bool = False) -> None:
-    """Remove the temporary files in a folder whose processes were killed; others stay.
+    """Remove the temporary files and folders in a folder whose processes were killed.
 
     Args:
         folder: Where; one that is missing or cannot be listed has none.
         below: Its subfolders as well; links to folders are not followed.
     """
     for root, inside, names in os.walk(folder):
+        for name in (*names, *inside):
+            path = Path(root, name)
+            with suppress(OSError):  # another process may be at it
+                if name.startswith(".") and _is_left_over(path):
+                    if name in names:
+                        path.unlink()
+                    else:
+                        shutil.rmtree(path)  # which a link to a folder is spared
         if not below:
             inside.clear()
-        for name in names:
-            with suppress(OSError):  # another process may be at it
-                if name.startswith(".") and _is_left_over(Path(root, name)):
-                    Path(root, name).unlink()
 
 
 def _is_left_over(path: Path) -> bool:

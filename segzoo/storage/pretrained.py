@@ -244,18 +244,22 @@ def check_rebuilds(model: StoredModel) -> None:
     rebuilding.check_rebuilds(description, model)
 
 
-def check(files: hub.ModelFiles) -> Description:
+def check(files: hub.ModelFiles, *, check_finite: bool = False) -> Description:
     """Whether two files make a whole model, without building it.
+
+    Args:
+        files: The two.
+        check_finite: Refuse weights that are NaN or infinite.
 
     Raises:
         ConfigError: The config is not valid.
-        WeightsError: The weights are damaged or of another model.
+        WeightsError: The weights are damaged, of another model, or not finite.
     """
     header, text, where = _read(files)
     description, _ = config_json.parse(text, where)
     meta = on_meta(description)
     safetensors_file.check_fits(header, meta.state_dict(), str(files.weights))
-    safetensors_file.read_tensors(files.weights, header, check_finite=False)
+    safetensors_file.read_tensors(files.weights, header, check_finite=check_finite)
     return description
 
 

@@ -289,7 +289,7 @@ def read_tensors(
     if check_finite and infinite is not None:
         raise WeightsError(
             f"{path} holds values that are not finite: NaN or infinity in {infinite}. A model "
-            "with them gives useless results; pass check_finite=False to load it anyway."
+            "with them gives useless results; check_finite=False takes it anyway."
         )
     return tensors
 

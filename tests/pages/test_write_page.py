@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -197,12 +198,12 @@ def test_a_first_page_that_fails_late_is_gone_and_can_be_written_again(
 def test_the_command_writes_it_and_says_how_to_look_at_it(
     exported, small_runtime, tmp_path, capsys
 ):
-    out = tmp_path / "site"
+    out = tmp_path / "my site"
     arguments = ["page", str(exported.path), "-o", str(out), "--runtime", str(small_runtime)]
     assert main([*arguments, "--title", "<Coins>"]) == 0
     printed = capsys.readouterr().out
     assert str(out / "index.html") in printed
-    assert f"python -m http.server --directory {out}" in printed
+    assert f"python -m http.server --directory {shlex.quote(str(out))}, then" in printed
     assert told(out)["title"] == "<Coins>"
 
 
