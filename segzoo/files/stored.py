@@ -82,7 +82,7 @@ def in_memory(tensor: Tensor, name: str) -> Stored:
         raise ValueError(f"{name!r} uses the same values over and over")
 
     def read() -> Tensor:
-        copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         with torch.no_grad():
             copy.copy_(tensor.detach())
         return copy
@@ -133,7 +133,7 @@ class Source:
         Raises:
             StorageError: The file is another one by now, ends too early, or cannot be read.
         """
-        tensor = torch.empty(count, dtype=dtype)
+        tensor = torch.empty(count, dtype=dtype, device="cpu")  # whatever the default is
         if count == 0:
             return tensor
         buffer = bytes_of(tensor)

@@ -221,4 +221,4 @@ def _with_counters(tensors: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _zero() -> torch.Tensor:
-    return torch.zeros((), dtype=torch.int64)
+    return torch.zeros((), dtype=torch.int64, device="cpu")

@@ -305,7 +305,8 @@ def _mapped(path: Path, file: BufferedReader, header: Header) -> dict[str, Tenso
 def _copied(file: BufferedReader, header: Header) -> dict[str, Tensor]:
     tensors = {}
     for name, info in header.tensors.items():
-        tensors[name] = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+        # A person may have another default device; files are read into memory.
+        tensors[name] = torch.empty(info.shape, dtype=_DTYPES[info.dtype], device="cpu")
         _fill(tensors[name], file, header.start + info.begin)
     return tensors
 

@@ -121,6 +121,15 @@ def test_loading_draws_no_random_numbers(tmp_path, encoder):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_model_is_loaded_into_memory_whatever_the_default_device(tmp_path, mmap):
+    saved = segzoo.LinearHead("vit_tiny_patch16_dinov3_qkvb").eval()
+    saved.save_pretrained(tmp_path)
+    with torch.device("meta"):  # as a GPU by torch.set_default_device
+        loaded = segzoo.from_pretrained(tmp_path, mmap=mmap)
+    assert_same_tensors(loaded, saved)
+
+
 def test_a_model_of_types_that_could_not_be_loaded_keeps_the_one_before(tmp_path):
     model = small()
     model.save_pretrained(tmp_path)
