@@ -15,7 +15,7 @@ from segzoo.pages.site import assets
 from segzoo.pages.space import push_space
 from segzoo.storage.card import is_unedited
 
-from ..hub_server import SPACE_FILES
+from ..new_space import SPACE_FILES
 
 SPACE = "user/coins"
 STORED = f"spaces/{SPACE}"
