@@ -21,23 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from .new_space import SPACE_FILES
+
 #: Files of these endings go through LFS, as on the Hub.
 LFS_SUFFIXES = (".safetensors", ".bin", ".png", ".jpg", ".webp", ".onnx", ".wasm")
-
-
-#: The card that the Hub gives a new Space.
-SPACE_CARD = """\
----
-title: Name
-emoji: X
-colorFrom: red
-colorTo: blue
-sdk: static
-pinned: false
----
-
-Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
-"""
 
 
 @dataclass
@@ -222,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         repo.private = bool(wanted.get("private")) or wanted.get("visibility") == "private"
         files = {".gitattributes": b"*.safetensors filter=lfs\n"}
         if kind == "space":  # which begins with something to look at
-            files |= {"README.md": SPACE_CARD.encode(), "index.html": b"<h1>Welcome</h1>"}
+            files |= SPACE_FILES
         repo.commit("main", files, "initial commit")
         return self.reply(200, answer)
 

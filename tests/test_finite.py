@@ -9,6 +9,7 @@ from torch import nn
 import segzoo
 from segzoo.errors import ExportError, HubError, InputError, OptimizationError, StorageError
 from segzoo.nn.finite import is_finite
+from segzoo.storage import transfer
 
 from .helpers import TinyBackbone
 
@@ -66,6 +67,24 @@ def test_it_is_not_pushed(honest, hub):
         model.push_to_hub("user/name")
     assert not isinstance(caught.value, HubError)
     assert hub.requests == []
+
+
+def test_its_folder_is_neither_pushed_nor_pulled(honest, hub, tmp_path):
+    model = segzoo.from_pretrained(honest)
+    nn.init.constant_(next(model.parameters()), torch.nan)
+    model.save_pretrained(tmp_path / "bad", check_finite=False)
+    with pytest.raises(StorageError, match=r"NaN or infinity in .* check_finite=False"):
+        transfer.push(tmp_path / "bad", "user/name")
+    assert hub.requests == []
+    transfer.push(tmp_path / "bad", "user/name", check_finite=False)
+    folder = tmp_path / "good"
+    segzoo.from_pretrained(honest).save_pretrained(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(StorageError, match="NaN or infinity in"):
+        transfer.pull("user/name", folder, cache_dir=tmp_path / "cache")
+    assert (folder / "model.safetensors").read_bytes() == before
+    transfer.pull("user/name", folder, cache_dir=tmp_path / "cache", check_finite=False)
+    assert (folder / "model.safetensors").read_bytes() != before
 
 
 def test_it_is_not_exported_or_optimised(tmp_path):

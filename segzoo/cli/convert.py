@@ -25,6 +25,16 @@ def weights_option(command: Command) -> Command:
     )(command)
 
 
+def _rates(
+    ctx: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Numbers with commas between them."""
+    try:
+        return None if value is None else tuple(map(int, value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} are no rates, such as 12,24,36") from None
+
+
 @click.group("convert", invoke_without_command=True)
 @click.pass_context
 def convert_command(ctx: click.Context) -> None:
@@ -43,7 +53,14 @@ def convert_command(ctx: click.Context) -> None:
 @click.argument("out", type=GivenPath())
 @click.option("--encoder", help="smp's encoder_name, where the checkpoint does not tell it.")
 @click.option(
-    "--interpolation", help="smp's decoder_interpolation, where it was not the default, nearest."
+    "--interpolation",
+    help="smp's decoder_interpolation, where it was not the default of its class.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=GivenPath(exists=True, dir_okay=False),
+    help="A JSON file of smp's arguments that tensors do not tell: encoder_output_stride ...",
 )
 @click.option("--revision", help="Branch, tag or commit, where CHECKPOINT is a repository.")
 @weights_option
@@ -52,6 +69,7 @@ def smp_command(
     out: Path,
     encoder: str | None,
     interpolation: str | None,
+    config_file: Path | None,
     revision: str | None,
     weights: str | None,
 ) -> None:
@@ -59,17 +77,20 @@ def smp_command(
 
     CHECKPOINT is a file (of torch.save, a training loop, safetensors), a folder or a repository
     (user/name) that save_pretrained wrote. The converted model has the same weights to the last
-    bit.
+    bit. What tensors do not tell is smp's default, which is told, unless an option, the file of
+    --config or smp's config.json beside CHECKPOINT says it, in this order.
 
     \b
     Example:
       segzoo convert smp checkpoint.pth my-model --encoder tu-convnext_tiny
     """
     from ..convert import from_smp
+    from ..files.checkpoint import read_json
 
     _check(out)
     given: dict[str, Any] = {"encoder_name": encoder, "decoder_interpolation": interpolation}
-    config = {name: value for name, value in given.items() if value is not None}
+    config = {} if config_file is None else read_json(config_file)
+    config |= {name: value for name, value in given.items() if value is not None}
     _save(from_smp(checkpoint, config, weights=weights, revision=revision), out)
 
 
@@ -120,8 +141,15 @@ def fastai_command(
 @convert_command.command("torchvision")
 @click.argument("checkpoint", type=GivenPath())
 @click.argument("out", type=GivenPath())
+@click.option(
+    "--atrous-rates",
+    callback=_rates,
+    help="Of DeepLabV3's head, where they were not torchvision's: 12,24,36.",
+)
 @weights_option
-def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> None:
+def torchvision_command(
+    checkpoint: Path, out: Path, atrous_rates: tuple[int, ...] | None, weights: str | None
+) -> None:
     """Convert CHECKPOINT of one of torchvision's segmentation models into the folder OUT.
 
     CHECKPOINT is a file that torchvision downloaded, or the saved state dict of such a model:
@@ -136,7 +164,7 @@ def torchvision_command(checkpoint: Path, out: Path, weights: str | None) -> Non
     from ..convert import from_torchvision
 
     _check(out)
-    _save(from_torchvision(checkpoint, weights=weights), out)
+    _save(from_torchvision(checkpoint, atrous_rates=atrous_rates, weights=weights), out)
 
 
 @convert_command.command("transformers")
@@ -151,8 +179,9 @@ def transformers_command(
 
     CHECKPOINT is a folder or a repository (user/name) that save_pretrained wrote, or one of its
     weight files with config.json beside it: of SegformerForSemanticSegmentation,
-    UperNetForSemanticSegmentation (ConvNeXt, Swin) or DPTForSemanticSegmentation. Names of classes
-    and the normalisation of pixels come along.
+    UperNetForSemanticSegmentation (ConvNeXt, Swin), DPTForSemanticSegmentation,
+    EomtForUniversalSegmentation or EomtDinov3ForUniversalSegmentation. Names of classes and the
+    normalisation of pixels come along.
 
     \b
     Example:

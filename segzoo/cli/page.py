@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..files.local import as_typed
 from .output import Command, print_facts, revision_option, with_options
 from .paths import GivenPath
 
@@ -133,7 +134,7 @@ def space_command(
 
 def how_to_open(folder: Path) -> str:
     """The line that shows a site on this machine; a browser does not run modules from files."""
-    return f"python -m http.server --directory {folder}, then open http://localhost:8000"
+    return f"python -m http.server --directory {as_typed(folder)}, then open http://localhost:8000"
 
 
 def _open(model: str, revision: str | None) -> SegmentationModel | ExportedModel:

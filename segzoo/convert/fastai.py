@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -77,6 +78,7 @@ def from_fastai(
     rules = key_rules(tensors, source)
     name = _encoder(tensors, encoder, source)
     classes = _classes(rename(tensors, rules), source)
+    names: Any = class_names  # as they are given: the config checks them
 
     def make() -> DynamicUnet:
         return DynamicUnet(
@@ -90,7 +92,7 @@ def from_fastai(
             norm=_norm(tensors),
             self_attention=any(key.endswith(".gamma") for key in tensors),
             last_cross=any(".convpath." in key for key in tensors),
-            class_names=None if class_names is None else tuple(class_names),
+            class_names=names,
         )
 
     options = f"blur={blur}, blur_final={blur_final}, y_range={y_range}, act={act!r}"
@@ -142,9 +144,10 @@ def _encoder(tensors: Mapping[str, Tensor], given: str | None, source: str) -> s
         return given
     found = next(_fitting(shapes), None)
     if found is None:
+        nor = "" if given is None else f", nor {given!r}"
         raise ConversionError(
-            f"{source} holds an encoder that is none of {', '.join(ENCODERS)}, nor "
-            f"{given!r}: {len(shapes)} tensors, the last of them {list(shapes)[-1]!r}."
+            f"{source} holds an encoder that is none of {', '.join(ENCODERS)}{nor}: it has "
+            f"{len(shapes)} tensors, the last of them {list(shapes)[-1]!r}."
         )
     if given is not None:
         raise ConversionError(

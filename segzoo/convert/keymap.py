@@ -13,6 +13,7 @@ from .. import checks
 from ..encoders import build_on_meta
 from ..errors import ConversionError
 from ..files.checkpoint import Checkpoint
+from ..nn.unsaved import built_for_buffers, convert_like, set_buffers, unsaved_buffers
 
 Value = TypeVar("Value")
 Model = TypeVar("Model", bound=nn.Module)
@@ -122,15 +123,8 @@ def _some(names: list[str]) -> str:
 
 def _compute_buffers(model: nn.Module, make: Callable[[], nn.Module]) -> None:
     """Give a model on the meta device the tables that are computed, not saved, from a real one."""
-    saved = model.state_dict().keys()
-    if all(name in saved for name, _ in model.named_buffers()):
+    if not unsaved_buffers(model):
         return
-    with torch.random.fork_rng(devices=[]):  # random weights, which nobody keeps
-        real = make()
-    dtype = next((item.dtype for item in model.parameters() if item.is_floating_point()), None)
-    if dtype is not None:
-        real.to(dtype)
-    for name, buffer in real.named_buffers():
-        if name not in saved:
-            owner, _, leaf = name.rpartition(".")
-            model.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)
+    real = built_for_buffers(make)
+    convert_like(real, model.state_dict())
+    set_buffers(model, unsaved_buffers(real))

@@ -1,13 +1,17 @@
-"""What strangers' names, shapes and configs make go wrong while they are read is a refusal."""
+"""What strangers' names, shapes and configs make go wrong while they are read is a refusal.
+
+What the caller gave is looked at before: a wrong type of an argument is no fault of a checkpoint.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
-from ..errors import ConversionError, SegzooError
+from .. import checks
+from ..errors import ArgumentError, ConversionError, SegzooError
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -37,3 +41,17 @@ def refuses_oddities(convert: Callable[P, Result]) -> Callable[P, Result]:
             ) from error
 
     return converted
+
+
+def check_config(config: Any) -> None:
+    """Refuse what a caller gave for a config and that has no names.
+
+    Raises:
+        ArgumentError: It is neither None nor a mapping.
+    """
+    if config is not None and not isinstance(config, Mapping):
+        to_dict = " Give its to_dict()." if hasattr(config, "to_dict") else ""
+        raise ArgumentError(
+            "config must be a mapping from the other library's names of arguments to values, got "
+            f"{checks.shown(config)} ({type(config).__name__}).{to_dict}"
+        )

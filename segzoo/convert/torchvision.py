@@ -19,7 +19,7 @@ from .blocks import blocks_of, parts_of
 from .keymap import Rule, built, rename
 from .origin import hint
 from .refusing import refuses_oddities
-from .smp.aspp import aspp_rules
+from .smp.aspp import aspp_rules, check_rate
 
 #: Blocks of the third stage -> the encoder.
 _RESNETS = {6: "resnet50", 23: "resnet101"}
@@ -134,6 +134,8 @@ def from_torchvision(
         StorageError: The file cannot be found or read.
         ArgumentError: Rates or names that the architecture does not take.
     """
+    if atrous_rates is not None:
+        atrous_rates = checks.sequence("atrous_rates", atrous_rates, check_rate)
     typical = [kind.typical for kind in _KINDS]
     checkpoint = open_checkpoint(source, typical=typical, weights=weights, with_config=False)
     tensors, where = checkpoint.tensors, checkpoint.where
@@ -163,7 +165,7 @@ def from_torchvision(
             dilation=backbone.dilation,
             auxiliary_stride=backbone.auxiliary_stride if auxiliary else None,
             normalization=_NORMALIZATION if bands == 3 else None,
-            class_names=None if class_names is None else tuple(class_names),
+            class_names=class_names,
             **options,
         )
 
@@ -208,9 +210,9 @@ def _backbone(tensors: Mapping[str, Tensor], where: str) -> _Backbone:
 
 
 def _rates(
-    tensors: Mapping[str, Tensor], given: Sequence[int] | None, where: str
+    tensors: Mapping[str, Tensor], given: tuple[int, ...] | None, where: str
 ) -> tuple[int, ...]:
-    rates = (12, 24, 36) if given is None else tuple(given)
+    rates = (12, 24, 36) if given is None else given
     branches = {name.split(".")[3] for name in tensors if name.startswith("classifier.0.convs.")}
     if len(rates) != len(branches) - 2:
         raise ConversionError(

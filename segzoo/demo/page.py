@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..architectures.base import from_pretrained
 from ..errors import MissingPackageError, SegzooError
+from ..files.local import as_typed
 from ..pages.write_page import write_page
 from .run import DemoResult
 from .scene import Scene
@@ -34,6 +35,7 @@ def write_demo_page(result: DemoResult, scene: Scene, folder: Path) -> Path | st
                 Image.fromarray(photo.permute(1, 2, 0).contiguous().numpy()).save(examples[0])
             return write_page(model, folder, title=_TITLE, examples=examples)
     except MissingPackageError:
-        return f'pip install "segzoo[page]", then: segzoo page {result.model_folder} -o {folder}'
+        command = f"segzoo page {as_typed(result.model_folder)} -o {as_typed(folder)}"
+        return f'pip install "segzoo[page]", then: {command}'
     except SegzooError as error:
         return f"not written: {error}"

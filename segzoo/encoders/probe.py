@@ -92,7 +92,8 @@ def build_on_meta(build: Callable[[], Module]) -> Module:
         with torch.device("meta"), _WithoutValues():
             return build().to("meta")
     except NotImplementedError:
-        return build().to("meta")
+        with torch.random.fork_rng(devices=[]):  # weights that nobody keeps
+            return build().to("meta")
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -24,7 +24,8 @@ class Device:
         name: torch's, such as ``cuda:0``; ``--device`` takes it.
         model: What it is called.
         memory_bytes: All of it; None where it is not known.
-        bfloat16: Whether it computes in bfloat16; None where it is not known.
+        bfloat16: Whether it computes in bfloat16 itself, not by emulation; None where it is not
+            known.
     """
 
     name: str
@@ -37,9 +38,10 @@ def find_devices(torch: Any) -> tuple[Device, ...]:
     """CUDA's (or ROCm's) devices, Intel's and Apple's."""
     found = []
     if torch.cuda.is_available():
-        supported = bool(torch.cuda.is_bf16_supported())
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)
+            with torch.cuda.device(index):  # the question is about the current one
+                supported = bool(torch.cuda.is_bf16_supported(including_emulation=False))
             found.append(Device(f"cuda:{index}", about.name, about.total_memory, supported))
     if torch.xpu.is_available():
         for index in range(torch.xpu.device_count()):

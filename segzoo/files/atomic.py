@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs only what may be written to
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)

@@ -89,6 +89,7 @@ def open_checkpoint(
     weights: str | None = None,
     with_config: bool = True,
     choice: str = CHOICE,
+    where: str | None = None,
     beside: Collection[str] = (),
     revision: str | None = None,
     token: str | bool | None = None,
@@ -103,6 +104,7 @@ def open_checkpoint(
             the model is found below whatever is around it.
         weights: Which set of weights to take, where there are several.
         choice: How a set of weights is chosen, for the message: a format for its name.
+        where: What messages call the source; None for its path, its name or what it is.
         beside: Other small files that are downloaded along, where a repository has them.
         with_config: Read the ``config.json`` that lies beside a file too.
         revision: Branch, tag or commit of a repository.
@@ -115,11 +117,11 @@ def open_checkpoint(
         StorageError: It cannot be found or read.
     """
     if isinstance(source, nn.Module):
-        where = f"the {type(source).__name__}"
+        where = where or f"the {type(source).__name__}"
         found = model_tensors(source, where, typical, weights, choice=choice)
         return Checkpoint(found.tensors, _config_of(source, found.path), where)
     if isinstance(source, Mapping):
-        where = "the state dict"
+        where = where or "the state dict"
         found = model_tensors(source, where, typical, weights, choice=choice)
         return Checkpoint(found.tensors, {}, where)
     if not isinstance(source, (str, os.PathLike)):
@@ -131,7 +133,7 @@ def open_checkpoint(
         revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
     files = _find(source, access, beside)
-    where = str(files.weights) if is_file(source) else os.fspath(source)
+    where = where or (str(files.weights) if is_file(source) else os.fspath(source))
     found = model_tensors(_loaded(files.weights), where, typical, weights, choice=choice)
     stored = found.tensors
     _check_size(stored, files.weights, where)
@@ -174,7 +176,11 @@ def _find(
             "(user/name) either."
         )
     repo_id = os.fspath(source)
-    with also_not_here(source), hub.hub_errors(f"load {repo_id!r}"):
+    lacking = (
+        f"it has no {CONFIG}, or neither {WEIGHTS} nor {PICKLE}. Weights under another name, or "
+        "split over several files, have to be downloaded: give the file itself."
+    )
+    with also_not_here(source), hub.hub_errors(f"load {repo_id!r}", lacking=lacking):
         config = hub.fetch(repo_id, CONFIG, access, largest=hub.LARGEST_CONFIG)
         at = hub.pinned(config, access)
         most = hub.LARGEST_WEIGHTS

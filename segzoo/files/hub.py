@@ -128,7 +128,8 @@ def find_remote(repo_id: str, access: Access, *, largest: Largest | None = None)
     Raises:
         HubError: The repository or the network could not be reached, or a file is too large.
     """
-    with hub_errors(f"load {checks.shown(repo_id)}"):
+    lacking = f"it has no {CONFIG} or no {WEIGHTS}, so it is no model saved by segzoo."
+    with hub_errors(f"load {checks.shown(repo_id)}", lacking=lacking):
         config = fetch(repo_id, CONFIG, access, largest=LARGEST_CONFIG)
         at = pinned(config, access)
         limit = LARGEST_WEIGHTS if largest is None else largest(config)
@@ -232,8 +233,15 @@ def optional(repo_id: str, name: str, access: Access, *, largest: int) -> Path |
 
 
 @contextmanager
-def hub_errors(action: str) -> Iterator[None]:
-    """Turn what the Hub client raises into :class:`HubError`, with what to do about it."""
+def hub_errors(
+    action: str, *, lacking: str = "it has not the file that is needed for that."
+) -> Iterator[None]:
+    """Turn what the Hub client raises into :class:`HubError`, with what to do about it.
+
+    Args:
+        action: What could not be done.
+        lacking: What to say of a repository that has not the files.
+    """
     # HTTPError is that of the httpx that the client is built on, whichever version it is.
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -256,10 +264,10 @@ def hub_errors(action: str) -> Iterator[None]:
                 raise
             error = raised.__cause__
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubError(f"Could not {action}: {_advice(error)} ({first})") from raised
+        raise HubError(f"Could not {action}: {_advice(error, lacking)} ({first})") from raised
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, lacking: str) -> str:
     """What went wrong and what to do, by the kind of error."""
     from huggingface_hub import errors
 
@@ -276,7 +284,7 @@ def _advice(error: Exception) -> str:
             "network and call this again; what was downloaded is kept."
         )
     if isinstance(error, errors.EntryNotFoundError):
-        return f"it has no {CONFIG} or no {WEIGHTS}, so it is no model saved by segzoo."
+        return lacking
     if isinstance(error, errors.HFValidationError):
         return "this is no name that the Hub allows (user/name)."
     if status in (401, 403):

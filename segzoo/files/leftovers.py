@@ -1,4 +1,4 @@
-"""Temporary files and folders: their names say whose they are, so those of the dead can go.
+"""Temporary files and folders, whose names say whose they are: those of the dead can be removed.
 
 A process that is killed cannot clean up. Its files have the size of a model, and nobody knows them;
 so whoever writes next removes them: at once where their process ran on this machine and is gone,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +106,13 @@ def closed(folder: str | os.PathLike[str], error: OSError) -> str:
         f"The folder {os.fspath(folder)} cannot be read: {error.strerror or error}. Allow "
         "yourself to read it (chmod u+rx), or move it elsewhere."
     )
+
+
+def as_typed(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it: in quotes where it needs them."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([os.fspath(path)])
+    return shlex.quote(os.fspath(path))
 
 
 def is_file_name(name: str | os.PathLike[str]) -> bool:

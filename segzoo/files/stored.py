@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,19 @@ class Stored:
         dtype: Its type.
         shape: Its shape.
         read: Its values, dense, in memory of their own.
+        place: Where its values lie: tensors of one type, shape and place are the same. None where
+            that is not known.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    place: Hashable = None
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for two that are one tensor."""
+        return id(self) if self.place is None else (self.dtype, self.shape, self.place)
 
     @property
     def nbytes(self) -> int:
@@ -74,12 +82,14 @@ def in_memory(tensor: Tensor, name: str) -> Stored:
         raise ValueError(f"{name!r} uses the same values over and over")
 
     def read() -> Tensor:
-        copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         with torch.no_grad():
             copy.copy_(tensor.detach())
         return copy
 
-    return Stored(tensor.dtype, tuple(tensor.shape), read)
+    # A state dict that is made anew has other tensors on the same memory.
+    place = (tensor.device, tensor.data_ptr(), tensor.stride())
+    return Stored(tensor.dtype, tuple(tensor.shape), read, place)
 
 
 def check_shape(shape: object) -> tuple[int, ...]:
@@ -123,7 +133,7 @@ class Source:
         Raises:
             StorageError: The file is another one by now, ends too early, or cannot be read.
         """
-        tensor = torch.empty(count, dtype=dtype)
+        tensor = torch.empty(count, dtype=dtype, device="cpu")  # whatever the default is
         if count == 0:
             return tensor
         buffer = bytes_of(tensor)

@@ -266,7 +266,7 @@ def _tensor(
             )
         return flat.as_strided(shape, steps).contiguous()
 
-    return Stored(dtype, shape, read)
+    return Stored(dtype, shape, read, (id(storage), offset, steps))
 
 
 def _plain(size: Any) -> Any:

@@ -10,7 +10,7 @@ tensor is the prefix, whatever people called it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,11 +138,15 @@ def _prefixes(names: Collection[str], typical: Collection[str]) -> list[str]:
 
 
 def _distinct(prefixes: list[str], tree: Tree) -> list[str]:
-    """Without those below which the very same tensors lie: a dict that is held under two names."""
-    kept: dict[tuple[int, ...], str] = {}
+    """Without those below which the very same tensors lie: a model that is held under two names."""
+    kept: dict[Hashable, str] = {}
     for prefix in prefixes:
-        inside = (id(item) for name, item in tree.tensors.items() if name.startswith(prefix))
-        kept.setdefault(tuple(inside), prefix)
+        inside = frozenset(
+            (name.removeprefix(prefix), item.identity)
+            for name, item in tree.tensors.items()
+            if name.startswith(prefix)
+        )
+        kept.setdefault(inside, prefix)
     return list(kept.values())
 
 
@@ -217,4 +221,4 @@ def _with_counters(tensors: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _zero() -> torch.Tensor:
-    return torch.zeros((), dtype=torch.int64)
+    return torch.zeros((), dtype=torch.int64, device="cpu")

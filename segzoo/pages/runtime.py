@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 import sys
 import tarfile
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from ..errors import ArgumentError, StorageError
+from ..files import leftovers
 from ..files.atomic import make_folder, open_ordinary
 from ..files.local import is_file, is_folder, path_of
 
@@ -184,8 +184,16 @@ def registry() -> str:
         home, named = _home(), variables.get("npm_config_userconfig")
         config = Path(named) if named else home and home / ".npmrc"
         address = (_registry_in(config) if config else None) or _REGISTRY
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise ArgumentError(f"npm's registry is set to {address!r}, which is no web address.")
+    try:
+        found = urlsplit(address)
+        is_web = found.scheme in ("http", "https") and bool(found.hostname)
+    except ValueError:  # half a bracket
+        is_web = False
+    if not is_web:
+        raise ArgumentError(
+            f"npm's registry is set to {address!r}, which is no web address. Set it right, by npm "
+            "config set registry or the variable npm_config_registry."
+        )
     return address.rstrip("/") + "/"
 
 
@@ -208,7 +216,7 @@ def _fetch(cache: Path) -> None:
         tarball = Path(folder) / "package.tgz"
         try:
             _download(address, tarball)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # the last of a host or a length
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
             reason = getattr(error, "reason", None) or error
@@ -252,8 +260,9 @@ def _check_tarball(path: Path, origin: str) -> None:
 def _unpack(tarball: Path, cache: Path, origin: str) -> None:
     """Keep the files of a package in the cache: all of them or none."""
     _check_tarball(tarball, origin)
-    temporary = cache.with_name(f".{cache.name}.{secrets.token_hex(8)}")
     make_folder(cache.parent)
+    leftovers.sweep(cache.parent)
+    temporary = cache.with_name(leftovers.temporary_name(cache.name))
     try:
         temporary.mkdir()
         with tarfile.open(tarball) as archive:

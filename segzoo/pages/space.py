@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +20,25 @@ from ..storage.card import is_unedited, marked, plain
 from ..storage.hub_folder import made_repository, remote_card
 from ..storage.model_folder import CARD
 from .site import BROWSER_PIXELS, PAGE_JSON
-from .write_page import write_page
+from .write_page import MODEL_FILE, write_page
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-#: Files of an earlier page, which this one does not need: they go in the commit that brings it.
-_OURS = ("*.js", "*.css", "index.html", "icon.svg", "model-*.onnx", "runtime/*", "examples/*")
+#: Files of an earlier page, which this one may not need: they go in the commit that brings it. What
+#: a person put into other folders stays.
+_OURS = re.compile(
+    rf"[^/]+\.(?:js|css)|index\.html|icon\.svg|{MODEL_FILE.pattern}|(?:runtime|examples)/.+"
+)
+#: How the page greets that the Hub puts into a new static Space, all that it says, and its style.
+_GREETING = "Welcome to your static Space!"
+_WELCOME = (
+    f"My static Space {_GREETING} You can modify this app directly by editing index.html in the "
+    "Files and versions tab. Also don't forget to check the Spaces documentation ."
+)
+_PAGE, _STYLE = "index.html", "style.css"
+#: Bytes above which a page is not the Hub's.
+_LARGEST_WELCOME = 16384
 #: With these a browser lets the model use several threads.
 _ISOLATED = {
     "cross-origin-embedder-policy": "require-corp",
@@ -52,8 +66,10 @@ def push_space(
 
     The page is made and checked before the Hub is asked for anything. The Space is made where it is
     missing, and is gone again where the upload fails; of one that is there segzoo's page is
-    replaced, and a ``README.md`` that a person wrote or edited is kept. A page that segzoo did not
-    make is not replaced.
+    replaced, or the one that the Hub welcomes with, and a ``README.md`` that a person wrote or
+    edited is kept. A page that somebody else made is not replaced. Of an earlier page files go that
+    this one has not: scripts, styles and the model beside ``index.html``, and what is in
+    ``runtime`` and ``examples``.
 
     Args:
         model: See :func:`segzoo.write_page`.
@@ -96,27 +112,40 @@ def _upload(
     token: str | bool | None,
     commit_message: str | None,
 ) -> str:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(library_name="segzoo", library_version=__version__, token=token)
     with (
         hub.hub_errors(f"push to the Space {repo_id!r}"),
-        made_repository(api, repo_id, private, space=True) as name,
+        made_repository(api, repo_id, private, space=True) as (name, made),
     ):
         existing = remote_card(name, None, token, space=True)
         _check_kind(existing, name)
-        ours = existing is None or is_unedited(existing) or _is_empty(existing)
-        if not ours:
-            _check_page(api, name)
-        api.upload_folder(
-            repo_id=name,
+        files = {path.relative_to(site).as_posix(): path for path in site.rglob("*")}
+        files = {key: path for key, path in files.items() if path.is_file()}
+        there = set(api.list_repo_files(name, repo_type="space"))
+        earlier = {_PAGE, _STYLE} if made else _earlier(api, name, there)
+        _check_others(there & files.keys() - earlier - {CARD}, name)
+        if not (existing is None or is_unedited(existing) or _is_empty(existing)):
+            del files[CARD]
+        # By name, not by upload_folder, which may make several commits of many files.
+        api.create_commit(
+            name,
+            [
+                *(CommitOperationDelete(key) for key in sorted(there & earlier - files.keys())),
+                *(CommitOperationAdd(key, path) for key, path in sorted(files.items())),
+            ],
             repo_type="space",
-            folder_path=os.fspath(site),
-            ignore_patterns=None if ours else [CARD],
-            delete_patterns=[*_OURS, PAGE_JSON],
             commit_message=commit_message or "Upload a page with segzoo",
         )
     return f"{api.endpoint}/spaces/{name}"
+
+
+def _earlier(api: HfApi, repo_id: str, there: set[str]) -> set[str]:
+    """The files of the page that is there, if that is one of segzoo's or the Hub's welcome."""
+    if PAGE_JSON in there:
+        return {PAGE_JSON, *filter(_OURS.fullmatch, there)}
+    return {_PAGE, _STYLE} if _PAGE in there and _is_welcome(api, repo_id) else set()
 
 
 def _is_empty(card: str) -> bool:
@@ -140,14 +169,25 @@ def _check_kind(card: str | None, repo_id: str) -> None:
         )
 
 
-def _check_page(api: HfApi, repo_id: str) -> None:
+def _check_others(replaced: set[str], repo_id: str) -> None:
     """Raise for a page that somebody else made: it would be gone, with its programs and styles."""
-    there = set(api.list_repo_files(repo_id, repo_type="space"))
-    if "index.html" in there and PAGE_JSON not in there:
+    if replaced:
         raise HubError(
-            f"The Space {repo_id} has a page that segzoo did not make (index.html without "
+            f"The Space {repo_id} has a page that segzoo did not make ({min(replaced)} without "
             f"{PAGE_JSON}). Nothing was published: choose another name, or remove that page first."
         )
+
+
+def _is_welcome(api: HfApi, repo_id: str) -> bool:
+    """Whether the page is the Hub's own: it says just what that does, or nobody has changed it."""
+    with tempfile.TemporaryDirectory() as cache:
+        access = hub.Access(token=api.token, cache_dir=cache, repo_type="space")
+        found = hub.optional(repo_id, _PAGE, access, largest=_LARGEST_WELCOME)
+        source = "" if found is None else found.read_text("utf-8", errors="replace")
+    text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", source)).split())
+    if _GREETING not in text:
+        return False
+    return text == _WELCOME or len(api.list_repo_commits(repo_id, repo_type="space")) == 1
 
 
 def _card(title: str, repo_id: str, source: str | None) -> str:
@@ -157,7 +197,7 @@ def _card(title: str, repo_id: str, source: str | None) -> str:
     data = SpaceCardData(
         title=title[:_SHORT_TITLE],
         sdk="static",
-        app_file="index.html",
+        app_file=_PAGE,
         colorFrom="blue",
         colorTo="yellow",
         pinned=False,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,8 @@ from . import runtime as web_runtime
 from .site import BROWSER_PIXELS, PAGE_JSON, assets, page_json
 
 _RUNTIME, _EXAMPLES = "runtime", "examples"
+#: The name of a model on a site, with the beginning of its checksum.
+MODEL_FILE = re.compile(r"model-[0-9a-f]{12}\.onnx")
 #: A folder for what is not finished, and the age in seconds after which nobody works on it.
 _TEMPORARY, _STALE = ".segzoo-page-", 24 * 3600
 #: Endings of pictures that every browser shows.
@@ -104,7 +107,10 @@ def write_page(
         exported = _exported(model, made / "model.onnx")
         web_runtime.copy_runtime(source, made / _RUNTIME)
         facts |= _files_of(made, exported)
-        _move_in(target, made, facts, pictures)
+        _complete(made, facts, pictures)
+        before = _earlier(target)
+        _move_in(target, made)
+        _sweep(target, before, facts["model"]["src"], pictures)
     return target / "index.html"
 
 
@@ -232,28 +238,47 @@ def question(shape: tuple[int, ...]) -> Tensor:
     return ((product >> 8).double() / 2**23 - 1).float().reshape(shape)
 
 
-def _move_in(target: Path, made: Path, facts: dict[str, Any], pictures: dict[str, Path]) -> None:
-    """Put the parts in their places; ``page.json`` comes last and makes them one."""
-    before = _earlier(target)
-    for folder in (_RUNTIME, _EXAMPLES) if pictures else (_RUNTIME,):
-        make_folder(target / folder)
-    for path in (made / _RUNTIME).iterdir():
-        os.replace(path, target / _RUNTIME / path.name)
+def _complete(made: Path, facts: dict[str, Any], pictures: dict[str, Path]) -> None:
+    """Put what is left into the folder of the parts: then it is the whole site."""
+    os.replace(made / "model.onnx", made / facts["model"]["src"])
+    if pictures:
+        (made / _EXAMPLES).mkdir()
     for name, path in pictures.items():
-        copy_file(path, target / _EXAMPLES / name)
-    model = facts["model"]["src"]
-    os.replace(made / "model.onnx", target / model)
+        copy_file(path, made / _EXAMPLES / name)
     for name, content in assets().items():
-        with replacing(target / name) as temporary:
+        with replacing(made / name) as temporary:
             temporary.write_bytes(content)
-    write_text(target / PAGE_JSON, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-    _sweep(target, before, model, pictures)
+    write_text(made / PAGE_JSON, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+
+
+def _move_in(target: Path, made: Path) -> None:
+    """Move the parts to their places; ``page.json`` comes last and makes them one.
+
+    A first page of which a part cannot be moved is gone again: a folder with half a page is
+    somebody else's for the next call.
+    """
+    first = not is_page(target)
+    moved: list[Path] = []
+    parts = [path.relative_to(made) for path in sorted(made.rglob("*")) if path.is_file()]
+    try:
+        for part in sorted(parts, key=lambda part: part == Path(PAGE_JSON)):
+            make_folder((target / part).parent)
+            os.replace(made / part, target / part)
+            moved.append(part)
+    except BaseException:
+        if first:
+            for part in moved:
+                (target / part).unlink(missing_ok=True)
+            for name in (_RUNTIME, _EXAMPLES):
+                with suppress(OSError):  # it was not made, or has something of somebody else's
+                    (target / name).rmdir()
+        raise
 
 
 def _sweep(target: Path, before: dict[str, Any], model: str, pictures: dict[str, Path]) -> None:
     """Remove what an earlier page had and this one has not."""
     for path in target.glob("model-*.onnx"):
-        if path.name != model:
+        if path.name != model and MODEL_FILE.fullmatch(path.name):
             path.unlink(missing_ok=True)
     listed = before.get("examples")
     known = {quote(path.name): path for path in (target / _EXAMPLES).glob("*")}

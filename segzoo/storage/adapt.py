@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import ConfiguredModel
+from ..nn.unsaved import convert_like
 from ..preprocessing import Normalization
 from ..registry import build
 
@@ -51,7 +52,7 @@ def adapted(
     result.base_model = model.base_model
     source, target = model.state_dict(), result.state_dict()
     floating = (item.dtype for item in source.values() if item.is_floating_point())
-    dtype = next(floating, torch.get_default_dtype())
+    first = next(floating, torch.get_default_dtype())
     anew: list[str] = []
     for name, tensor in target.items():
         value = source.get(name)
@@ -59,8 +60,10 @@ def adapted(
             value = _other_bands(value, tensor, model.in_channels, result.in_channels)
         if value is None:
             anew.append(name)
+            dtype = source[name].dtype if name in source else first
             value = tensor.to(dtype) if tensor.is_floating_point() else tensor
         target[name] = value.detach().clone()
+    convert_like(result, target)
     result.load_state_dict(target, assign=True)  # in the types that the model has
     _log.warning(
         "%s now has %d classes and %d bands; new and untrained: %s.",

@@ -138,7 +138,7 @@ def upload(
     api = HfApi(library_name="segzoo", library_version=__version__, token=token)
     with hub_errors(f"push to {repo_id!r}"):
         validate_repo_id(repo_id)
-        with made_repository(api, repo_id, private, revision) as full_name:
+        with made_repository(api, repo_id, private, revision) as (full_name, _):
             names = [CONFIG, WEIGHTS]
             names += [name for name in (*PICTURES, *RECORDS, CARD) if _goes(Path(folder), name)]
             if CARD in names:
@@ -164,10 +164,13 @@ def made_repository(
     revision: str | None = None,
     *,
     space: bool = False,
-) -> Iterator[str]:
-    """The full name of a repository that is there, with the branch; what was made goes on failure.
+) -> Iterator[tuple[str, bool]]:
+    """A repository that is there, with the branch; what was made goes on failure.
 
     A repository into which somebody has put something meanwhile stays.
+
+    Gives:
+        Its full name, and whether it was made now.
 
     Args:
         api: The Hub's client.
@@ -187,7 +190,7 @@ def made_repository(
             if not made and not api.revision_exists(full_name, revision, repo_type=kind):
                 branch = revision
             api.create_branch(full_name, branch=revision, repo_type=kind, exist_ok=True)
-        yield full_name
+        yield full_name, made
     except BaseException:
         with suppress(Exception):  # what went wrong first is what is told
             if made and len(api.list_repo_commits(full_name, repo_type=kind)) <= 1:

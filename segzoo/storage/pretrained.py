@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import ConfiguredModel
 from ..encoders import Encoder
@@ -18,7 +17,7 @@ from ..features import FeatureSpec
 from ..files import hub
 from ..files.local import path_of
 from ..nn.finite import first_infinite
-from ..registry import build
+from ..nn.unsaved import unsaved_buffers
 from . import config_json, hub_folder, model_folder, rebuilding, safetensors_file
 from .adapt import adapted
 from .card import ModelCard, is_unedited, render
@@ -68,8 +67,8 @@ class StoredModel(ConfiguredModel):
 
         Raises:
             StorageError: The folder cannot be written, or the model could not be loaded again
-                (its encoder has no name to be found by, its layers were changed by hand, or its
-                weights are not finite).
+                (its encoder has no name to be found by, its layers or their types were changed by
+                hand, or its weights are not finite).
         """
         return self._save(folder, card, None, check_finite)
 
@@ -184,7 +183,7 @@ class StoredModel(ConfiguredModel):
         folder = path_of("folder", folder)
         description = Description(self.architecture, self.config, self.base_model)
         text, tensors = description.to_json(), own_tensors(self)
-        rebuilding.check_rebuilds(description, tensors)
+        rebuilding.check_rebuilds(description, self)
         if check_finite and (name := first_infinite(tensors.items())) is not None:
             raise StorageError(
                 f"The model was not saved: its weights are not finite, NaN or infinity in {name}. "
@@ -237,25 +236,30 @@ def check_rebuilds(model: StoredModel) -> None:
     """Refuse a model that could be saved but not loaded, before work is put into it.
 
     Raises:
-        StorageError: Its encoder has no name to be found by, or its layers were changed by hand.
+        StorageError: Its encoder has no name to be found by, or its layers or their types were
+            changed by hand.
     """
     description = Description(model.architecture, model.config, model.base_model)
     description.to_json()
-    rebuilding.check_rebuilds(description, model.state_dict())
+    rebuilding.check_rebuilds(description, model)
 
 
-def check(files: hub.ModelFiles) -> Description:
+def check(files: hub.ModelFiles, *, check_finite: bool = False) -> Description:
     """Whether two files make a whole model, without building it.
+
+    Args:
+        files: The two.
+        check_finite: Refuse weights that are NaN or infinite.
 
     Raises:
         ConfigError: The config is not valid.
-        WeightsError: The weights are damaged or of another model.
+        WeightsError: The weights are damaged, of another model, or not finite.
     """
     header, text, where = _read(files)
     description, _ = config_json.parse(text, where)
     meta = on_meta(description)
     safetensors_file.check_fits(header, meta.state_dict(), str(files.weights))
-    safetensors_file.read_tensors(files.weights, header, check_finite=False)
+    safetensors_file.read_tensors(files.weights, header, check_finite=check_finite)
     return description
 
 
@@ -287,8 +291,7 @@ def _load(files: hub.ModelFiles, check_finite: bool, mmap: bool) -> ConfiguredMo
         header, text, where = _read(files)
         description, _ = config_json.parse(text, where)
         model = on_meta(description)
-        expected = model.state_dict()
-        safetensors_file.check_fits(header, expected, str(files.weights))
+        safetensors_file.check_fits(header, model.state_dict(), str(files.weights))
         try:
             tensors = safetensors_file.read_tensors(
                 files.weights, header, check_finite=check_finite, mmap=mmap
@@ -296,8 +299,8 @@ def _load(files: hub.ModelFiles, check_finite: bool, mmap: bool) -> ConfiguredMo
         except safetensors_file.ReplacedError as error:
             replaced = error
             continue
-        if _computed_buffers(model, expected, files.weights, header.size):
-            model = build(description.architecture, description.config)
+        if _computed_buffers(model, files.weights, header.size):
+            model = rebuilding.with_buffers(description, tensors)
         model.load_state_dict(tensors, assign=True)
         model.base_model = description.base_model
         return model.eval()
@@ -319,24 +322,18 @@ def _read(files: hub.ModelFiles) -> tuple[safetensors_file.Header, str, str]:
     return header, *config_json.find_text(files.config, header.metadata, str(files.weights))
 
 
-def _computed_buffers(
-    model: nn.Module, expected: Mapping[str, Tensor], path: Path, size: int
-) -> bool:
+def _computed_buffers(model: nn.Module, path: Path, size: int) -> bool:
     """Whether the model has buffers that are not saved: only a real build gives their values.
 
     Args:
-        expected: What is saved.
+        model: On the meta device.
         path: The weights file, for the message.
         size: Its size in bytes.
 
     Raises:
         WeightsError: They would take more memory than such buffers do.
     """
-    sizes = [
-        buffer.numel() * buffer.itemsize
-        for name, buffer in model.named_buffers()
-        if name not in expected
-    ]
+    sizes = [buffer.nbytes for buffer in unsaved_buffers(model).values()]
     limit = _BUFFER_BYTES + _BUFFER_SHARE * size
     if sum(sizes) > limit:
         raise WeightsError(

@@ -53,6 +53,8 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+#: Those that a floating point tensor may be stored in, for messages.
+FLOATS = ", ".join(str(dtype) for dtype in _NAMES if dtype.is_floating_point)
 
 
 class ReplacedError(WeightsError):
@@ -184,6 +186,17 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata, _LENGTH.size + length, size, _identity(status))
 
 
+def may_be_stored(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether a tensor of a model may have another type in a file: what is saved, and loaded.
+
+    Args:
+        stored: Its type in the file.
+        wanted: Its type in a model that is just built.
+    """
+    both_floating = stored.is_floating_point and wanted.is_floating_point
+    return stored in _NAMES and (stored == wanted or both_floating)
+
+
 def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> None:
     """Compare names, shapes, dtypes, places and the size of the file with what a model needs.
 
@@ -209,13 +222,10 @@ def check_fits(header: Header, expected: Mapping[str, Tensor], where: str) -> No
                 f"the model needs {tuple(tensor.shape)}."
             )
         stored = _DTYPES.get(info.dtype)
-        if stored is None or (
-            stored != tensor.dtype
-            and not (stored.is_floating_point and tensor.dtype.is_floating_point)
-        ):
+        if stored is None or not may_be_stored(stored, tensor.dtype):
             raise WeightsError(
                 f"{where}: {name} is stored as {info.dtype[:16]}, the model needs {tensor.dtype} "
-                "(for floating point also F64, F32, F16 or BF16)."
+                f"(for floating point also {FLOATS})."
             )
         size = tensor.numel() * stored.itemsize
         if info.end - info.begin != size:
@@ -279,7 +289,7 @@ def read_tensors(
     if check_finite and infinite is not None:
         raise WeightsError(
             f"{path} holds values that are not finite: NaN or infinity in {infinite}. A model "
-            "with them gives useless results; pass check_finite=False to load it anyway."
+            "with them gives useless results; check_finite=False takes it anyway."
         )
     return tensors
 
@@ -295,7 +305,8 @@ def _mapped(path: Path, file: BufferedReader, header: Header) -> dict[str, Tenso
 def _copied(file: BufferedReader, header: Header) -> dict[str, Tensor]:
     tensors = {}
     for name, info in header.tensors.items():
-        tensors[name] = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+        # A person may have another default device; files are read into memory.
+        tensors[name] = torch.empty(info.shape, dtype=_DTYPES[info.dtype], device="cpu")
         _fill(tensors[name], file, header.start + info.begin)
     return tensors
 

@@ -1,5 +1,7 @@
 """The commands that move models: push, pull, convert, and the drawing of info."""
 
+import json
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -47,6 +49,27 @@ def test_a_checkpoint_of_smp_goes_to_the_hub_and_back(capsys, hub, checkpoint, s
     assert code == 0
     image = torch.rand(1, 3, 64, 96)
     assert torch.equal(segzoo.from_pretrained(pulled)(image), smp_model(image))
+
+
+def test_what_tensors_do_not_tell_comes_from_a_file(capsys, tmp_path):
+    model = smp.PAN("resnet18", encoder_weights=None, encoder_output_stride=32)
+    torch.save(model.state_dict(), tmp_path / "pan.pth")
+    said = {"encoder_output_stride": 32, "decoder_interpolation": "nearest"}
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    arguments = ("convert", "smp", tmp_path / "pan.pth", tmp_path / "out")
+    code, _, err = run(capsys, *arguments, "--config", tmp_path / "sad.json")
+    assert (code, "sad.json" in err) == (2, True)
+    options = ("--config", tmp_path / "said.json", "--interpolation", "bilinear")
+    assert run(capsys, *arguments, *options)[0] == 0
+    config = segzoo.from_pretrained(tmp_path / "out").config
+    assert (config.output_stride, config.interpolation) == (32, "bilinear")
+
+
+def test_rates_that_are_none(capsys, tmp_path):
+    rates = ("--atrous-rates", "6,x")
+    code, _, err = run(capsys, "convert", "torchvision", "a.pth", tmp_path / "out", *rates)
+    assert code == 2
+    assert "'6,x' are no rates" in err
 
 
 def test_a_converted_model_overwrites_nothing(capsys, checkpoint, tmp_path):

@@ -141,8 +141,10 @@ def test_encoders_are_found(encoder):
 
 def test_an_encoder_that_is_no_resnet(state):
     other = {name: t for name, t in state.items() if not name.startswith("layers.0.7.1.")}
-    with pytest.raises(ConversionError, match="none of resnet18"):
+    with pytest.raises(ConversionError, match=r"none of resnet18.*_32x8d: it has \d+ tensors"):
         from_fastai(other)
+    with pytest.raises(ConversionError, match=r"none of resnet18.* nor 'resnet18': it has"):
+        from_fastai(other, "resnet18")
     vgg = {name.replace("layers.0.4.", "layers.0.0.4."): t for name, t in state.items()}
     with pytest.raises(ConversionError, match="no ResNet of torchvision"):
         from_fastai(vgg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import segzoo
 from segzoo.convert import from_smp
+from segzoo.convert.smp.architecture import converters
 from segzoo.errors import ConversionError, HubError, SegzooError, StorageError
 
 from ..helpers import shown
@@ -74,6 +76,53 @@ def test_a_conversion_draws_no_random_numbers(source):
     before = torch.get_rng_state()
     from_smp(source.state_dict(), NAME)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_tensors_do_not_tell_is_named(tmp_path, caplog):
+    model = smp.DeepLabV3("resnet18", encoder_weights=None, encoder_output_stride=16).eval()
+    assumed = "encoder_output_stride=8, decoder_atrous_rates=(12, 24, 36); taken as smp's default"
+    taken = from_smp(model.state_dict())
+    assert taken.config.output_stride == 8
+    assert assumed in caplog.text
+    caplog.clear()
+    rates = {"decoder_atrous_rates": [12, 24, 36]}
+    from_smp(model.state_dict(), rates)
+    assert "tell encoder_output_stride=8; taken" in caplog.text
+    caplog.clear()
+    model.save_pretrained(tmp_path)
+    said = {"encoder_output_stride": 16, **rates}
+    for found in (from_smp(model.state_dict(), said), from_smp(model), from_smp(tmp_path)):
+        assert_same(model, found, (64, 64))
+    assert not caplog.text
+
+
+def test_the_pooling_of_a_classification_head_is_named(caplog):
+    head = {"classes": 3, "pooling": "max"}
+    model = smp.Linknet("resnet18", encoder_weights=None, aux_params=head)
+    found = from_smp(model.state_dict())
+    assert "aux_params={'pooling': 'avg'}; taken" in caplog.text
+    caplog.clear()
+    assert found.config.classification.pooling == "avg"
+    assert from_smp(model.state_dict(), {"aux_params": head}).config.classification.pooling == "max"
+    assert not caplog.text
+
+
+def test_nothing_is_named_where_tensors_tell_all(caplog):
+    from_smp(smp.Linknet("resnet18", encoder_weights=None).state_dict())
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("converter", converters().values(), ids=lambda item: item.name)
+def test_what_is_taken_where_nothing_is_said_is_the_default_of_smp(converter):
+    theirs = inspect.signature(getattr(smp, converter.name)).parameters
+    assert {name: theirs[name].default for name in converter.untold} == dict(converter.untold)
+    # All else that a class has and that changes answers, a tensor tells or a converter refuses.
+    unseen = {"encoder_output_stride", "decoder_atrous_rates", "decoder_interpolation"}
+    assert theirs.keys() & (unseen | {"encoder_output_indices"}) == converter.untold.keys()
+
+
+def test_a_converted_model_is_in_eval_mode():
+    assert not from_smp(theirs().train()).training
 
 
 def test_a_model_that_something_holds(source):

@@ -163,3 +163,13 @@ def test_another_mobilenet_is_refused():
 def test_wrong_names_are_refused(theirs):
     with pytest.raises(ArgumentError, match="class_names has 2 names for classes=3"):
         from_torchvision(theirs, class_names=CLASSES[:2])
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [(12, "atrous_rates must be a sequence, got 12"), ((6, 0, 18), r"atrous_rates\[1\] must be")],
+    ids=str,
+)
+def test_rates_that_are_none_are_refused_before_anything_is_opened(rates, message):
+    with pytest.raises(ArgumentError, match=message):
+        from_torchvision("nothing.pth", atrous_rates=rates)

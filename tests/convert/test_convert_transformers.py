@@ -181,6 +181,44 @@ def test_names_and_pixels_come_along(saved, tmp_path, capsys):
         from_transformers(folder, class_names=("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("said", "mean", "std"),
+    [
+        ({"do_normalize": False}, 0.0, 1.0),
+        ({"do_rescale": True, "rescale_factor": 1 / 255}, 0.25, 0.5),
+        ({"rescale_factor": 0.00392156862745098}, 0.25, 0.5),
+        ({"do_normalize": None}, 0.0, 1.0),
+        ({"rescale_factor": 2 / 255}, 0.125, 0.25),
+        ({"do_rescale": False}, 0.25 / 255, 0.5 / 255),
+        ({"do_rescale": False, "do_normalize": False}, 0.0, 1 / 255),
+    ],
+    ids=str,
+)
+def test_pixels_are_treated_as_the_processor_does(saved, tmp_path, said, mean, std):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((saved[1] / name).read_bytes())
+    pixels = {"image_mean": [0.25] * 3, "image_std": [0.5] * 3, **said}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    found = from_transformers(tmp_path).normalization
+    assert found.mean == pytest.approx((mean,) * 3, rel=1e-12)
+    assert found.std == pytest.approx((std,) * 3, rel=1e-12)
+    processor = transformers.SegformerImageProcessor.from_pretrained(tmp_path, do_resize=False)
+    picture = torch.randint(0, 256, (3, 8, 9), dtype=torch.uint8)
+    expected = processor(picture.numpy(), return_tensors="pt")["pixel_values"][0]
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(found(picture), expected.float(), rtol=0, atol=1e-6 * largest)
+
+
+def test_a_processor_that_says_nonsense(saved, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((saved[1] / name).read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text('{"rescale_factor": "a"}')
+    with pytest.raises(
+        ConversionError, match=r"preprocessor_config\.json .* rescale_factor must be"
+    ):
+        from_transformers(tmp_path)
+
+
 def test_files(saved, tmp_path):
     theirs, folder = saved
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
@@ -217,6 +255,8 @@ def test_a_repository(saved, hub, tmp_path):
         ({"architectures": ["DPTForSemanticSegmentation"]}, "does not say backbone_out_indices"),
         ({"sr_ratios": [4, 4, 2, 1]}, r"sr_ratios=\[4, 4, 2, 1\]; what can .* \[8, 4, 2, 1\]"),
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"strides": [4, 2, 2, 1]}, r"strides=\[4, 2, 2, 1\]; what can .* \[4, 2, 2, 2\]"),
+        ({"patch_sizes": [7, 3, 3, 5]}, r"patch_sizes=\[7, 3, 3, 5\]"),
     ],
     ids=str,
 )
@@ -262,7 +302,15 @@ def test_dpts_that_are_refused(options, message):
         from_transformers(dpt(**options))
 
 
+def test_of_a_model_in_memory_messages_name_its_class():
+    named = r"^the SegformerForSemanticSegmentation: the config says strides"
+    with pytest.raises(ConversionError, match=named):
+        from_transformers(segformer(strides=[4, 2, 2, 1]))
+
+
 def test_upernets_that_are_refused():
+    with pytest.raises(ConversionError, match=r"\(backbone_config\): .* layer_norm_eps=0.001"):
+        from_transformers(upernet(swin(layer_norm_eps=1e-3)))
     with pytest.raises(ConversionError, match="backbone of other sizes"):
         from_transformers(upernet(convnext(depths=[1, 1, 1, 1])))
     with pytest.raises(ConversionError, match=r"pool_scales=\[1, 2\]"):

@@ -17,7 +17,7 @@ import segzoo
 from segzoo.cli import main
 from segzoo.convert import from_fastai, from_smp, from_torchvision, from_transformers
 from segzoo.convert.keymap import built, check_fits
-from segzoo.errors import ConversionError, StorageError
+from segzoo.errors import ArgumentError, ConversionError, StorageError
 from segzoo.files.checkpoint import open_checkpoint
 
 from .smp_models import theirs
@@ -117,6 +117,19 @@ def test_counters_that_are_no_integers():
     state = {**nn.BatchNorm1d(1).state_dict(), "num_batches_tracked": torch.tensor(1.5)}
     with pytest.raises(ConversionError, match=r"is of torch.float32, expected torch.int64"):
         check_fits(nn.BatchNorm1d(1), state, source="x")
+
+
+@pytest.mark.parametrize("library", ["torchvision", "transformers", "fastai"])
+@pytest.mark.parametrize("names", ["road", 4], ids=str)
+def test_names_that_are_no_list_are_the_caller_s_fault(library, names, state_of):
+    with pytest.raises(ArgumentError, match=rf"^class_names must be a sequence, got .?{names}"):
+        DOORS[library][0](state_of(library), class_names=names)
+
+
+@pytest.mark.parametrize("convert", [from_smp, from_transformers])
+def test_a_config_that_is_none_is_the_caller_s_fault(convert):
+    with pytest.raises(ArgumentError, match=r"^config must be a mapping .* got \['a'\] \(list\)"):
+        convert("nothing.pth", ["a"])
 
 
 # The command line

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -214,15 +215,27 @@ def test_what_a_container_gets(tmp_path, monkeypatch):
     assert machine.usable_memory(tmp_path) == 2**20 < whole
 
 
-def fake_torch(*, cuda=None, capability=None, archs=(), threads=1):
-    """A torch with or without CUDA, on a machine with or without a card."""
+def fake_torch(*, cuda=None, capability=None, archs=(), threads=1, generations=(9,)):
+    """A torch with or without CUDA, on a machine with or without cards of a generation each."""
+    current = []
+
+    @contextmanager
+    def device(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    def has_bfloat16(including_emulation=True):
+        return including_emulation or generations[current[-1]] >= 8
+
     return SimpleNamespace(
         version=SimpleNamespace(cuda=cuda),
         get_num_threads=lambda: threads,
         cuda=SimpleNamespace(
             is_available=lambda: capability is not None,
-            is_bf16_supported=lambda: True,
-            device_count=lambda: 1,
+            is_bf16_supported=has_bfloat16,
+            device=device,
+            device_count=lambda: len(generations),
             get_arch_list=lambda: [*archs],
             get_device_capability=lambda index: capability,
             get_device_properties=lambda index: SimpleNamespace(name="A card", total_memory=2**33),
@@ -236,6 +249,11 @@ def test_cards_are_named():
     (card,) = devices.find_devices(fake_torch(cuda="12.8", capability=(9, 0)))
     assert card == devices.Device("cuda:0", "A card", 2**33, True)
     assert devices.find_devices(fake_torch()) == ()
+
+
+def test_emulated_bfloat16_is_none():
+    fake = fake_torch(cuda="12.8", capability=(7, 5), generations=(9, 7))
+    assert [card.bfloat16 for card in devices.find_devices(fake)] == [True, False]
 
 
 @pytest.mark.parametrize(

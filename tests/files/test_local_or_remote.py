@@ -98,3 +98,14 @@ def test_another_file_is_told_to_be_converted(here, hub):
     with pytest.raises(StorageError, match="no folder '"):
         segzoo.from_pretrained("a" * 300)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_what_a_repository_lacks_is_what_was_looked_for(opener, hub, honest, here):
+    hub.add("user/half", {"config.json": (honest / "config.json").read_bytes()})
+    ours = r"no config.json or no model.safetensors, so it is no model saved by segzoo"
+    theirs = r"no config.json, or neither model.safetensors nor pytorch_model.bin\. Weights under"
+    converts = opener in (from_smp, from_transformers)
+    with pytest.raises(HubError, match=theirs if converts else ours) as raised:
+        opener("user/half")
+    assert ("saved by segzoo" in str(raised.value)) != converts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def test_without_the_packages_it_says_how_to_get_them(
 ):
     monkeypatch.setattr(runtime, "cache_folder", lambda: small_runtime)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    line = write_demo_page(result, scene, tmp_path / "site")
+    line = write_demo_page(result, scene, tmp_path / "my site")
     assert line.startswith('pip install "segzoo[page]", then: segzoo page ')
+    assert shlex.split(line)[-1] == str(tmp_path / "my site")
     _print(result, line)
     assert capsys.readouterr().out.splitlines()[-1] == f"page      {line}"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +16,7 @@ import pytest
 
 from segzoo.environment import folders
 from segzoo.errors import ArgumentError, StorageError
+from segzoo.files import leftovers
 from segzoo.pages import runtime
 
 
@@ -141,6 +145,34 @@ def test_files_and_folders_that_are_none(tarball, cache, tmp_path):
         runtime.find_runtime(tmp_path / "empty")
     with pytest.raises(ArgumentError, match="There is no file or folder"):
         runtime.find_runtime(tmp_path / "missing")
+
+
+def test_what_a_killed_fetch_left_is_removed_by_the_next(tarball, cache):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    name = leftovers.temporary_name(cache.name)
+    left = cache.with_name(name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    other = cache.with_name(name)  # of a process that is at it
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "ort.wasm.min.mjs").write_text("half")
+    assert runtime.find_runtime(tarball) == cache
+    assert not left.exists()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("address", ["http://[x", "http://", "https:/one/slash", "npm.org"])
+def test_a_registry_that_is_no_address(address, cache, monkeypatch):
+    monkeypatch.setenv("npm_config_registry", address)
+    with pytest.raises(ArgumentError, match=r"no web address\. Set it right"):
+        runtime.find_runtime()
+    assert not cache.exists()
+
+
+def test_a_registry_of_a_name_that_no_host_can_have(cache, monkeypatch):
+    monkeypatch.setenv("npm_config_registry", f"http://{'a' * 70}.org")
+    with pytest.raises(StorageError, match="could not be fetched"):
+        runtime.find_runtime()
 
 
 def test_the_registry_is_npms(tmp_path, monkeypatch):

@@ -15,8 +15,12 @@ from segzoo.pages.site import assets
 from segzoo.pages.space import push_space
 from segzoo.storage.card import is_unedited
 
+from ..new_space import SPACE_FILES
+
 SPACE = "user/coins"
 STORED = f"spaces/{SPACE}"
+#: As the Hub may word it one day.
+OTHER_WELCOME = b"<h1>Welcome to your static Space!</h1><p>Edit it as you like.</p>"
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +58,13 @@ def test_a_space_has_the_page_and_says_how_it_is_served(hub, exported, small_run
 
 def test_the_next_page_takes_the_place_of_the_first(hub, exported, small_runtime):
     push_space(exported, SPACE, runtime=small_runtime)
-    hub.add(STORED, {"model-0123.onnx": b"old", "notes.txt": b"mine", "gone.js": b"old"})
+    old = {"model-0123456789ab.onnx", "gone.js", "runtime/old.wasm", "examples/old.png"}
+    mine = {"notes.txt", "about/mine.js", "lib/x/y.css", "model-mine.onnx", "my/examples/a.png"}
+    hub.add(STORED, dict.fromkeys(old | mine, b"there"))
     push_space(exported, SPACE, title="Second", runtime=small_runtime)
     files = hub.files(STORED)
-    assert {"model-0123.onnx", "gone.js"} & set(files) == set()
-    assert files["notes.txt"] == b"mine"
+    assert old & set(files) == set()
+    assert mine <= set(files)
     assert front_matter(files["README.md"])["title"] == "Second"
 
 
@@ -69,6 +75,40 @@ def test_a_page_of_somebody_else_stays(hub, exported, small_runtime):
     with pytest.raises(HubError, match=r"a page that segzoo did not make.*Nothing was published"):
         push_space(exported, SPACE, runtime=small_runtime)
     assert hub.files(STORED) == files
+
+
+def test_a_page_of_somebody_else_under_the_card_of_the_hub_stays(hub, exported, small_runtime):
+    hub.add(STORED, SPACE_FILES)
+    welcome = SPACE_FILES["index.html"]
+    for page in (b"mine", welcome.replace(b"</body>", b"And mine.</body>"), welcome + b" " * 20000):
+        files = {**SPACE_FILES, "index.html": page}
+        hub.add(STORED, files)
+        with pytest.raises(HubError, match=r"a page that segzoo did not make.*Nothing was pub"):
+            push_space(exported, SPACE, runtime=small_runtime)
+        assert hub.files(STORED) == files
+
+
+def test_files_of_somebody_else_s_page_without_an_index_stay(hub, exported, small_runtime):
+    card = b"---\nsdk: static\napp_file: main.html\n---\n"
+    name = min(name for name in assets() if name.endswith(".js"))
+    files = {"README.md": card, "main.html": b"mine", "style.css": b"mine", name: b"mine"}
+    hub.add(STORED, files)
+    with pytest.raises(HubError, match=rf"did not make \({name} without page.json"):
+        push_space(exported, SPACE, runtime=small_runtime)
+    assert hub.files(STORED) == files
+
+
+@pytest.mark.parametrize("others", [{"mine.js": b"mine"}, {"index.html": OTHER_WELCOME}], ids=str)
+def test_the_page_that_the_hub_welcomes_with_is_replaced(hub, exported, small_runtime, others):
+    if "mine.js" in others:
+        hub.add(STORED, SPACE_FILES)
+    hub.add(STORED, {**SPACE_FILES, **others})
+    push_space(exported, SPACE, runtime=small_runtime)
+    files = hub.files(STORED)
+    assert files["index.html"] == assets()["index.html"]
+    assert files.get("mine.js") == others.get("mine.js")
+    assert files.get("style.css") == assets().get("style.css")
+    assert is_unedited(files["README.md"].decode())
 
 
 def test_a_card_that_a_person_wrote_is_kept(hub, exported, small_runtime):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,12 +66,13 @@ def test_a_page_is_replaced_and_what_others_put_there_stays(
     write_page(exported, folder, examples=[picture], runtime=small_runtime)
     before = told(folder)["model"]["src"]
     (folder / "CNAME").write_text("example.org")
-    (folder / before).rename(folder / "model-0123.onnx")  # as of an earlier model
+    (folder / before).rename(folder / "model-0123456789ab.onnx")  # as of an earlier model
+    (folder / "model-mine.onnx").write_bytes(b"mine")
     write_page(exported, folder, title="Second", runtime=small_runtime)
     assert told(folder)["title"] == "Second"
     assert (folder / "CNAME").read_text() == "example.org"
     assert (folder / ".git").is_dir()
-    assert [path.name for path in folder.glob("*.onnx")] == [before]
+    assert {path.name for path in folder.glob("*.onnx")} == {before, "model-mine.onnx"}
     assert list((folder / "examples").iterdir()) == []
 
 
@@ -168,15 +170,40 @@ def test_what_fails_leaves_the_page_that_was_there(exported, small_runtime, tmp_
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["no folder", "an empty folder"])
+@pytest.mark.parametrize("fails", ["copy_file", "write_text", "os.replace"])
+def test_a_first_page_that_fails_late_is_gone_and_can_be_written_again(
+    exported, small_runtime, picture, tmp_path, monkeypatch, there, fails
+):
+    folder = tmp_path / "site"
+    if there:
+        folder.mkdir()
+    replace = os.replace
+
+    def full(source, target, *_):
+        if fails != "os.replace" or Path(target) == folder / "index.html":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"segzoo.pages.write_page.{fails}", full)
+        with pytest.raises(StorageError, match="No space left"):
+            write_page(exported, folder, examples=[picture], runtime=small_runtime)
+    assert folder.exists() == there
+    assert not there or list(folder.iterdir()) == []
+    write_page(exported, folder, examples=[picture], runtime=small_runtime)
+    assert (folder / "examples" / picture.name).is_file()
+
+
 def test_the_command_writes_it_and_says_how_to_look_at_it(
     exported, small_runtime, tmp_path, capsys
 ):
-    out = tmp_path / "site"
+    out = tmp_path / "my site"
     arguments = ["page", str(exported.path), "-o", str(out), "--runtime", str(small_runtime)]
     assert main([*arguments, "--title", "<Coins>"]) == 0
     printed = capsys.readouterr().out
     assert str(out / "index.html") in printed
-    assert f"python -m http.server --directory {out}" in printed
+    assert f"python -m http.server --directory {shlex.quote(str(out))}, then" in printed
     assert told(out)["title"] == "<Coins>"
 
 

@@ -251,3 +251,21 @@ def test_the_name_is_on_the_disk_when_a_save_returns(tmp_path, monkeypatch):
     marked(2).save_pretrained(tmp_path)
     wanted = ["model.safetensors", "config.json", "README.md"]
     assert order == [step for name in wanted for step in ("file", f"replace {name}", "folder")]
+
+
+def test_what_is_brought_to_the_disk_may_be_written_to(tmp_path, monkeypatch):
+    """As Windows wants it, which refuses to sync a file that was opened for reading."""
+    fcntl = pytest.importorskip("fcntl")
+    fsync, synced = os.fsync, []
+
+    def strict(handle: int) -> None:
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        if is_file and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        synced.append(is_file)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", strict)
+    small().save_pretrained(tmp_path)
+    assert synced.count(True) == 3
+    assert names(tmp_path) == FILES

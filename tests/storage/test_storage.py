@@ -78,6 +78,70 @@ def test_buffers_that_are_not_saved_are_computed(tmp_path):
     assert_near(logits(loaded), logits(saved))
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_buffers_that_are_computed_are_of_the_type_of_the_weights(tmp_path, dtype, classes):
+    saved = segzoo.LinearHead("vit_tiny_patch16_dinov3_qkvb", classes=2).to(dtype).eval()
+    image = torch.rand(1, 3, 32, 32, dtype=dtype)
+    saved.save_pretrained(tmp_path)
+    loaded = segzoo.from_pretrained(tmp_path, classes=classes)
+    assert_same_tensors(loaded.encoder, saved.encoder)
+    with torch.no_grad():
+        assert loaded(image).dtype == dtype
+        assert loaded(image).shape == (1, classes, 32, 32)
+        for found, expected in zip(loaded.encoder(image), saved.encoder(image), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+
+
+def test_each_part_of_a_model_of_two_types_keeps_its_own(tmp_path):
+    saved = segzoo.LinearHead("vit_tiny_patch16_dinov3_qkvb")
+    saved.encoder.bfloat16()
+    saved.save_pretrained(tmp_path)
+    assert_same_tensors(segzoo.from_pretrained(tmp_path), saved)
+
+
+def test_a_computed_buffer_of_a_type_that_loading_does_not_give(tmp_path):
+    model = segzoo.LinearHead("vit_tiny_patch16_dinov3_qkvb")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    with pytest.raises(
+        StorageError, match=r"not saved, is of type torch\.float32.*in torch\.bfloat16"
+    ):
+        model.save_pretrained(tmp_path)
+    assert names(tmp_path) == []
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert_same_tensors(segzoo.from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "swin_tiny_patch4_window7_224"])
+def test_loading_draws_no_random_numbers(tmp_path, encoder):
+    segzoo.Unet(encoder, decoder_channels=(8,) * 5).save_pretrained(tmp_path)
+    before = torch.get_rng_state()
+    segzoo.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_model_is_loaded_into_memory_whatever_the_default_device(tmp_path, mmap):
+    saved = segzoo.LinearHead("vit_tiny_patch16_dinov3_qkvb").eval()
+    saved.save_pretrained(tmp_path)
+    with torch.device("meta"):  # as a GPU by torch.set_default_device
+        loaded = segzoo.from_pretrained(tmp_path, mmap=mmap)
+    assert_same_tensors(loaded, saved)
+
+
+def test_a_model_of_types_that_could_not_be_loaded_keeps_the_one_before(tmp_path):
+    model = small()
+    model.save_pretrained(tmp_path)
+    before = logits(model)
+    averaged = {name: item.float() + 1 for name, item in model.state_dict().items()}
+    model.load_state_dict(averaged, assign=True)
+    with pytest.raises(StorageError, match=r"num_batches_tracked is of type torch\.float32.*int64"):
+        model.save_pretrained(tmp_path)
+    assert names(tmp_path) == FILES
+    assert torch.equal(logits(segzoo.from_pretrained(tmp_path)), before)
+
+
 def test_training_a_loaded_model_leaves_the_file_alone(tmp_path):
     small().save_pretrained(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()

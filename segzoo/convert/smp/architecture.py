@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class SmpArchitecture(ABC):
         name: smp's class.
         options: smp's names of the arguments that only this architecture has.
         rules: smp's names of the decoder's and the head's tensors -> ours.
+        untold: smp's names of those that change the logits and leave no trace in tensors -> smp's
+            defaults.
         depth: smp's default ``encoder_depth``.
         typical: A tensor that tells the architecture from all others.
     """
@@ -40,6 +43,7 @@ class SmpArchitecture(ABC):
     name: ClassVar[str]
     options: ClassVar[tuple[str, ...]] = ()
     rules: ClassVar[tuple[Rule, ...]]
+    untold: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     depth: ClassVar[int] = 5
     typical: ClassVar[str]
 
@@ -201,13 +205,15 @@ def dropout_of(given: dict[str, Any], name: str, default: float, where: str) -> 
         raise ConversionError(f"{where}: {error}") from error
 
 
-def output_stride_of(given: dict[str, Any], default: int, known: Sequence[int], where: str) -> int:
+def output_stride_of(
+    given: dict[str, Any], converter: SmpArchitecture, known: Sequence[int], where: str
+) -> int:
     """smp's ``encoder_output_stride``, taken from ``given``.
 
     Raises:
         ConversionError: It is none of those that smp's class takes.
     """
-    value = given.pop("encoder_output_stride", default)
+    value = given.pop("encoder_output_stride", converter.untold["encoder_output_stride"])
     if type(value) is not int or value not in known:
         raise ConversionError(
             f"{where}: encoder_output_stride must be one of {', '.join(map(str, known))}, got "
@@ -276,13 +282,13 @@ def _norm_of(value: Any, where: str) -> str | None:
     return _NORMS[kind]
 
 
-def interpolation(given: dict[str, Any], default: str) -> str:
+def interpolation(given: dict[str, Any], converter: SmpArchitecture) -> str:
     """How smp's decoder resizes, taken from ``given``.
 
     Raises:
         ConversionError: There is no such interpolation.
     """
-    value = given.pop("decoder_interpolation", default)
+    value = given.pop("decoder_interpolation", converter.untold["decoder_interpolation"])
     try:
         return checks.choice("decoder_interpolation", value, INTERPOLATIONS)
     except ArgumentError as error:

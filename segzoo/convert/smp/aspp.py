@@ -27,7 +27,16 @@ OPTIONS = (
     *("encoder_output_stride", "decoder_channels", "decoder_atrous_rates"),
     *("decoder_aspp_separable", "decoder_aspp_dropout", "upsampling"),
 )
-_RATES, _DROPOUT = (12, 24, 36), 0.5
+_DROPOUT = 0.5
+
+
+def untold_by_tensors(stride: int) -> dict[str, Any]:
+    """What tensors do not tell, with smp's defaults.
+
+    Args:
+        stride: smp's default ``encoder_output_stride``.
+    """
+    return {"encoder_output_stride": stride, "decoder_atrous_rates": (12, 24, 36)}
 
 
 def aspp_arguments(
@@ -35,7 +44,6 @@ def aspp_arguments(
     given: dict[str, Any],
     converter: SmpArchitecture,
     aspp: str,
-    stride: int,
     where: str,
 ) -> dict[str, Any]:
     """Arguments of our architecture.
@@ -45,7 +53,6 @@ def aspp_arguments(
         given: smp's config; what is used is taken out of it.
         converter: Converter of the architecture.
         aspp: smp's name of the pyramid pooling.
-        stride: smp's default ``encoder_output_stride``.
         where: The checkpoint, for messages.
 
     Raises:
@@ -62,23 +69,30 @@ def aspp_arguments(
     )
     depth_of(given, converter.depth, 3, where)
     return {
-        "output_stride": output_stride_of(given, stride, (8, 16), where),
+        "output_stride": output_stride_of(given, converter, (8, 16), where),
         "decoder_channels": point.shape[0],
-        "atrous_rates": _rates(given, last - 1, where),
+        "atrous_rates": _rates(given, converter, last - 1, where),
         "separable": separable,
         "aspp_dropout": dropout_of(given, "decoder_aspp_dropout", _DROPOUT, where),
     }
 
 
-def _rates(given: dict[str, Any], count: int, where: str) -> tuple[int, ...]:
+def check_rate(name: str, value: Any) -> int:
+    """A rate that a branch here can have.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    return checks.integer(name, value, minimum=1, maximum=MAX_RATE)
+
+
+def _rates(
+    given: dict[str, Any], converter: SmpArchitecture, count: int, where: str
+) -> tuple[int, ...]:
     """The rates of the dilated branches, which tensors do not tell but for their number."""
-    value = given.pop("decoder_atrous_rates", _RATES)
+    value = given.pop("decoder_atrous_rates", converter.untold["decoder_atrous_rates"])
     try:
-        rates = checks.sequence(
-            "decoder_atrous_rates",
-            value,
-            lambda name, item: checks.integer(name, item, minimum=1, maximum=MAX_RATE),
-        )
+        rates = checks.sequence("decoder_atrous_rates", value, check_rate)
     except ArgumentError as error:
         raise ConversionError(f"{where}: {error}") from error
     if len(rates) != count:

@@ -1,7 +1,8 @@
 """From segmentation_models_pytorch, with the weights unchanged to the last bit.
 
-What the checkpoint holds is deduced from its tensors; what it cannot tell (the name of a ``tu-``
-encoder, how the decoder interpolates) comes from its config. Encoders are brought over where smp
+What the checkpoint holds is deduced from its tensors; what they cannot tell (the name of a ``tu-``
+encoder, how the decoder interpolates, atrous rates) comes from its config, or is smp's default, and
+the log says so. Encoders are brought over where smp
 builds the same layers as timm and takes their outputs at the same places; all others are refused.
 """
 
@@ -23,7 +24,7 @@ from ...files.checkpoint import Checkpoint, open_checkpoint
 from ...storage import allowed_options
 from ..keymap import Rule, built, rename
 from ..origin import hint
-from ..refusing import refuses_oddities
+from ..refusing import check_config, refuses_oddities
 from .architecture import SmpArchitecture, converters, told
 from .encoders import EncoderPlan, dilation_of, recognise_encoder
 
@@ -36,6 +37,8 @@ _KEYS = (
     *("encoder_name", "encoder_depth", "encoder_weights", "in_channels", "classes", "activation"),
     *("aux_params", "decoder_use_batchnorm", "upscale_mode", "output_stride", "_model_class"),
 )
+#: Names of older versions -> the present ones.
+_OLD_KEYS = {"decoder_use_batchnorm": "decoder_use_norm", "upscale_mode": "decoder_interpolation"}
 #: What smp's classification head does where its ``aux_params`` do not say.
 _POOLING, _DROPOUT = "avg", 0.2
 
@@ -56,7 +59,7 @@ def from_smp(
     >>> import segmentation_models_pytorch as smp
     >>> theirs = smp.Unet("resnet18", encoder_weights=None, classes=3).eval()
     >>> from segzoo.convert import from_smp
-    >>> ours = from_smp(theirs).eval()
+    >>> ours = from_smp(theirs)
     >>> image = torch.rand(1, 3, 64, 64)
     >>> bool((ours(image) == theirs(image)).all())
     True
@@ -67,18 +70,26 @@ def from_smp(
             ``save_pretrained`` wrote, a state dict, or the model itself.
         config: Arguments of smp's class, in its own names; they go before those that the source
             brings with it. Needed are only those that tensors do not show: ``encoder_name`` for
-            ``tu-`` encoders, and ``decoder_interpolation`` where it is not ``nearest``.
+            ``tu-`` encoders, and, where they were not smp's defaults, ``decoder_interpolation``,
+            ``encoder_output_stride``, ``decoder_atrous_rates``, ``encoder_output_indices``, the
+            ``pooling`` of ``aux_params``, dropouts, and options that were for timm. Where one of
+            them that changes the logits is not said, the log names the default that was taken.
         weights: Which set of weights to take, where the file has several: ``"model_ema"``.
         revision: Branch, tag or commit of a repository.
         token: Access token for a private repository.
         cache_dir: Where downloads are kept; None for the Hub's own cache.
         local_files_only: Do not touch the network.
 
+    Returns:
+        The model, in eval mode and in the floating point type of the checkpoint.
+
     Raises:
         ConversionError: It is no model of smp, or cannot be brought over exactly; the message says
             why.
         StorageError: The source cannot be found or read.
+        ArgumentError: ``config`` is no mapping.
     """
+    check_config(config)
     checkpoint = open_checkpoint(
         source,
         typical=[converter.typical for converter in converters().values()],
@@ -89,7 +100,9 @@ def from_smp(
         local_files_only=local_files_only,
     )
     tensors, where = checkpoint.tensors, checkpoint.where
-    given = _given({**_own_config(checkpoint, source), **(config or {})}, where)
+    own = _own_config(checkpoint, source)
+    said = {**own, **(config or {})}
+    given = _given(said, where)
     architecture, converter = _converter(given.pop("_model_class", None), checkpoint)
     arguments = converter.arguments(tensors, given, where)
     given.setdefault("encoder_depth", converter.depth)
@@ -115,13 +128,33 @@ def from_smp(
     def place(model: SegmentationModel, read: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return _renamed(model, read, plan, converter)
 
-    model = built(make, place, checkpoint)
+    model = built(make, place, checkpoint).eval()
+    if "encoder_name" not in own:  # smp writes all of its arguments, or none
+        _tell_assumed(said, converter, model, where)
     _log.info(
         "%s: %d tensors that smp never uses were left out.",
         where,
         len(tensors) - len(model.state_dict()),
     )
     return model
+
+
+def _tell_assumed(
+    said: Mapping[str, Any], converter: SmpArchitecture, model: SegmentationModel, where: str
+) -> None:
+    """Name in the log what changes the answers, and was neither said nor told by tensors."""
+    names = {_OLD_KEYS.get(name, name) for name in said}
+    assumed = {name: value for name, value in converter.untold.items() if name not in names}
+    if model.config.classification is not None and "pooling" not in (said.get("aux_params") or {}):
+        assumed["aux_params"] = {"pooling": _POOLING}
+    if assumed:
+        _log.warning(
+            "%s: its tensors do not tell %s; taken as smp's default. Where the model was built "
+            "otherwise its answers would be wrong: give config={...} with what it was built with, "
+            "on the command line --config FILE, or put smp's config.json beside the checkpoint.",
+            where,
+            ", ".join(f"{name}={value!r}" for name, value in assumed.items()),
+        )
 
 
 def _own_config(checkpoint: Checkpoint, source: object) -> Mapping[str, Any]:
@@ -177,10 +210,7 @@ def _given(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     # None says nothing, but of the head beside the masks: that there is to be none.
     given = {k: value for k, value in config.items() if value is not None or k == "aux_params"}
     given.pop("encoder_weights", None)
-    for old, new in (
-        ("decoder_use_batchnorm", "decoder_use_norm"),
-        ("upscale_mode", "decoder_interpolation"),
-    ):
+    for old, new in _OLD_KEYS.items():
         if old in given:
             given.setdefault(new, given.pop(old))
     if given.pop("output_stride", 32) != 32:

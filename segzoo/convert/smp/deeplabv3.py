@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...architectures.deeplabv3 import DeepLabV3
 from ..keymap import Rule
 from .architecture import SmpArchitecture, natural_upsampling
-from .aspp import OPTIONS, aspp_arguments, aspp_rules
+from .aspp import OPTIONS, aspp_arguments, aspp_rules, untold_by_tensors
 
 #: The decoder was a sequence once.
 _OLD = "decoder.0.convs.0.0.weight"
@@ -19,6 +19,7 @@ _OLD = "decoder.0.convs.0.0.weight"
 class _DeepLabV3(SmpArchitecture):
     name = "DeepLabV3"
     options = OPTIONS
+    untold = untold_by_tensors(8)
     typical = "decoder.aspp.convs.0.0.weight"
     rules = (
         (r"^decoder\.0\.", "decoder.aspp."),
@@ -34,7 +35,7 @@ class _DeepLabV3(SmpArchitecture):
         self, tensors: Mapping[str, Tensor], given: dict[str, Any], where: str
     ) -> dict[str, Any]:
         aspp = "decoder.0" if _OLD in tensors else "decoder.aspp"
-        arguments = aspp_arguments(tensors, given, self, aspp, 8, where)
+        arguments = aspp_arguments(tensors, given, self, aspp, where)
         natural = min(2 ** given["encoder_depth"], arguments["output_stride"])
         natural_upsampling(given, natural, natural, where)
         return arguments

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ...architectures.deeplabv3plus import DeepLabV3Plus
 from ..keymap import Rule
 from .architecture import SmpArchitecture, natural_upsampling, tensor_of, unit_rules
-from .aspp import OPTIONS, aspp_arguments, aspp_rules, separable_rules
+from .aspp import OPTIONS, aspp_arguments, aspp_rules, separable_rules, untold_by_tensors
 
 
 class _DeepLabV3Plus(SmpArchitecture):
     name = "DeepLabV3Plus"
     options = OPTIONS
+    untold = untold_by_tensors(16)
     typical = "decoder.aspp.0.convs.0.0.weight"
     rules = (
         *separable_rules(r"decoder\.aspp\.1", r"decoder\.aspp\.2", "decoder.refine"),
@@ -30,7 +31,7 @@ class _DeepLabV3Plus(SmpArchitecture):
         skip = tensor_of(tensors, "decoder.block1.0.weight", self, where)
         natural_upsampling(given, 4, 4, where)
         return {
-            **aspp_arguments(tensors, given, self, "decoder.aspp.0", 16, where),
+            **aspp_arguments(tensors, given, self, "decoder.aspp.0", where),
             "skip_channels": skip.shape[0],
         }
 

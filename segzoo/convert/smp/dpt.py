@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class _DPT(SmpArchitecture):
         *("encoder_output_indices", "decoder_readout", "decoder_intermediate_channels"),
         "decoder_fusion_channels",
     )
+    untold = MappingProxyType({"encoder_output_indices": None})  # spread evenly
     depth = 4
     typical = "decoder.reassemble_blocks.0.project_to_out_channel.weight"
     rules = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,7 @@ class _FPN(SmpArchitecture):
         *("decoder_pyramid_channels", "decoder_segmentation_channels", "decoder_merge_policy"),
         *("decoder_dropout", "decoder_interpolation", "upsampling"),
     )
+    untold = MappingProxyType({"decoder_interpolation": "nearest"})
     typical = "decoder.p5.weight"
     rules = (
         (r"^decoder\.p5\.", "decoder.laterals.0.project."),
@@ -58,7 +60,7 @@ class _FPN(SmpArchitecture):
             "decoder_channels": conv.shape[0],
             "merge": merge,
             "dropout": dropout_of(given, "decoder_dropout", 0.2, where),
-            "interpolation": interpolation(given, "nearest"),
+            "interpolation": interpolation(given, self),
         }
 
 

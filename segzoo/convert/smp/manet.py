@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,7 @@ class _MAnet(SmpArchitecture):
         *("decoder_use_norm", "decoder_channels", "decoder_pab_channels"),
         "decoder_interpolation",
     )
+    untold = MappingProxyType({"decoder_interpolation": "nearest"})
     typical = "decoder.center.top_conv.weight"
     rules = (
         *unit_rules(r"(decoder\.blocks\.\d+\.conv[12])", r"\1"),
@@ -56,7 +58,7 @@ class _MAnet(SmpArchitecture):
             "decoder_channels": tuple(widths),
             "attention_channels": hidden,
             "norm": norm,
-            "interpolation": interpolation(given, "nearest"),
+            "interpolation": interpolation(given, self),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +33,7 @@ class _PAN(SmpArchitecture):
     options = (
         *("encoder_output_stride", "decoder_channels", "decoder_interpolation", "upsampling"),
     )
+    untold = MappingProxyType({"encoder_output_stride": 16, "decoder_interpolation": "bilinear"})
     typical = "decoder.fpa.branch1.1.conv.weight"
     rules = (
         *_unit(rf"{_ATTENTION}\.branch1\.1", f"{_OURS}.pooled"),
@@ -61,9 +63,9 @@ class _PAN(SmpArchitecture):
         depth_of(given, self.depth, 3, where)
         natural_upsampling(given, 4, 4, where)
         return {
-            "output_stride": output_stride_of(given, 16, (16, 32), where),
+            "output_stride": output_stride_of(given, self, (16, 32), where),
             "decoder_channels": unit.shape[0],
-            "interpolation": interpolation(given, "bilinear"),
+            "interpolation": interpolation(given, self),
         }
 
 

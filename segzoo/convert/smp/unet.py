@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from ...architectures.unet import Unet
 from .architecture import SmpArchitecture, unit_rules
-from .unet_blocks import BLOCK_OPTIONS, block_arguments, block_rules
+from .unet_blocks import BLOCK_OPTIONS, BLOCK_UNTOLD, block_arguments, block_rules
 
 
 class _Unet(SmpArchitecture):
     name = "Unet"
     options = BLOCK_OPTIONS
+    untold = BLOCK_UNTOLD
     typical = "decoder.blocks.0.conv1.0.weight"
     rules = (
         *unit_rules(r"(decoder\.center\.[01])", r"\1"),

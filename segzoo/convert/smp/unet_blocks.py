@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,8 @@ BLOCK_OPTIONS = (
     *("decoder_use_norm", "decoder_channels", "decoder_attention_type"),
     "decoder_interpolation",
 )
+#: What tensors do not tell of them, with smp's default.
+BLOCK_UNTOLD: Mapping[str, Any] = MappingProxyType({"decoder_interpolation": "nearest"})
 
 
 def block_rules(block: str) -> tuple[Rule, ...]:
@@ -69,5 +72,5 @@ def block_arguments(
         "decoder_channels": tuple(widths),
         "norm": norm,
         "attention": attention,
-        "interpolation": interpolation(given, "nearest"),
+        "interpolation": interpolation(given, converter),
     }

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ...architectures.unetplusplus import UnetPlusPlus
 from ..keymap import Rule
 from .architecture import SmpArchitecture
-from .unet_blocks import BLOCK_OPTIONS, block_arguments, block_rules
+from .unet_blocks import BLOCK_OPTIONS, BLOCK_UNTOLD, block_arguments, block_rules
 
 
 class _UnetPlusPlus(SmpArchitecture):
     name = "UnetPlusPlus"
     options = BLOCK_OPTIONS
+    untold = BLOCK_UNTOLD
     typical = "decoder.blocks.x_0_0.conv1.0.weight"
     rules = (
         *block_rules(r"decoder\.blocks\.x_\d+_\d+"),

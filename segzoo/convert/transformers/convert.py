@@ -7,10 +7,12 @@ the logits are equal up to rounding.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ from torch import Tensor, nn
 
 from ... import checks
 from ...architectures.base import SegmentationModel, create_model
-from ...errors import ConversionError
-from ...files.checkpoint import open_checkpoint, read_json
+from ...errors import ArgumentError, ConversionError, StorageError
+from ...files.checkpoint import Checkpoint, open_checkpoint, read_json
 from ...preprocessing import Normalization
 from ..keymap import built, rename
 from ..origin import hint
-from ..refusing import refuses_oddities
+from ..refusing import check_config, refuses_oddities
 from . import dpt, eomt, segformer, upernet
 from .plan import Plan
 
@@ -81,32 +83,61 @@ def from_transformers(
     Raises:
         ConversionError: It is no such model, or cannot be brought over; the message says why.
         StorageError: The source cannot be found or read.
+        ArgumentError: ``config`` is no mapping, or the names are not one for each class.
     """
-    if isinstance(source, nn.Module) and hasattr(source, "save_pretrained"):
-        # What is in memory has other names than files in some versions; transformers knows them.
-        with tempfile.TemporaryDirectory() as folder:
-            save: Any = source.save_pretrained
+    check_config(config)
+    with _as_files(source) as (place, where):
+        checkpoint = open_checkpoint(
+            place,
+            typical=[typical for typical, _ in KINDS.values()],
+            weights=weights,
+            where=where,
+            beside=(_PIXELS,),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        return _converted(checkpoint, config or {}, class_names)
+
+
+@contextmanager
+def _as_files(source: Any) -> Iterator[tuple[Any, str | None]]:
+    """The source, and what to call it; of a model of transformers the files that it makes.
+
+    What is in memory has other names than files in some versions; transformers knows them.
+
+    Raises:
+        StorageError: There is no room for the files.
+    """
+    if not isinstance(source, nn.Module) or not hasattr(source, "save_pretrained"):
+        yield source, None
+        return
+    where = f"the {type(source).__name__}"
+    with tempfile.TemporaryDirectory() as folder:
+        save: Any = source.save_pretrained
+        try:
             save(folder)
-            return from_transformers(folder, config, class_names=class_names, weights=weights)
-    checkpoint = open_checkpoint(
-        source,
-        typical=[typical for typical, _ in KINDS.values()],
-        weights=weights,
-        beside=(_PIXELS,),
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
-    given = {**checkpoint.config, **(config or {})}
+        except OSError as error:
+            raise StorageError(
+                f"{where} was to be written to a temporary folder first, and could not be: {error}."
+                " Free some space, or set TMPDIR to another folder."
+            ) from error
+        yield folder, where
+
+
+def _converted(
+    checkpoint: Checkpoint, config: Mapping[str, Any], class_names: Sequence[str] | None
+) -> SegmentationModel:
+    given = {**checkpoint.config, **config}
     tensors, where = checkpoint.tensors, checkpoint.where
     kind = _kind(tensors, given, where)
     plan = kind(tensors, given, where)
     arguments = dict(plan.arguments)
-    arguments["class_names"] = class_names or _names(given, arguments["classes"])
+    names = _names(given, arguments["classes"]) if class_names is None else class_names
+    arguments["class_names"] = names
     if arguments["in_channels"] == 3:
-        mean, std = _pixels(checkpoint.folder) or plan.mean_std
-        arguments["normalization"] = Normalization(mean, std)
+        arguments["normalization"] = _pixels(checkpoint.folder, plan.mean_std)
 
     def make() -> SegmentationModel:
         return create_model(plan.architecture, plan.encoder, **arguments)
@@ -160,10 +191,30 @@ def _names(config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
     return None if names == tuple(f"LABEL_{i}" for i in range(classes)) else names
 
 
-def _pixels(folder: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and standard deviation that lie beside the weights, if they do."""
+def _pixels(
+    folder: Path | None, default: tuple[tuple[float, ...], tuple[float, ...]]
+) -> Normalization:
+    """What becomes of the pixels, by the image processor that lies beside the weights, if it does.
+
+    transformers multiplies the values of a file by ``rescale_factor``, here they are scaled to 0..1
+    before anything else: the statistics are for those.
+
+    Raises:
+        ConversionError: It says what no picture can be treated with.
+    """
     found = {} if folder is None else read_json(folder / _PIXELS)
     mean, std = found.get("image_mean"), found.get("image_std")
     if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
-        return None
-    return tuple(mean), tuple(std)
+        mean, std = map(list, default)
+    if not found.get("do_normalize", True):
+        mean, std = [0.0] * 3, [1.0] * 3
+    factor = found.get("rescale_factor") if found.get("do_rescale", True) else 1.0
+    try:
+        # 1 / 255, and whatever is that but for the rounding of its digits, changes nothing.
+        scale = 1.0 if factor is None else 255 * checks.positive("rescale_factor", factor)
+        plain = Normalization(tuple(mean), tuple(std))
+        if math.isclose(scale, 1.0, rel_tol=1e-6):
+            return plain
+        return Normalization(*(tuple(v / scale for v in item) for item in (plain.mean, plain.std)))
+    except ArgumentError as error:
+        raise ConversionError(f"{_PIXELS} beside the weights is not valid: {error}") from error

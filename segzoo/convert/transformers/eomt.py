@@ -98,6 +98,7 @@ def plan_dinov3(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where:
     """
     only(config, where, hidden_act="gelu", query_bias=True, key_bias=False, value_bias=True)
     only(config, where, proj_bias=True, mlp_bias=True, use_gated_mlp=False)
+    only(config, where, rope_theta=100.0)  # where older versions say it
     rope = config.get("rope_parameters")
     if isinstance(rope, Mapping):
         only(rope, f"{where} (rope_parameters)", rope_type="default", rope_theta=100.0)

@@ -62,6 +62,8 @@ def plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -
     only(
         config,
         where,
+        patch_sizes=[7, 3, 3, 3],
+        strides=[4, 2, 2, 2],
         num_attention_heads=[1, 2, 5, 8],
         sr_ratios=[8, 4, 2, 1],
         mlp_ratios=[4, 4, 4, 4],

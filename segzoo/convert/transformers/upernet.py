@@ -86,6 +86,8 @@ def plan(tensors: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -
         names, rules, eps = [f"convnext_{size}" for size in _CONVNEXTS], _convnext(), 1e-6
     elif kind == "swin":
         only(backbone, f"{where} (backbone_config)", mlp_ratio=4, use_absolute_embeddings=False)
+        # Of transformers' norms only those in the blocks have it, the others torch's default.
+        only(backbone, f"{where} (backbone_config)", layer_norm_eps=1e-5)
         stem = tensor_of(tensors, "backbone.embeddings.patch_embeddings.projection.weight", where)
         names, rules, eps = [f"swin_{size}" for size in _SWINS], _swin(), 1e-5
         # Of transformers' backbone each block has whole windows, and a map is padded before it is
