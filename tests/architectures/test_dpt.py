@@ -20,6 +20,7 @@ from ..architecture_checks import (
     assert_same_step,
     assert_supervised,
     assert_takes,
+    randomise_all,
     smp_model,
 )
 
@@ -191,6 +192,27 @@ def test_the_readout_is_settled_by_the_encoder():
     assert segzoo.DPT("test_convnext", **NARROW).config.readout == "ignore"
     model = segzoo.DPT("test_convnext", readout="project", **NARROW)
     assert model.decoder.readouts[0].linear.in_features == model.features[0].channels
+
+
+def of_an_encoder(readout: str) -> segzoo.SegmentationModel:
+    return segzoo.DPT(segzoo.create_encoder("test_vit"), classes=2, readout=readout, **NARROW)
+
+
+def of_several_heads(readout: str) -> segzoo.SegmentationModel:
+    head = segzoo.Head("dpt", 2, options={"readout": readout, **NARROW})
+    return segzoo.MultiHead("test_vit", heads={"a": head}).single("a")
+
+
+@pytest.mark.parametrize("build", [of_an_encoder, of_several_heads])
+@pytest.mark.parametrize("readout", ["add", "ignore"])
+def test_without_tokens_it_is_loaded_as_it_was(tmp_path, build, readout):
+    """Built by its name, which is how it is loaded, the encoder has tokens."""
+    model = randomise_all(build(readout)).eval()
+    assert model.config.readout == "ignore"
+    loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path))
+    image = torch.rand(1, 3, 64, 97)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
 
 
 @pytest.mark.parametrize("depth", [1, 2])
