@@ -218,6 +218,11 @@ class MultiHead(SegmentationModel):
         """The head that answers where one answer is wanted."""
         return next(iter(self._heads().values()))
 
+    @property
+    def threshold(self) -> float:
+        """That of the first head, whose outputs are compared with it."""
+        return self.first.threshold
+
     def _heads(self) -> dict[str, SegmentationModel]:
         heads: Any = self.heads
         return dict(heads.items())
