@@ -164,6 +164,20 @@ def test_masks_keep_their_places():
     assert of_image(ramp, (112, 64), (112, 64)) is ramp
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("cells", "covered", "size"), [(160, 640, 630), (300, 1200, 1190)])
+def test_masks_of_the_image_alone_lie_in_their_place_in_every_precision(
+    cells, covered, size, dtype, autocast
+):
+    ramp = torch.arange(cells).expand(1, 1, cells, cells).to(dtype)
+    exact = of_image(ramp.float(), (covered, covered), (size, size))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = of_image(ramp, (covered, covered), (size, size))
+    assert found.dtype == dtype
+    assert torch.equal(found, exact.to(dtype))
+
+
 def test_resized_images_have_masks_of_the_whole():
     model = tiny("beit_base_patch16_224")
     assert model.size_rule.fixed == (64, 48)
