@@ -184,6 +184,7 @@ class SegmentationModel(StoredModel, ABC):
             InputError: As :meth:`forward`.
         """
         check_batch(image, self.in_channels)
+        warn_if_resized(image, self.encoder)
         size = (image.shape[-2], image.shape[-1])
         rule = self.encoder.size_rule
         fitted = rule.fit(image)

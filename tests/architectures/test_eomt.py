@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -183,7 +184,11 @@ def test_resized_images_have_masks_of_the_whole():
     assert model.size_rule.fixed == (64, 48)
     with pytest.warns(UserWarning, match="takes 64x48 images only"):
         assert model(torch.rand(1, 3, 100, 80)).shape == (1, 3, 100, 80)
-    assert model.forward_queries(torch.rand(1, 3, 100, 80)).mask_logits.shape[-2:] == (16, 12)
+    with pytest.warns(UserWarning, match="takes 64x48 images only"):
+        found = model.forward_queries(torch.rand(1, 3, 100, 80))
+    assert found.mask_logits.shape[-2:] == (16, 12)
+    with pytest.warns(UserWarning, match="takes 64x48 images only"):
+        model.forward_heads(torch.rand(1, 3, 100, 80))
 
 
 # Attention within masks.
@@ -225,6 +230,9 @@ def test_layers_are_what_was_predicted_before_each_block(model):
         assert all(masks.shape == (2, 7, 12, 16) for masks, _ in found.layers)
         none = model.forward_queries(image, attention_mask_probability=(0, 0))
         some = model.forward_queries(image, attention_mask_probability=(0, 1))
+        for same in (torch.tensor([0.0, 1.0]), np.array([0, 1]), [np.float32(0), torch.tensor(1)]):
+            again = model.forward_queries(image, attention_mask_probability=same)
+            assert torch.equal(again.mask_logits, some.mask_logits)
         assert len(some.layers) == 1
         assert not torch.equal(some.mask_logits, none.mask_logits)
         assert torch.equal(model.forward_queries(image).mask_logits, none.mask_logits)
@@ -255,7 +263,11 @@ def test_a_probability_is_drawn_for_each_query():
         (-0.1, "between 0 and 1"),
         (float("nan"), "attention_mask_probability"),
         ([0.5, 0.5, 0.5], "one number, or 2"),
-        ("often", "attention_mask_probability"),
+        ("often", "attention_mask_probability must be a number, got 'often'"),
+        (None, "attention_mask_probability must be a number, got None"),
+        ([0.5, None], "attention_mask_probability must be a number, got None"),
+        (torch.tensor([0.5, 1.5]), "between 0 and 1, got 1.5"),
+        (torch.zeros(3), "one number, or 2"),
     ],
 )
 def test_a_probability_that_cannot_be(model, value, message):
