@@ -45,7 +45,8 @@ class DPTConfig(DecoderConfig):
         readout: What becomes of a transformer's class and register tokens: ``project`` joins the
             first to every cell and projects both, ``add`` adds the mean of all to every cell,
             ``ignore`` leaves them out. None for ``project`` where the encoder has such tokens, else
-            ``ignore``; without tokens ``project`` is a layer on each cell, and ``add`` is ``ignore``.
+            ``ignore``; without tokens ``project`` is a layer on each cell, and ``add`` becomes
+            ``ignore``.
         reassemble_channels: Channels of each level before it is brought to the decoder's width,
             finest first; None for 256, 512 and then 1024.
         decoder_channels: Width of the decoder.
