@@ -37,7 +37,7 @@ class SegmentationLoss(nn.Module):
         cross_entropy: Weight of :func:`cross_entropy`.
         dice: Weight of :func:`dice_loss`.
         focal: Weight of :func:`focal_loss`.
-        focal_gamma: Its exponent, 0 or more.
+        focal_gamma: Its exponent, 0 to 100.
         boundary: Weight of :func:`boundary_loss`.
         lovasz: Weight of :func:`lovasz_softmax`.
         class_weights: One weight for each class (two for one logit) in cross-entropy and focal
@@ -45,7 +45,8 @@ class SegmentationLoss(nn.Module):
         label_smoothing: Share of the target that cross-entropy spreads over all classes, 0 to 1.
 
     Raises:
-        ArgumentError: A value out of its range, or no weight above 0.
+        ArgumentError: A value out of its range, or no weight above 0; when called, weights for
+            another number of classes.
     """
 
     class_weights: Tensor | None
