@@ -22,6 +22,7 @@ from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .dilation import Change, Dilated, OutputStride, apply, dilate, dilated, is_had, not_had
 from .encoder import Encoder
+from .names import unknown
 from .norm_eps import set_norm_eps
 from .own_weights import HUB_PREFIX, build_with_weights
 from .probe import parameter_count
@@ -87,10 +88,7 @@ def full_name(name: str) -> str:
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise UnknownNameError(
-            f"There is no encoder {name!r}.{nearest(architecture, timm.list_models())} "
-            "segzoo.list_encoders() gives all names."
-        )
+        raise unknown(name)
     tags = pretrained_tags(architecture)
     if tag:
         if tag not in tags:
