@@ -220,6 +220,7 @@ def create_encoder(
         encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest, queries
     )
     if isinstance(encoder, str):
+        made.began_pretrained = made.began_pretrained or bool(pretrained)
         made.built_with = {
             "depth": depth,
             "image_size": image_size,

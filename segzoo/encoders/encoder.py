@@ -37,6 +37,9 @@ class Encoder(nn.Module):
 
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
+        began_pretrained: Whether it began with weights that had learned already, wherever they came
+            from: :func:`segzoo.train` lets such an encoder learn more slowly. Known of encoders
+            that were built by name; set it where your own module did.
         frozen_stages: How many stages, counted from the image, are frozen.
         built_with: What it was built with by name, as arguments of a model's config: ``depth``,
             ``image_size`` and ``encoder_options``. A model around it is saved with them.
@@ -72,6 +75,7 @@ class Encoder(nn.Module):
         #: to who runs it.
         self.lays_out = True
         self.base_model = base_model
+        self.began_pretrained = base_model is not None
         self.built_with: dict[str, Any] = {}
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
