@@ -172,10 +172,13 @@ class Encoder(nn.Module):
         self.train(self.training)
 
     def unfreeze(self) -> None:
-        """Train everything again that :meth:`freeze` had stopped."""
-        parameters = dict(self.backbone.named_parameters())
-        for name in self._taken:
-            parameters[name].requires_grad_(True)
+        """Train everything again that :meth:`freeze` had stopped and that is still there.
+
+        A parameter that somebody has renamed since, as adapters do, is left as they want it.
+        """
+        for name, parameter in self.backbone.named_parameters():
+            if name in self._taken:
+                parameter.requires_grad_(True)
         self._frozen = self._taken = frozenset()
         self.frozen_stages = 0
         self.train(self.training)
