@@ -80,6 +80,10 @@ class SegmentationModel(StoredModel, ABC):
         )
         if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
             self.encoder.give_tokens()  # never to an encoder that somebody else holds
+        # Encoders are shared: what one gives beside its maps is for who asked for it.
+        self._takes_tokens = wants.queries is not None or (
+            wants.prefix_tokens and self.encoder.prefix_tokens > 0
+        )
         self.base_model = self.encoder.base_model
         self.pyramid = make_maps(self.encoder, wants, config.output_stride)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
@@ -116,7 +120,9 @@ class SegmentationModel(StoredModel, ABC):
     def decode_fully(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """The encoder's maps and its image -> logits of that image's size."""
         count = len(self.encoder.features)
-        chosen = [*self.pyramid(maps[:count]), *maps[count:]]
+        chosen: list[Tensor] = self.pyramid(maps[:count])
+        if self._takes_tokens:
+            chosen = [*chosen, *maps[count:]]
         return self.resized(self.decode(chosen, image), image)
 
     def resized(self, logits: Tensor, image: Tensor) -> Tensor:

@@ -194,8 +194,11 @@ class MultiHead(SegmentationModel):
     def _made(self, head: Head) -> SegmentationModel:
         config = self.config
         kind: Any = ARCHITECTURES[head.architecture]
+        encoder = copy.copy(self.encoder)
+        # An encoder that somebody else made may have tokens; one that is loaded has none for heads.
+        encoder.prefix_tokens = 0
         model: SegmentationModel = kind(
-            self.encoder,
+            encoder,
             head.classes,
             in_channels=config.in_channels,
             normalization=config.normalization,

@@ -23,7 +23,7 @@ from .names import ENCODERS, unknown
 from .own_modules import adapt, own_dilated
 from .positions import PositionsHaveValues
 from .probe import build_on_meta, parameter_count
-from .query_blocks import QueryTokens
+from .query_blocks import QueryTokens, WithQueries
 from .sizes import Size, SizeRule
 from .timm_queries import check_asked
 
@@ -317,6 +317,12 @@ def _create(
         raise ArgumentError(
             "pretrained and encoder_options are for an encoder given by name; yours is built "
             "already."
+        )
+    if isinstance(encoder, Encoder) and isinstance(encoder.backbone, WithQueries):
+        raise ArgumentError(
+            f"This encoder {encoder.name!r} belongs to an EoMT: in its last blocks it has queries, "
+            "which no other model reads. Give the encoder's name, or build one with "
+            "segzoo.create_encoder."
         )
     if isinstance(encoder, Encoder) and (depth is not None or image_size is not None):
         raise ArgumentError(

@@ -289,3 +289,11 @@ def test_forward_queries_checks_its_image(model):
 
 
 # What it is built from.
+
+
+@pytest.mark.parametrize("name", ["unet", "dpt", "multi_head"])
+def test_its_encoder_is_for_no_other_model(model, name):
+    with pytest.raises(
+        ArgumentError, match="belongs to an EoMT: in its last blocks it has queries"
+    ):
+        segzoo.ARCHITECTURES[name](model.encoder)
