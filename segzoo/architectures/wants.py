@@ -23,8 +23,9 @@ class Wants:
         finest: Maps of a smaller stride are left out, unless there are no others.
         most: At most that many maps, counted from the deepest; None for all.
         ends: Of those the finest and the deepest only.
-        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
-            they need of the encoder is not run; None for all.
+        coarsest: Maps of a larger stride are left out, unless there are no others; None for all.
+            An encoder that is built by its name is built without what only they need, unless
+            somebody says which maps it has (``depth``, ``out_indices``).
         output_stride: How far the encoder should shrink the image where the user does not say;
             the nearest that the backbone can. None for what it is made for.
         prefix_tokens: The class and register tokens of a transformer that the model builds by

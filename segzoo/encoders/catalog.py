@@ -192,8 +192,8 @@ def create_encoder(
         dilation: How stages are dilated: ``timm`` by timm's own option, ``convolutions`` by giving
             every convolution of a late stage stride 1 and the stage's rate, ``none`` not at all;
             None for the first of the two that works.
-        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
-            they need of one of timm's encoders is not run; None for all.
+        coarsest: Of one of timm's encoders maps of a larger stride are left out, unless there are
+            no others, with all that only they need; None for all.
         queries: Tokens that join the last blocks of one of timm's plain transformers; see
             :class:`~segzoo.EoMT`.
 
@@ -221,11 +221,17 @@ def create_encoder(
     )
     if isinstance(encoder, str):
         made.began_pretrained = made.began_pretrained or bool(pretrained)
-        made.built_with = {
-            "depth": depth,
-            "image_size": image_size,
-            "encoder_options": dict(options or {}),
-        }
+        made.takes_depth = (
+            encoder not in ENCODERS or "depth" in inspect.signature(ENCODERS[encoder]).parameters
+        )
+        given = dict(options or {})
+        if coarsest is not None and encoder not in ENCODERS:  # a config says which maps there are
+            if "out_indices" in given:
+                info: Any = made.backbone.feature_info
+                given["out_indices"] = tuple(info.out_indices)
+            else:
+                depth = len(made.features)
+        made.built_with = {"depth": depth, "image_size": image_size, "encoder_options": given}
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(
             "%r cannot have an output stride of %d, for which the model is made; it ends at "

@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         frozen_stages: How many stages, counted from the image, are frozen.
         built_with: What it was built with by name, as arguments of a model's config: ``depth``,
             ``image_size`` and ``encoder_options``. A model around it is saved with them.
+        takes_depth: Whether its name takes a ``depth``, which says how many of its maps are built.
         extra_outputs: How many outputs come after the maps: tokens that an architecture wants.
         one_at_a_time: Held while a backbone runs that collects its maps by hooks: two threads would
             mix them up. None for others, which run side by side.
@@ -77,6 +78,7 @@ class Encoder(nn.Module):
         self.base_model = base_model
         self.began_pretrained = base_model is not None
         self.built_with: dict[str, Any] = {}
+        self.takes_depth = False
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
         self.dilated = dilated
