@@ -87,6 +87,15 @@ def test_fit_and_restore_keep_every_pixel_in_its_place(rule, fitted):
         assert not inside[..., 37:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_size_is_had_in_every_precision(dtype):
+    rule, image = SizeRule(fixed=(64, 48)), torch.rand(1, 3, 80, 97).to(dtype)
+    fitted = rule.fit(image)
+    assert fitted.dtype == dtype
+    assert torch.equal(fitted, rule.fit(image.float()).to(dtype))
+    assert rule.restore(fitted, (80, 97)).shape == image.shape
+
+
 def test_rules_say_what_they_do():
     assert str(SizeRule()) == "any"
     assert str(SizeRule(minimum=29)) == "any, from 29 pixels"
