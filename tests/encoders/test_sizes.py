@@ -198,5 +198,10 @@ def test_a_backbone_built_with_timm():
     assert str(model.encoder.size_rule).startswith("multiples of 8")
     assert model.normalization.mean == (0.485, 0.456, 0.406, 0.485)
     assert model.eval()(torch.rand(1, 4, 33, 50)).shape == (1, 2, 33, 50)
+    with pytest.raises(ArgumentError, match=r"built for in_channels=4, and .* Give in_channels=4"):
+        segzoo.Unet(backbone)
+    gray = timm.create_model("test_vit", features_only=True, in_chans=1)
+    with pytest.raises(ArgumentError, match=r"built for in_channels=1, and .* Give in_channels=1"):
+        segzoo.Unet(gray)
     with pytest.raises(ArgumentError, match="needs features_only=True"):
         segzoo.Unet(timm.create_model("resnet18"))
