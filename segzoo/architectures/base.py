@@ -32,7 +32,7 @@ from .heads import (
     outputs_of,
     to_logits,
 )
-from .wants import Wants, make_maps
+from .wants import Wants, make_maps, maps_are_told
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,7 +75,7 @@ class SegmentationModel(StoredModel, ABC):
             output_stride=config.output_stride,
             preferred_stride=wants.output_stride,
             dilation=config.dilation,
-            coarsest=None if _maps_are_told(asked) else wants.coarsest,
+            coarsest=None if maps_are_told(asked) else wants.coarsest,
             queries=wants.queries,
         )
         if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
@@ -369,11 +369,6 @@ class SegmentationModel(StoredModel, ABC):
         late = [backbone[name] for stage in stages[middle:] for name in stage]
         inside = {id(parameter) for parameter in (*early, *late)}
         return early, late, [item for item in self.parameters() if id(item) not in inside]
-
-
-def _maps_are_told(config: ModelConfig) -> bool:
-    """Whether a person says which maps the encoder has: it then has those, used or not."""
-    return config.depth is not None or "out_indices" in config.encoder_options
 
 
 def create_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..config import ModelConfig
 from ..encoders import Encoder
 from ..encoders.pyramid import Chosen, OwnMaps, Pyramid, Reassemble, make_pyramid
 from ..encoders.query_blocks import QueryTokens
@@ -45,6 +46,11 @@ class Wants:
     output_stride: int | None = None
     prefix_tokens: bool = False
     queries: QueryTokens | None = None
+
+
+def maps_are_told(config: ModelConfig) -> bool:
+    """Whether a person says which maps the encoder has: it then has those, used or not."""
+    return config.depth is not None or "out_indices" in config.encoder_options
 
 
 def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:

@@ -27,6 +27,9 @@ from .query_blocks import QueryTokens, WithQueries
 from .sizes import Size, SizeRule
 from .timm_queries import check_asked
 
+#: What every registered callable takes.
+_OURS = ("in_channels", "pretrained")
+
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 _log = logging.getLogger(__name__)
@@ -221,17 +224,11 @@ def create_encoder(
     )
     if isinstance(encoder, str):
         made.began_pretrained = made.began_pretrained or bool(pretrained)
-        made.takes_depth = (
-            encoder not in ENCODERS or "depth" in inspect.signature(ENCODERS[encoder]).parameters
-        )
         given = dict(options or {})
-        if coarsest is not None and encoder not in ENCODERS:  # a config says which maps there are
-            if "out_indices" in given:
-                info: Any = made.backbone.feature_info
-                given["out_indices"] = tuple(info.out_indices)
-            else:
-                depth = len(made.features)
         made.built_with = {"depth": depth, "image_size": image_size, "encoder_options": given}
+        made.takes_depth = encoder not in ENCODERS or "depth" in _options_of(encoder)
+        if coarsest is not None and encoder not in ENCODERS:
+            made.built_with |= _maps_there(made, given)
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(
             "%r cannot have an output stride of %d, for which the model is made; it ends at "
@@ -351,24 +348,35 @@ def _create(
     return encoder
 
 
+def _maps_there(made: Encoder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How a config says which maps one of timm's encoders has, whatever was left out."""
+    if "out_indices" not in options:
+        return {"depth": len(made.features)}
+    info: Any = made.backbone.feature_info
+    return {"encoder_options": {**options, "out_indices": tuple(info.out_indices)}}
+
+
+def _options_of(name: str) -> list[str]:
+    """The options that a registered callable names, beside what each of them takes."""
+    return [
+        item.name
+        for item in inspect.signature(ENCODERS[name]).parameters.values()
+        if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY) and item.name not in _OURS
+    ]
+
+
 def _registered_options(name: str, options: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
     """What a registered callable is given beside the bands and whether it is pretrained.
 
     Raises:
         ArgumentError: It takes no such option, or is told the same twice.
     """
-    parameters = inspect.signature(ENCODERS[name]).parameters.values()
-    ours = ("in_channels", "pretrained")
-    known = [
-        item.name
-        for item in parameters
-        if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY) and item.name not in ours
-    ]
-    taken = [option for option in options if option not in ours]
-    if len(taken) < len(options) or not any(item.kind is item.VAR_KEYWORD for item in parameters):
+    known, parameters = _options_of(name), inspect.signature(ENCODERS[name]).parameters.values()
+    takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    if not takes_any or any(option in options for option in _OURS):
         checks.keywords(f"encoder_options of {name!r}", options, known)
-    if depth is None or "depth" not in known:
-        return dict(options)
-    if "depth" in options:
+    if depth is not None and "depth" in options:
         raise ArgumentError("Give depth or encoder_options['depth'], not both.")
-    return {**options, "depth": depth}  # it can leave out what only deeper maps need
+    # It can leave out what only deeper maps need.
+    told = {"depth": depth} if depth is not None and "depth" in known else {}
+    return {**options, **told}
