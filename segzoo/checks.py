@@ -190,5 +190,5 @@ def keywords(owner: str, given: Iterable[str], known: Collection[str]) -> None:
         if name not in known:
             raise UnknownKeywordError(
                 f"{owner} has no argument {shown(name)}.{nearest(name, known)} "
-                f"It takes: {', '.join(known)}."
+                f"It takes: {', '.join(known) or 'none'}."
             )

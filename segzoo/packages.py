@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -21,6 +22,11 @@ from .errors import MissingPackageError
 _REPORTERS = ("openvino_telemetry",)
 #: What packages read in the environment before they report; a user's own word stands.
 _ENVIRONMENT = {"ray": ("RAY_USAGE_STATS_ENABLED", "0"), "nncf": ("NNCF_CI", "1")}
+
+#: How many imports are under way, what is hidden meanwhile, and the lock of both.
+_importing = 0
+_hidden: set[str] = set()
+_HIDING = threading.Lock()
 
 
 def load_package(name: str, *, extra: str, package: str | None = None) -> ModuleType:
@@ -52,18 +58,25 @@ def load_package(name: str, *, extra: str, package: str | None = None) -> Module
 def _without_reporters() -> Iterator[None]:
     """Meanwhile the packages that send reports cannot be imported, as where they are missing.
 
-    One that somebody has imported before stays as it is.
+    One that somebody has imported before stays as it is. Threads may import at the same time: what
+    is hidden can be imported again once the last of them is done. They do not wait for each other,
+    as each may hold a lock of Python's that another one wants.
     """
+    global _importing
     # Python's own way to say that there is no such package, which its types do not know.
     modules: dict[str, Any] = sys.modules
-    hidden = [name for name in _REPORTERS if name not in modules]
-    for name in hidden:
-        modules[name] = None
+    with _HIDING:
+        _importing += 1
+        new = [name for name in _REPORTERS if name not in modules]
+        _hidden.update(new)
+        modules.update(dict.fromkeys(new))
     try:
         yield
     finally:
-        for name in hidden:
-            modules.pop(name, None)
+        with _HIDING:
+            _importing -= 1
+            while _hidden and not _importing:
+                modules.pop(_hidden.pop(), None)
 
 
 def why_broken(name: str, error: Exception) -> str | None:

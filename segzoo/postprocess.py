@@ -69,7 +69,8 @@ class Instances(NamedTuple):
     Attributes:
         masks: ``(n, H, W)``, bool.
         labels: ``(n,)``, int64: the class of each.
-        scores: ``(n,)``: probability of the class times the mean of the mask's, 0 to 1.
+        scores: ``(n,)``, float32 (float64 where the logits are): probability of the class times
+            the mean of the mask's, 0 to 1.
     """
 
     masks: Tensor
@@ -202,6 +203,7 @@ def _classes(name: str, given: Collection[int], count: int) -> frozenset[int]:
 
 
 def _tensors(queries: HasQueries) -> tuple[Tensor, Tensor]:
+    """Masks and classes, checked, in a precision to compute with."""
     masks, classes = (getattr(queries, f"{name}_logits", None) for name in ("mask", "class"))
     if not (isinstance(masks, Tensor) and isinstance(classes, Tensor)):
         raise InputError(
@@ -226,4 +228,9 @@ def _tensors(queries: HasQueries) -> tuple[Tensor, Tensor]:
             "The logits of the queries are NaN: the model's weights are not finite (a training "
             "that diverged), or its images were not."
         )
-    return masks, classes
+    return _wide(masks), _wide(classes)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32, unless it is float64: half precision has no number for the area of a mask."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

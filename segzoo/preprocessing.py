@@ -64,8 +64,13 @@ class Normalization:
             A floating point tensor of the same shape, ready for the model.
 
         Raises:
-            InputError: Another number of bands, or another integer type.
+            InputError: No tensor, another number of bands, or another integer type.
         """
+        if not isinstance(image, Tensor):
+            raise InputError(
+                f"Expected a tensor (..., {len(self.mean)}, H, W), got {type(image).__name__}. "
+                "Of an array torch.from_numpy makes one; its bands come first."
+            )
         if image.ndim < 3 or image.shape[-3] != len(self.mean):
             raise InputError(
                 f"Expected an image (..., {len(self.mean)}, H, W), one plane for each band of the "

@@ -4,6 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,10 +39,31 @@ def test_openvino_and_nncf_report_nothing(tmp_path):
 
 
 def test_a_reporter_that_somebody_imported_stays(monkeypatch):
-    theirs = object()
-    monkeypatch.setitem(sys.modules, "openvino_telemetry", theirs)
-    packages.load_package("json", extra="export")
-    assert sys.modules["openvino_telemetry"] is theirs
+    for theirs in (object(), None):  # or hid by themselves
+        monkeypatch.setitem(sys.modules, "openvino_telemetry", theirs)
+        packages.load_package("json", extra="export")
+        assert sys.modules["openvino_telemetry"] is theirs
+
+
+def test_reporters_stay_hidden_until_the_last_of_several_imports_is_done(tmp_path, monkeypatch):
+    (tmp_path / "slow_one.py").write_text("import gates; gates.inside.set(); gates.go_on.wait(30)")
+    gates = types.ModuleType("gates")
+    gates.inside, gates.go_on = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "gates", gates)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(packages.load_package, "slow_one", extra="export")
+        assert gates.inside.wait(30)
+        packages.load_package("json", extra="export")
+        assert sys.modules["openvino_telemetry"] is None
+        with pytest.raises(MissingPackageError):
+            packages.load_package("no_such_one", extra="export")
+        assert sys.modules["openvino_telemetry"] is None
+        gates.go_on.set()
+        slow.result(30)
+    assert "openvino_telemetry" not in sys.modules
+    monkeypatch.delitem(sys.modules, "slow_one")
 
 
 def test_onnx_runtime_is_told_to_be_silent(monkeypatch):

@@ -94,6 +94,19 @@ def test_masks_are_drawn_at_the_size_of_the_image():
     assert found.masks.sum(dim=(1, 2)).tolist() == [100, 100]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_area_of_a_mask_fits_into_every_precision(dtype):
+    side = 300  # 90000 pixels: half precision ends at 65504, and bfloat16 counts to 256
+    masks = torch.full((1, 1, 4, 4), 4.0, dtype=dtype)
+    classes = torch.tensor([[[3.0, -3.0]]], dtype=dtype)
+    found = segzoo.postprocess.instances(segzoo.Queries(masks, classes), size=(side, side))[0]
+    assert found.scores.tolist() == pytest.approx([0.9796], abs=1e-4)
+    assert found.scores.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    found = segzoo.postprocess.panoptic(segzoo.Queries(masks, classes), size=(side, side))[0]
+    assert [segment.label for segment in found.segments] == [0]
+    assert (found.ids == 0).all()
+
+
 def test_nothing_is_found():
     sure_of_nothing = torch.zeros(1, 3, 5)
     sure_of_nothing[..., -1] = 9.0

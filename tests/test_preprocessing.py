@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,14 @@ def test_wrong_bands_or_types_are_refused():
         IMAGENET(torch.rand(4, 5, 5))
     with pytest.raises(InputError, match=r"Expected uint8, uint16 or floating point.*int64"):
         IMAGENET(torch.zeros(3, 5, 5, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 5, 5), np.uint8), [[[0.5]]], None])
+def test_what_is_no_tensor_is_refused(image):
+    with pytest.raises(
+        InputError, match=rf"a tensor \(\.\.\., 3, H, W\), got {type(image).__name__}"
+    ):
+        IMAGENET(image)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from .heads import (
     outputs_of,
     to_logits,
 )
-from .wants import Wants, make_maps
+from .wants import Wants, make_maps, maps_are_told
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -75,11 +75,15 @@ class SegmentationModel(StoredModel, ABC):
             output_stride=config.output_stride,
             preferred_stride=wants.output_stride,
             dilation=config.dilation,
-            coarsest=wants.coarsest,
+            coarsest=None if maps_are_told(asked) else wants.coarsest,
             queries=wants.queries,
         )
         if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
             self.encoder.give_tokens()  # never to an encoder that somebody else holds
+        # Encoders are shared: what one gives beside its maps is for who asked for it.
+        self._takes_tokens = wants.queries is not None or (
+            wants.prefix_tokens and self.encoder.prefix_tokens > 0
+        )
         self.base_model = self.encoder.base_model
         self.pyramid = make_maps(self.encoder, wants, config.output_stride)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
@@ -116,7 +120,9 @@ class SegmentationModel(StoredModel, ABC):
     def decode_fully(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """The encoder's maps and its image -> logits of that image's size."""
         count = len(self.encoder.features)
-        chosen = [*self.pyramid(maps[:count]), *maps[count:]]
+        chosen: list[Tensor] = self.pyramid(maps[:count])
+        if self._takes_tokens:
+            chosen = [*chosen, *maps[count:]]
         return self.resized(self.decode(chosen, image), image)
 
     def resized(self, logits: Tensor, image: Tensor) -> Tensor:
@@ -184,6 +190,7 @@ class SegmentationModel(StoredModel, ABC):
             InputError: As :meth:`forward`.
         """
         check_batch(image, self.in_channels)
+        warn_if_resized(image, self.encoder)
         size = (image.shape[-2], image.shape[-1])
         rule = self.encoder.size_rule
         fitted = rule.fit(image)

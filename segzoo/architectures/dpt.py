@@ -45,7 +45,8 @@ class DPTConfig(DecoderConfig):
         readout: What becomes of a transformer's class and register tokens: ``project`` joins the
             first to every cell and projects both, ``add`` adds the mean of all to every cell,
             ``ignore`` leaves them out. None for ``project`` where the encoder has such tokens, else
-            ``ignore``; without tokens ``project`` is a layer on each cell, and ``add`` is nothing.
+            ``ignore``; without tokens ``project`` is a layer on each cell, and ``add`` becomes
+            ``ignore``.
         reassemble_channels: Channels of each level before it is brought to the decoder's width,
             finest first; None for 256, 512 and then 1024.
         decoder_channels: Width of the decoder.
@@ -224,6 +225,9 @@ class DPTDecoder(nn.Module):
     def __init__(self, features: Sequence[FeatureSpec], config: DPTConfig, *, tokens: bool) -> None:
         super().__init__()
         self.mode = config.readout or ("project" if tokens else "ignore")
+        if self.mode == "add" and not tokens:
+            # What is computed here, whatever tokens the encoder has when it is built by its name.
+            self.mode = "ignore"
         self.channels = _channels(config, features)
         channels = config.decoder_channels
         self.readouts = nn.ModuleList(

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig, built_from
 from ..encoders.query_blocks import QueryTokens, States
 from ..errors import ArgumentError, warn
-from ..prediction.inputs import check_batch
+from ..prediction.inputs import check_batch, warn_if_resized
 from ..registry import register_architecture
 from .base import SegmentationModel
 from .explain import explained
@@ -163,6 +164,7 @@ class EoMT(SegmentationModel):
             EncoderError: The transformer's blocks take no attention mask.
         """
         check_batch(image, self.in_channels)
+        warn_if_resized(image, self.encoder)
         chances = self._chances(attention_mask_probability)
         fitted = self.encoder.size_rule.fit(image)
         layers: list[tuple[Tensor, Tensor]] = []
@@ -187,13 +189,15 @@ class EoMT(SegmentationModel):
 
     def _chances(self, given: float | Sequence[float]) -> tuple[float, ...]:
         name, count = "attention_mask_probability", self.backbone.blocks
-        values = given if isinstance(given, (Sequence, Tensor)) else [given] * count
+        plain = _plain(given)
+        several = isinstance(plain, Sequence) and not isinstance(plain, str)
+        values = plain if several else [plain] * count
         if len(values) != count:
             raise ArgumentError(
                 f"{name} must be one number, or {count}, one for each query block; got "
                 f"{len(values)}."
             )
-        return tuple(checks.number(name, float(item), minimum=0, maximum=1) for item in values)
+        return tuple(checks.number(name, _plain(item), minimum=0, maximum=1) for item in values)
 
     def _covered(self, cells: Tensor) -> tuple[int, int]:
         """The pixels that a map covers: a transformer pads what its patches do not divide."""
@@ -205,3 +209,8 @@ class EoMT(SegmentationModel):
         rule, size = self.encoder.size_rule, (image.shape[-2], image.shape[-1])
         resized = rule.fixed is not None and not rule.pads(image)
         return (fitted.shape[-2], fitted.shape[-1]) if resized else size
+
+
+def _plain(value: Any) -> Any:
+    """Of a tensor or an array its numbers; else what was given."""
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value

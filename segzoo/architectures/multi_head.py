@@ -194,8 +194,11 @@ class MultiHead(SegmentationModel):
     def _made(self, head: Head) -> SegmentationModel:
         config = self.config
         kind: Any = ARCHITECTURES[head.architecture]
+        encoder = copy.copy(self.encoder)
+        # An encoder that somebody else made may have tokens; one that is loaded has none for heads.
+        encoder.prefix_tokens = 0
         model: SegmentationModel = kind(
-            self.encoder,
+            encoder,
             head.classes,
             in_channels=config.in_channels,
             normalization=config.normalization,
@@ -217,6 +220,11 @@ class MultiHead(SegmentationModel):
     def first(self) -> SegmentationModel:
         """The head that answers where one answer is wanted."""
         return next(iter(self._heads().values()))
+
+    @property
+    def threshold(self) -> float:
+        """That of the first head, whose outputs are compared with it."""
+        return self.first.threshold
 
     def _heads(self) -> dict[str, SegmentationModel]:
         heads: Any = self.heads
@@ -267,7 +275,9 @@ class MultiHead(SegmentationModel):
     def single(self, head: str) -> SegmentationModel:
         """A model of one head, for whatever works with one: to predict, to export, to train alone.
 
-        Encoder and head are those of this model, not copies. Saved, it is a model like any other.
+        Encoder and head are those of this model, not copies. It is saved as any model, but for one
+        case: a DPT that projects tokens (``readout="project"``) has none here, and would have them
+        on an encoder of its own; it is saved with the other heads alone.
 
         >>> heads = {"road": segzoo.Head("unet", 2), "sky": segzoo.Head("fpn", 2)}
         >>> type(segzoo.MultiHead("resnet18", heads=heads).single("sky")).__name__
@@ -287,7 +297,8 @@ class MultiHead(SegmentationModel):
         del vars(model)["encoder"]
         model.encoder = self.encoder
         values = {name: getattr(self.config, name) for name in _SHARED}
-        values["dilation"] = self.config.dilation or model.config.dilation
+        for name in ("depth", "dilation"):  # what a head found out about the encoder stands
+            values[name] = values[name] or getattr(model.config, name)
         model.config = replace(model.config, **values)
         model.base_model = self.base_model
         return model.train(self.training)

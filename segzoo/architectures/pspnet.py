@@ -9,12 +9,13 @@ ends at stride 8 by leaving out its deeper stages, where the paper dilates them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from .. import checks
 from ..config import ModelConfig, built_from
+from ..encoders import Encoder
 from ..features import FeatureSpec
 from ..nn.layers import ConvNormAct, SegmentationHead
 from ..nn.pyramid_pooling import BINS, PyramidPooling
@@ -35,8 +36,9 @@ class PSPNetConfig(WidthConfig):
         dropout: As in :class:`~segzoo.architectures.decoder_config.DecoderConfig`.
         decoder_channels: As in :class:`~segzoo.architectures.decoder_config.WidthConfig`.
         max_stride: The deepest map whose stride is not larger is pooled, or the finest where all
-            are larger; what only deeper maps need of the encoder is left out. None for 8, and
-            where ``output_stride`` or ``depth`` is given, for all maps of that encoder.
+            are larger. None for 8, and where ``output_stride`` or ``depth`` is given, for all maps
+            of that encoder. What only deeper maps need of the encoder is left out, unless ``depth``
+            or ``encoder_options["out_indices"]`` says which maps it has.
     """
 
     dropout: float = 0.2
@@ -112,10 +114,24 @@ class PSPNet(SegmentationModel):
     @built_from(PSPNetConfig)
     def __init__(self, config: PSPNetConfig) -> None:
         super().__init__(config)
+        self._tell_map(config)
         self.decoder = PSPNetDecoder(self.features, config)
         self.head = SegmentationHead(
             self.decoder.out.channels, config.classes, dropout=config.dropout
         )
+
+    def _tell_map(self, given: PSPNetConfig) -> None:
+        """Say in the config which map is pooled, of an encoder that was built with deeper ones.
+
+        It is shared, so they stay, and are there again when the model is loaded.
+        """
+        encoder, pooled = self.encoder, self.features[-1].stride
+        if not isinstance(given.encoder, Encoder) or encoder.stride <= pooled:
+            return
+        depth = self.config.depth
+        if encoder.takes_depth and "out_indices" not in self.config.encoder_options:
+            depth = len(encoder.features)
+        self.config = replace(self.config, depth=depth, max_stride=pooled)
 
     @classmethod
     def wants(cls, config: ModelConfig) -> Wants:

@@ -109,11 +109,14 @@ def of_image(mask_logits: Tensor, covered: tuple[int, int], shown: tuple[int, in
     """
     if covered == shown:
         return mask_logits
+    # Half precision knows places between 128 and 256 cells to one cell at best.
+    exact = torch.promote_types(mask_logits.dtype, torch.float32)
     places = []
     for cells, total, size in zip(mask_logits.shape[-2:], covered, shown, strict=True):
         count = max(round(cells * size / total), 1)
-        centres = torch.arange(count, device=mask_logits.device, dtype=mask_logits.dtype) + 0.5
+        centres = torch.arange(count, device=mask_logits.device, dtype=exact) + 0.5
         places.append(centres * (2 * size / (count * total)) - 1)
     rows, columns = torch.meshgrid(*places, indexing="ij")
     grid = torch.stack((columns, rows), dim=-1).expand(mask_logits.shape[0], -1, -1, -1)
-    return F.grid_sample(mask_logits, grid, padding_mode="border", align_corners=False)
+    found = F.grid_sample(mask_logits.to(exact), grid, padding_mode="border", align_corners=False)
+    return found.to(mask_logits.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..config import ModelConfig
 from ..encoders import Encoder
 from ..encoders.pyramid import Chosen, OwnMaps, Pyramid, Reassemble, make_pyramid
 from ..encoders.query_blocks import QueryTokens
@@ -23,8 +24,9 @@ class Wants:
         finest: Maps of a smaller stride are left out, unless there are no others.
         most: At most that many maps, counted from the deepest; None for all.
         ends: Of those the finest and the deepest only.
-        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
-            they need of the encoder is not run; None for all.
+        coarsest: Maps of a larger stride are left out, unless there are no others; None for all.
+            An encoder that is built by its name is built without what only they need, unless
+            somebody says which maps it has (``depth``, ``out_indices``).
         output_stride: How far the encoder should shrink the image where the user does not say;
             the nearest that the backbone can. None for what it is made for.
         prefix_tokens: The class and register tokens of a transformer that the model builds by
@@ -44,6 +46,11 @@ class Wants:
     output_stride: int | None = None
     prefix_tokens: bool = False
     queries: QueryTokens | None = None
+
+
+def maps_are_told(config: ModelConfig) -> bool:
+    """Whether a person says which maps the encoder has: it then has those, used or not."""
+    return config.depth is not None or "out_indices" in config.encoder_options
 
 
 def make_maps(encoder: Encoder, wants: Wants, output_stride: int | None = None) -> Pyramid:

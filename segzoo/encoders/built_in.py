@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import checks
 from ..errors import ArgumentError, EncoderError
 from ..preprocessing import Normalization
 
@@ -30,9 +31,19 @@ def maps_wanted(name: str, count: int, depth: int | None) -> int:
     """
     if depth is None:
         return count
+    checks.integer("depth", depth, minimum=1, maximum=1024)
     if not 1 <= depth <= count:
         raise ArgumentError(
             f"depth must be between 1 and {count} for {name!r} (it gives {count} maps), got "
             f"{depth}."
         )
     return depth
+
+
+def share(option: str, value: float) -> float:
+    """The value of an option between 0 and 1, checked.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    return checks.number(f"encoder_options[{option!r}]", value, minimum=0, maximum=1)

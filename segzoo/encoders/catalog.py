@@ -14,28 +14,25 @@ from torch import nn
 
 from .. import checks
 from ..config import DILATIONS, MAX_BANDS, MAX_SIDE, OUTPUT_STRIDES
-from ..errors import ArgumentError, DuplicateNameError, UnknownNameError, nearest
+from ..errors import ArgumentError, DuplicateNameError
 from ..preprocessing import Normalization
-from ..registry import Registry
 from . import timm_source
 from .dilation import OutputStride
 from .encoder import Encoder
+from .names import ENCODERS, unknown
 from .own_modules import adapt, own_dilated
 from .positions import PositionsHaveValues
 from .probe import build_on_meta, parameter_count
-from .query_blocks import QueryTokens
-from .recipes import BUILT_IN
+from .query_blocks import QueryTokens, WithQueries
 from .sizes import Size, SizeRule
 from .timm_queries import check_asked
+
+#: What every registered callable takes.
+_OURS = ("in_channels", "pretrained")
 
 Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
 
 _log = logging.getLogger(__name__)
-
-#: Encoders that are not timm's: name -> a callable that builds the backbone.
-ENCODERS: Registry[Callable[..., nn.Module]] = Registry(
-    "encoder", {name: f"{__package__}.{module}" for name, module in BUILT_IN.items()}
-)
 
 
 def register_encoder(name: str) -> Callable[[Factory], Factory]:
@@ -79,13 +76,6 @@ def register_encoder(name: str) -> Callable[[Factory], Factory]:
 def is_known(name: str) -> bool:
     """Whether an encoder can be built by that name."""
     return name in ENCODERS or timm_source.is_timm_name(name)
-
-
-def all_names() -> set[str]:
-    """The names of all encoders, without tags."""
-    import timm
-
-    return {*timm.list_models(), *ENCODERS}
 
 
 @dataclass(frozen=True)
@@ -196,7 +186,8 @@ def create_encoder(
             or the path of a checkpoint, or ``"hf-hub:user/name"``.
         depth: How many maps to take, counted from the image; None for all.
         image_size: ``(height, width)`` to build the backbone for, where it is built for a size.
-        options: Passed on to ``timm.create_model``, or to the registered callable.
+        options: Passed on to ``timm.create_model``, or to the registered callable; plain values,
+            as a saved model needs them.
         output_stride: 8, 16 or 32: how far it may shrink the image; stages that would go further
             are dilated. None for as far as it is made to.
         preferred_stride: The same as a wish, where ``output_stride`` is None: with an encoder that
@@ -204,8 +195,8 @@ def create_encoder(
         dilation: How stages are dilated: ``timm`` by timm's own option, ``convolutions`` by giving
             every convolution of a late stage stride 1 and the stage's rate, ``none`` not at all;
             None for the first of the two that works.
-        coarsest: Maps of a larger stride are left out, unless there are no others, and what only
-            they need of one of timm's encoders is not run; None for all.
+        coarsest: Of one of timm's encoders maps of a larger stride are left out, unless there are
+            no others, with all that only they need; None for all.
         queries: Tokens that join the last blocks of one of timm's plain transformers; see
             :class:`~segzoo.EoMT`.
 
@@ -224,6 +215,7 @@ def create_encoder(
         image_size = _size(image_size)
     if not isinstance(options, (Mapping, type(None))):
         raise ArgumentError(f"options must be a mapping, got {checks.shown(options)}.")
+    options = checks.plain_value("options", options)
     if queries is not None:
         own = not isinstance(encoder, str) or encoder in ENCODERS
         check_asked(own, depth, asked, options)
@@ -231,11 +223,12 @@ def create_encoder(
         encoder, in_channels, pretrained, depth, image_size, options, asked, coarsest, queries
     )
     if isinstance(encoder, str):
-        made.built_with = {
-            "depth": depth,
-            "image_size": image_size,
-            "encoder_options": dict(options or {}),
-        }
+        made.began_pretrained = made.began_pretrained or bool(pretrained)
+        given = dict(options or {})
+        made.built_with = {"depth": depth, "image_size": image_size, "encoder_options": given}
+        made.takes_depth = encoder not in ENCODERS or "depth" in _options_of(encoder)
+        if coarsest is not None and encoder not in ENCODERS:
+            made.built_with |= _maps_there(made, given)
     if asked is not None and asked.stride < made.stride and dilation != "none":
         _log.warning(
             "%r cannot have an output stride of %d, for which the model is made; it ends at "
@@ -299,10 +292,7 @@ def _create(
     """What :func:`create_encoder` makes, from arguments that are checked."""
     if isinstance(encoder, str) and encoder not in ENCODERS:
         if not timm_source.is_timm_name(encoder):
-            raise UnknownNameError(
-                f"There is no encoder {encoder!r}.{nearest(encoder, all_names())} "
-                "segzoo.list_encoders() gives all names."
-            )
+            raise unknown(encoder)
         return timm_source.build(
             encoder,
             in_channels=in_channels,
@@ -315,15 +305,27 @@ def _create(
             queries=queries,
         )
     if isinstance(encoder, str):
-        factory, more = ENCODERS[encoder], dict(options or {})
-        if depth is not None and "depth" in inspect.signature(factory).parameters:
-            more["depth"], depth = depth, None  # it can leave out what only deeper maps need
-        backbone = factory(in_channels=in_channels, pretrained=pretrained, **more)
-        return own_dilated(adapt(backbone, encoder, in_channels, depth), asked)
+        more = _registered_options(encoder, options or {}, depth)
+        given = {"in_channels": in_channels, "pretrained": pretrained, **more}
+        try:
+            inspect.signature(ENCODERS[encoder]).bind(**given)
+        except TypeError as error:  # an argument of its own is missing, or one of these two
+            raise ArgumentError(
+                f"The encoder {encoder!r} cannot be called with {', '.join(given)}: {error}."
+            ) from error
+        backbone = ENCODERS[encoder](**given)
+        left = None if "depth" in more else depth
+        return own_dilated(adapt(backbone, encoder, in_channels, left), asked)
     if pretrained or options:
         raise ArgumentError(
             "pretrained and encoder_options are for an encoder given by name; yours is built "
             "already."
+        )
+    if isinstance(encoder, Encoder) and isinstance(encoder.backbone, WithQueries):
+        raise ArgumentError(
+            f"This encoder {encoder.name!r} belongs to an EoMT: in its last blocks it has queries, "
+            "which no other model reads. Give the encoder's name, or build one with "
+            "segzoo.create_encoder."
         )
     if isinstance(encoder, Encoder) and (depth is not None or image_size is not None):
         raise ArgumentError(
@@ -344,3 +346,37 @@ def _create(
             "(segzoo.register_encoder) and give its name."
         )
     return encoder
+
+
+def _maps_there(made: Encoder, options: Mapping[str, Any]) -> dict[str, Any]:
+    """How a config says which maps one of timm's encoders has, whatever was left out."""
+    if "out_indices" not in options:
+        return {"depth": len(made.features)}
+    info: Any = made.backbone.feature_info
+    return {"encoder_options": {**options, "out_indices": tuple(info.out_indices)}}
+
+
+def _options_of(name: str) -> list[str]:
+    """The options that a registered callable names, beside what each of them takes."""
+    return [
+        item.name
+        for item in inspect.signature(ENCODERS[name]).parameters.values()
+        if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY) and item.name not in _OURS
+    ]
+
+
+def _registered_options(name: str, options: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
+    """What a registered callable is given beside the bands and whether it is pretrained.
+
+    Raises:
+        ArgumentError: It takes no such option, or is told the same twice.
+    """
+    known, parameters = _options_of(name), inspect.signature(ENCODERS[name]).parameters.values()
+    takes_any = any(item.kind is item.VAR_KEYWORD for item in parameters)
+    if not takes_any or any(option in options for option in _OURS):
+        checks.keywords(f"encoder_options of {name!r}", options, known)
+    if depth is not None and "depth" in options:
+        raise ArgumentError("Give depth or encoder_options['depth'], not both.")
+    # It can leave out what only deeper maps need.
+    told = {"depth": depth} if depth is not None and "depth" in known else {}
+    return {**options, **told}

@@ -37,9 +37,13 @@ class Encoder(nn.Module):
 
     Attributes:
         features: A tuple of :class:`~segzoo.features.FeatureSpec`, finest first.
+        began_pretrained: Whether it began with weights that had learned already, wherever they came
+            from: :func:`segzoo.train` lets such an encoder learn more slowly. Known of encoders
+            that were built by name; set it where your own module did.
         frozen_stages: How many stages, counted from the image, are frozen.
         built_with: What it was built with by name, as arguments of a model's config: ``depth``,
             ``image_size`` and ``encoder_options``. A model around it is saved with them.
+        takes_depth: Whether its name takes a ``depth``, which says how many of its maps are built.
         extra_outputs: How many outputs come after the maps: tokens that an architecture wants.
         one_at_a_time: Held while a backbone runs that collects its maps by hooks: two threads would
             mix them up. None for others, which run side by side.
@@ -72,7 +76,9 @@ class Encoder(nn.Module):
         #: to who runs it.
         self.lays_out = True
         self.base_model = base_model
+        self.began_pretrained = base_model is not None
         self.built_with: dict[str, Any] = {}
+        self.takes_depth = False
         if collects_by_hooks(backbone):
             self.one_at_a_time = Lock()
         self.dilated = dilated
@@ -168,10 +174,13 @@ class Encoder(nn.Module):
         self.train(self.training)
 
     def unfreeze(self) -> None:
-        """Train everything again that :meth:`freeze` had stopped."""
-        parameters = dict(self.backbone.named_parameters())
-        for name in self._taken:
-            parameters[name].requires_grad_(True)
+        """Train everything again that :meth:`freeze` had stopped and that is still there.
+
+        A parameter that somebody has renamed since, as adapters do, is left as they want it.
+        """
+        for name, parameter in self.backbone.named_parameters():
+            if name in self._taken:
+                parameter.requires_grad_(True)
         self._frozen = self._taken = frozenset()
         self.frozen_stages = 0
         self.train(self.training)

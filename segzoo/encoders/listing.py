@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from .. import checks
 from ..errors import ArgumentError, UnknownNameError, nearest, warn
 from . import timm_source
-from .catalog import ENCODERS, all_names, encoder_info
+from .catalog import encoder_info
+from .names import ENCODERS, all_names
 from .sizes import SIZE_KINDS
 
 #: More weights and more operations than any number that is no mistake.

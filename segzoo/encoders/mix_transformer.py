@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..features import FeatureSpec
-from .built_in import IMAGENET, maps_wanted, no_weights
-from .catalog import ENCODERS
+from .built_in import IMAGENET, maps_wanted, no_weights, share
+from .names import ENCODERS
 
 #: Heads of each stage, and by how much its attention shrinks the map that it looks at.
 _HEADS, _REDUCTIONS = (1, 2, 5, 8), (8, 4, 2, 1)
@@ -248,8 +248,8 @@ def _factory(name: str, size: MiTSize) -> Callable[..., nn.Module]:
             size,
             in_channels,
             maps=maps_wanted(name, len(size.blocks), depth),
-            drop_path_rate=drop_path_rate,
-            norm_eps=norm_eps,
+            drop_path_rate=share("drop_path_rate", drop_path_rate),
+            norm_eps=share("norm_eps", norm_eps),
         )
 
     return build

@@ -103,19 +103,26 @@ def _probe_sizes(
     """What sizes a module takes; any, where it cannot be run on the meta device to find out.
 
     Raises:
-        ArgumentError: It can be run, and gives other maps than it declares.
+        ArgumentError: It can be run, and gives other maps than it declares, or takes other bands.
     """
     native = tuple(source.get("input_size", (3, 224, 224))[-2:])
     with in_eval_mode(backbone) as evaluating:
         run, _ = on_meta(evaluating)
 
-        def fits(size: Size) -> bool:
+        def fits(size: Size, *, bands: int = bands) -> bool:
             image = torch.empty(1, bands, *size, device="meta")
             return accepts(run, features, image, channels_last=channels_last)
 
         try:
             return find_size_rule(fits, native)
         except EncoderError:
+            first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+            if first and first.in_channels != bands and fits(native, bands=first.in_channels):
+                raise ArgumentError(
+                    f"The backbone {name!r} was built for in_channels={first.in_channels}, and "
+                    f"in_channels={bands} is asked for. Give in_channels={first.in_channels}, or a "
+                    f"backbone that takes {bands}."
+                ) from None
             image = torch.empty(1, bands, *native, device="meta")
             _check_maps(run, name, features, image, channels_last)
             return ANY_SIZE

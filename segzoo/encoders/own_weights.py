@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -15,6 +15,34 @@ from .probe import build_on_meta
 
 #: What stands before a repository id, as in ``timm.create_model``.
 HUB_PREFIX = "hf-hub:"
+
+
+class Told(NamedTuple):
+    """Where weights are, taken apart.
+
+    Attributes:
+        place: A file's path, or a repository's id.
+        weights: Which set of weights in it, or None where nothing is said.
+        remote: Whether it is a repository.
+    """
+
+    place: str
+    weights: str | None
+    remote: bool
+
+
+def told(source: str) -> Told:
+    """What a person says of weights that were trained elsewhere.
+
+    >>> told("hf-hub:user/name#model_ema")
+    Told(place='user/name', weights='model_ema', remote=True)
+    """
+    remote = source.startswith(HUB_PREFIX)
+    place = source.removeprefix(HUB_PREFIX)
+    if "#" not in place or (not remote and is_file(place)):
+        return Told(place, None, remote)
+    place, _, weights = place.rpartition("#")
+    return Told(place, weights, remote)
 
 
 def build_with_weights(
@@ -38,10 +66,7 @@ def build_with_weights(
     """
     import timm
 
-    remote = source.startswith(HUB_PREFIX)
-    place, weights = source.removeprefix(HUB_PREFIX), None
-    if "#" in place and not is_file(place):
-        place, _, weights = place.rpartition("#")
+    place, weights, remote = told(source)
     if not remote and not is_file(place):
         raise StorageError(
             f"pretrained={source!r} is no file. Give True for timm's weights, the path of a "

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,7 +65,7 @@ class SizeRule:
         if self.fixed and self.pads(image):
             return _pad_to(image, *self.fixed)
         if self.fixed:
-            return F.interpolate(image, self.fixed, mode="bilinear", antialias=True)
+            return _resized_to(image, self.fixed)
         if self.multiple > 1:
             # Without a test on the amount, so that an exported graph works at every size.
             image = _pad_to(
@@ -89,6 +90,15 @@ class SizeRule:
         if self.fixed or self.multiple > 1 or min(size) < self.minimum:
             return _pad_to(logits, *size)
         return logits
+
+
+def _resized_to(image: Tensor, size: Size) -> Tensor:
+    """The image at another resolution, smoothed where that is lower."""
+    half = image.device.type == "cpu" and image.dtype in (torch.float16, torch.bfloat16)
+    # Of 16 bits torch can do so on GPUs only.
+    given = image.float() if half else image
+    found = F.interpolate(given, size, mode="bilinear", antialias=True)
+    return found.to(image.dtype)
 
 
 def _pad_to(image: Tensor, height: int, width: int) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import EncoderError
+from ..errors import ArgumentError, EncoderError
 from ..features import FeatureSpec, ceil_div
-from .built_in import IMAGENET, maps_wanted, no_weights
-from .catalog import ENCODERS
+from .built_in import IMAGENET, maps_wanted, no_weights, share
+from .names import ENCODERS
 from .probe import build_on_meta
 from .recipes import RECIPES, Recipe
 
@@ -84,7 +84,12 @@ def _layers(
     given = {**recipe.options, **options}
     if recipe.act is not None:
         given["act_layer"] = getattr(activations, recipe.act)
-    made = timm.create_model(model, in_chans=in_channels, **given)
+    try:
+        made = timm.create_model(model, in_chans=in_channels, **given)
+    except TypeError as error:  # not all of them can leave out blocks
+        raise ArgumentError(
+            f"timm cannot build {model!r} with the options {given}: {error}."
+        ) from error
     if recipe.padded_for is not None:
         _pad_for(made, recipe.padded_for)
     for name in recipe.bare:
@@ -177,7 +182,9 @@ def _factory(name: str, recipe: Recipe) -> Callable[..., nn.Module]:
         drop_path_rate: float | None = None,
     ) -> Tapped:
         no_weights(name, pretrained)
-        options = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
+        options = {}
+        if drop_path_rate is not None:
+            options["drop_path_rate"] = share("drop_path_rate", drop_path_rate)
         count = maps_wanted(name, len(recipe.maps), depth)
         return Tapped(replace(recipe, maps=recipe.maps[:count]), in_channels, options)
 

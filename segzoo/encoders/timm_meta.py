@@ -154,8 +154,8 @@ def _sorted_indices(name: str, indices: Any, total: int) -> tuple[int, ...]:
 
     One number stands for so many of the last, as in timm.
     """
-    wanted = indices
-    if isinstance(indices, int):
+    wanted = indices if isinstance(indices, Sequence) else ()
+    if isinstance(indices, int) and not isinstance(indices, bool):
         wanted = range(total - indices, total) if 1 <= indices <= total else ()
     wrong = [
         i

@@ -22,8 +22,9 @@ from ..files.hub import hub_errors
 from ..preprocessing import IDENTITY, Normalization
 from .dilation import Change, Dilated, OutputStride, apply, dilate, dilated, is_had, not_had
 from .encoder import Encoder
+from .names import unknown
 from .norm_eps import set_norm_eps
-from .own_weights import HUB_PREFIX, build_with_weights
+from .own_weights import build_with_weights, told
 from .probe import parameter_count
 from .query_blocks import QueryTokens
 from .sizes import Size, SizeRule
@@ -87,10 +88,7 @@ def full_name(name: str) -> str:
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise UnknownNameError(
-            f"There is no encoder {name!r}.{nearest(architecture, timm.list_models())} "
-            "segzoo.list_encoders() gives all names."
-        )
+        raise unknown(name)
     tags = pretrained_tags(architecture)
     if tag:
         if tag not in tags:
@@ -194,7 +192,8 @@ def build(
 def _base_model(plan: BackbonePlan, pretrained: bool | str) -> str | None:
     """The Hub repository that the weights came from, or None."""
     if isinstance(pretrained, str):
-        return pretrained.removeprefix(HUB_PREFIX) if pretrained.startswith(HUB_PREFIX) else None
+        source = told(pretrained)
+        return source.place if source.remote else None
     return f"timm/{plan.name}" if pretrained and plan.source.hf_hub_id else None
 
 

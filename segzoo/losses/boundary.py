@@ -42,6 +42,7 @@ def boundary_loss(
 
     Raises:
         InputError: Shapes or types that do not go together, or a target that is no class.
+        ArgumentError: A tolerance or a void out of its range.
     """
     checks.integer("tolerance", tolerance, minimum=0, maximum=1000)
     terms = [(1.0, boundary_term(tolerance))]

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, InputError
 from .boundary import TOLERANCE, boundary_term
 from .overlap import LOVASZ_TERM, dice_term
 from .per_pixel import cross_entropy_term, focal_term, weights_of_classes
-from .sums import Reduce, ratio, reduced, total_loss
+from .sums import Reduce, ratio, reduced, total_loss, wide
 
 if TYPE_CHECKING:
     from ..architectures.heads import Outputs
@@ -37,7 +37,7 @@ class SegmentationLoss(nn.Module):
         cross_entropy: Weight of :func:`cross_entropy`.
         dice: Weight of :func:`dice_loss`.
         focal: Weight of :func:`focal_loss`.
-        focal_gamma: Its exponent, 0 or more.
+        focal_gamma: Its exponent, 0 to 100.
         boundary: Weight of :func:`boundary_loss`.
         lovasz: Weight of :func:`lovasz_softmax`.
         class_weights: One weight for each class (two for one logit) in cross-entropy and focal
@@ -45,7 +45,8 @@ class SegmentationLoss(nn.Module):
         label_smoothing: Share of the target that cross-entropy spreads over all classes, 0 to 1.
 
     Raises:
-        ArgumentError: A value out of its range, or no weight above 0.
+        ArgumentError: A value out of its range, or no weight above 0; when called, weights for
+            another number of classes.
     """
 
     class_weights: Tensor | None
@@ -137,14 +138,16 @@ def outputs_loss(
             Nets", 2015; 0.4 for one head in Zhao et al., "Pyramid Scene Parsing Network", 2017).
         image: Weight of the image-level loss (0.2 in Zhang et al., "Context Encoding for Semantic
             Segmentation", 2018).
-        labels: What the classification head learns: ``(N,)`` integers, one class an image, or
-            ``(N, C)`` of 0 and 1, the classes that an image shows; None for those that its mask
-            shows, where the head has as many classes as the mask.
+        labels: What the classification head learns: ``(N,)`` integers, one class an image (0 or 1
+            where it has one logit), or ``(N, C)`` of 0 and 1, the classes that an image shows; None
+            for those that its mask shows, where the head has as many classes as the mask. Of an
+            image of nothing but void it then learns nothing.
         reduce: Adds a tensor up over all ranks; None for one rank.
 
     Raises:
         ArgumentError: A weight that is no number, or negative.
-        InputError: As for ``loss``, or labels that the classification head cannot learn.
+        InputError: As for ``loss``, or labels that the classification head cannot learn; their
+            values are looked at on CPUs only.
     """
     auxiliary = checks.number("auxiliary", auxiliary, minimum=0.0, maximum=1e6)
     image = checks.number("image", image, minimum=0.0, maximum=1e6)
@@ -153,14 +156,18 @@ def outputs_loss(
         heads = [loss(logits, target, reduce=reduce) for logits in outputs.auxiliary.values()]
         total = total + auxiliary * torch.stack(heads).mean()
     if image and outputs.image_logits is not None:
+        known: Tensor | None = None
         if labels is None:
-            labels = _shown(outputs, target, getattr(loss, "ignore_index", None))
-        total = total + image * _image_loss(outputs.image_logits.float(), labels, reduce)
+            labels, known = _shown(outputs, target, getattr(loss, "ignore_index", None))
+        each = _image_losses(wide(outputs.image_logits), labels)
+        counted = torch.ones_like(each) if known is None else known.to(each)
+        pair = torch.stack([(each * counted).sum(), counted.sum()])
+        total = total + image * ratio(*reduced([pair], reduce))
     return total
 
 
-def _shown(outputs: Outputs, target: Tensor, ignore_index: int | None) -> Tensor:
-    """Which classes each mask shows, ``(N, K)`` of 0 and 1."""
+def _shown(outputs: Outputs, target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Which classes each mask shows, and of which it says so: both ``(N, K)``, bool."""
     assert outputs.image_logits is not None
     classes, wanted = outputs.logits.shape[1], outputs.image_logits.shape[1]
     if classes != wanted:
@@ -170,25 +177,39 @@ def _shown(outputs: Outputs, target: Tensor, ignore_index: int | None) -> Tensor
         )
     numbers = torch.arange(classes, device=target.device) + (1 if classes == 1 else 0)
     pixels = target.flatten(1).long()
-    counted = torch.ones_like(pixels) if ignore_index is None else pixels != ignore_index
-    return torch.stack(
-        [((pixels == number) & counted.bool()).any(dim=1) for number in numbers], dim=1
-    ).float()
+    counted = torch.ones_like(pixels, dtype=torch.bool)
+    known = torch.ones_like(numbers, dtype=torch.bool)
+    if ignore_index is not None:
+        counted, known = pixels != ignore_index, numbers != ignore_index
+    shown = [((pixels == number) & counted).any(dim=1) for number in numbers]
+    return torch.stack(shown, dim=1), counted.any(dim=1)[:, None] & known
 
 
-def _image_loss(logits: Tensor, labels: Tensor, reduce: Reduce | None) -> Tensor:
-    count = len(logits)
+def _image_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each label: ``(N,)``, or ``(N, C)`` where an image has one for each class."""
+    count, classes = logits.shape
     if not isinstance(labels, Tensor):
         raise InputError(f"labels must be a tensor or None, got {type(labels).__name__}.")
-    if labels.shape == (count,) and not labels.is_floating_point():
-        loss = F.cross_entropy(logits, labels.long(), reduction="sum")
-    elif labels.shape == logits.shape:
-        loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
-        loss = loss / logits.shape[1]
+    if labels.shape == (count,) and not (labels.is_floating_point() or labels.is_complex()):
+        _check_labels(labels, max(classes, 2) - 1)
+        if classes > 1:
+            return F.cross_entropy(logits, labels.to(logits.device).long(), reduction="none")
+        logits = logits[:, 0]
+    elif labels.shape == logits.shape and not labels.is_complex():
+        _check_labels(labels, 1)
     else:
         raise InputError(
             f"labels must be ({count},) integers or {tuple(logits.shape)} of 0 and 1, got "
             f"{labels.dtype} of the shape {tuple(labels.shape)}."
         )
-    (sums,) = reduced([torch.stack([loss, loss.new_tensor(float(count))])], reduce)
-    return ratio(sums)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+
+
+def _check_labels(labels: Tensor, largest: int) -> None:
+    if labels.device.type != "cpu":  # a GPU would have to be waited for
+        return
+    wrong = labels[~((labels >= 0) & (labels <= largest))]
+    if len(wrong):
+        raise InputError(
+            f"labels hold {wrong[0].item()}, and the classification head learns 0 to {largest}."
+        )

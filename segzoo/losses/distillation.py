@@ -35,8 +35,8 @@ def distillation_loss(
         logits: ``(N, K, H, W)``, floating point.
         teacher: Logits of that shape, which get no gradient.
         target: ``(N, H, W)``, the labels: they only say which pixels are void.
-        temperature: Above 0; the higher, the more counts what the teacher thinks of the classes
-            that it does not choose.
+        temperature: 0.001 to 1000; the higher, the more counts what the teacher thinks of the
+            classes that it does not choose.
         ignore_index: The value of void; None where all pixels count.
         reduce: Adds a tensor up over all ranks; None for one rank.
 
@@ -45,7 +45,7 @@ def distillation_loss(
 
     Raises:
         InputError: Shapes or types that do not go together.
-        ArgumentError: A temperature that is not above 0.
+        ArgumentError: A temperature or a void out of its range.
     """
     degrees = checks.number("temperature", temperature, minimum=1e-3, maximum=1e3)
     check(logits, target, ignore_index)

@@ -36,6 +36,7 @@ def dice_loss(
 
     Raises:
         InputError: Shapes or types that do not go together, or a target that is no class.
+        ArgumentError: A ``smooth`` or a void out of its range.
     """
     checks.number("smooth", smooth, minimum=0.0, maximum=1e9)
     terms = [(1.0, dice_term(smooth))]
@@ -64,6 +65,7 @@ def lovasz_softmax(
 
     Raises:
         InputError: Shapes or types that do not go together, or a target that is no class.
+        ArgumentError: A void that is no whole number of 32 bits.
     """
     terms = [(1.0, LOVASZ_TERM)]
     return total_loss(terms, logits, target, ignore_index=ignore_index, reduce=reduce)

@@ -37,6 +37,7 @@ def cross_entropy(
 
     Raises:
         InputError: Shapes or types that do not go together, or a target that is no class.
+        ArgumentError: A smoothing or a void out of its range, or not one weight for each class.
     """
     term = cross_entropy_term(class_weights, label_smoothing)
     return total_loss([(1.0, term)], logits, target, ignore_index=ignore_index, reduce=reduce)
@@ -59,13 +60,14 @@ def focal_loss(
     Args:
         logits: ``(N, K, H, W)``, floating point.
         target: ``(N, H, W)``, integers: classes (0 and 1 where K is 1) or ``ignore_index``.
-        gamma: 0 or more.
+        gamma: 0 to 100.
         ignore_index: The value of void; None where all pixels count.
         class_weights: One weight for each class, two where K is 1; None for equal ones.
         reduce: Adds a tensor up over all ranks; None for one rank.
 
     Raises:
         InputError: Shapes or types that do not go together, or a target that is no class.
+        ArgumentError: A gamma or a void out of its range, or not one weight for each class.
     """
     term = focal_term(class_weights, gamma)
     return total_loss([(1.0, term)], logits, target, ignore_index=ignore_index, reduce=reduce)

@@ -23,7 +23,7 @@ from ..nn.full_precision import full_precision
 from ..packages import load_package
 from .per_pixel import weights_of_classes
 from .points import counted_at, drawn, unsure_points, values_at
-from .sums import Reduce, reduced
+from .sums import Reduce, reduced, wide
 
 if TYPE_CHECKING:
     from ..architectures.query_heads import Queries
@@ -34,8 +34,8 @@ class MaskTargets:
     """What is to be found in one image.
 
     Attributes:
-        masks: ``(T, H, W)`` of 0 and 1.
-        classes: ``(T,)``, int64.
+        masks: ``(T, H, W)`` of 0 and 1; ``H`` and ``W`` are those of all images of a batch.
+        classes: ``(T,)``, integers: the class of each mask.
         valid: ``(H, W)`` of 0 and 1, or None where everything counts.
     """
 
@@ -170,14 +170,10 @@ class QueryLoss(nn.Module):
         if isinstance(target, Tensor):
             classes = outputs.class_logits.shape[-1] - 1
             target = mask_targets(target, classes, ignore_index=self.ignore_index)
-        if len(target) != len(outputs.mask_logits):
-            raise InputError(
-                f"There are targets for {len(target)} images, and queries of "
-                f"{len(outputs.mask_logits)}."
-            )
+        _check(target, outputs)
         with full_precision(outputs.mask_logits.device):
             layers = [*outputs.layers, (outputs.mask_logits, outputs.class_logits)]
-            sums = [self._sums(_wide(m), _wide(c), target, generator) for m, c in layers]
+            sums = [self._sums(wide(m), wide(c), target, generator) for m, c in layers]
             count = sums[0].new_tensor(float(sum(len(item.classes) for item in target)))
             *each, total = reduced([*sums, count], reduce)
             return torch.stack([self._formula(item, total) for item in each]).sum()
@@ -242,7 +238,7 @@ class QueryLoss(nn.Module):
             cross = (as_true / size) @ true.T + (as_false / size) @ (1 - true).T
         overlap = 2 * probability @ true.T + 1
         dice = 1 - overlap / (probability.sum(1)[:, None] + true.sum(1) + 1)
-        chosen = -classes.softmax(-1)[:, target.classes]
+        chosen = -classes.softmax(-1)[:, target.classes.long()]  # small integers would be a mask
         cost = self.mask_weight * cross + self.class_weight * chosen + self.dice_weight * dice
         worst = torch.finfo(cost.dtype).max
         cost = cost.nan_to_num(nan=worst, posinf=worst, neginf=worst)
@@ -325,6 +321,43 @@ class QueryLoss(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
+def _check(targets: Any, outputs: Queries) -> None:
+    """Raise for what cannot be found by queries, or not by these."""
+    if not isinstance(targets, Sequence) or not all(isinstance(x, MaskTargets) for x in targets):
+        raise InputError(
+            "Expected a target (N, H, W) of integers, or a list of MaskTargets, one for each "
+            f"image; got {checks.shown(targets)}."
+        )
+    if len(targets) != len(outputs.mask_logits):
+        raise InputError(
+            f"There are targets for {len(targets)} images, and queries of "
+            f"{len(outputs.mask_logits)}."
+        )
+    largest = outputs.class_logits.shape[-1] - 2  # the last is "nothing", which no mask is
+    sizes = {item.masks.shape[-2:] for item in targets}
+    sizes |= {item.valid.shape for item in targets if item.valid is not None}
+    for item in targets:
+        masks, classes = item.masks, item.classes
+        whole = not (classes.is_floating_point() or classes.is_complex())
+        if masks.ndim != 3 or classes.shape != masks.shape[:1] or not whole:
+            raise InputError(
+                "MaskTargets must have masks (T, H, W) and as classes T integers, got "
+                f"{tuple(masks.shape)} and {tuple(classes.shape)} of {classes.dtype}."
+            )
+        if len(sizes) > 1:
+            raise InputError(
+                "The masks of a batch, and valid, must be of one size (H, W), got "
+                f"{' and '.join(map(str, sorted(map(tuple, sizes))))}."
+            )
+        # They go to the CPU for the match in any case.
+        wrong = classes[(classes < 0) | (classes > largest)]
+        if len(wrong):
+            raise InputError(
+                f"MaskTargets hold the class {wrong[0].item()}, and the queries tell 0 to "
+                f"{largest}."
+            )
+
+
 def _valid(
     targets: Sequence[MaskTargets], pairs: Sequence[tuple[Tensor, Tensor]], true: Tensor
 ) -> Tensor | None:
@@ -345,7 +378,3 @@ def _assign(cost: Tensor) -> tuple[Tensor, Tensor]:
     optimize: Any = load_package("scipy.optimize", extra="train")
     rows, columns = optimize.linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(rows, dtype=torch.long), torch.as_tensor(columns, dtype=torch.long)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -182,5 +182,10 @@ def _pixels(logits: Tensor, target: Tensor, ignore_index: int | None) -> Pixels:
 
 def two_classes(logits: Tensor) -> Tensor:
     """Logits in float32 or float64, of two classes where there is one: ``(0, x)``."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.cat([torch.zeros_like(wide), wide], dim=1) if logits.shape[1] == 1 else wide
+    exact = wide(logits)
+    return torch.cat([torch.zeros_like(exact), exact], dim=1) if logits.shape[1] == 1 else exact
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """A tensor in float32, unless it is float64: what losses are computed in."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -36,7 +36,9 @@ def add_lora(
     """Adapt layers of a model's encoder, whose own weights stand still; returns the model.
 
     What follows the encoder learns as ever. :func:`segzoo.train` saves the plain model that
-    :func:`merge_lora` makes of it.
+    :func:`merge_lora` makes of it. Of an encoder that was frozen before, the weights go on standing
+    still and the matrices learn: :meth:`~segzoo.SegmentationModel.unfreeze_encoder` has nothing
+    left to give back.
 
     >>> model = segzoo.add_lora(segzoo.LinearHead("test_vit", classes=3), rank=4)
     >>> sum(item.numel() for item in model.encoder.parameters() if item.requires_grad)
@@ -52,7 +54,8 @@ def add_lora(
 
     Raises:
         UnknownNameError: No layer is called so; the message has the names there are.
-        ArgumentError: A value out of its range, or a model that is adapted already.
+        ArgumentError: A value out of its range, a convolution with groups, or a model that is
+            adapted already.
         MissingPackageError: peft is not installed.
     """
     checks.integer("rank", rank, minimum=1, maximum=2**20)
@@ -69,15 +72,26 @@ def add_lora(
     config = peft.LoraConfig(
         r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=list(names), bias="none"
     )
+    # Frozen stages would stand still as a whole, the matrices in them too, once a training begins.
+    model.encoder.unfreeze()
     peft.inject_adapter_in_model(config, model.encoder)
     return model
 
 
 def _check_targets(model: SegmentationModel, names: Sequence[str]) -> None:
-    layers = [name for name, part in model.encoder.named_modules() if isinstance(part, _KINDS)]
+    layers = {
+        name: part for name, part in model.encoder.named_modules() if isinstance(part, _KINDS)
+    }
     ends = Counter(name.rpartition(".")[2] for name in layers)
     for target in names:
-        if not any(f".{name}".endswith(f".{target}") for name in layers):
+        meant = {name: part for name, part in layers.items() if f".{name}".endswith(f".{target}")}
+        for name, part in meant.items():
+            if getattr(part, "groups", 1) > 1:
+                raise ArgumentError(
+                    f"{target!r} names {name}, a convolution of {part.groups} groups, whose LoRA "
+                    "could not be merged into it again. Name other layers."
+                )
+        if not meant:
             there = ", ".join(f"{name} ({count})" for name, count in ends.most_common(24))
             raise UnknownNameError(
                 f"No layer of the encoder {model.encoder.name!r} is called {target!r}."
@@ -114,6 +128,7 @@ def merge_lora(model: nn.Module) -> SegmentationModel:
         raise ArgumentError(f"LoRA cannot be merged: {error}.") from error
     for part in merged.modules():
         vars(part).pop("peft_config", None)
+    merged.encoder.unfreeze()
     return merged.requires_grad_(True).eval()
 
 

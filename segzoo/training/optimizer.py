@@ -20,7 +20,9 @@ def encoder_scale(model: SegmentationModel, recipe: Recipe) -> float:
     """The recipe's, or what suits the weights that the encoder began with."""
     if recipe.encoder_scale is not None:
         return recipe.encoder_scale
-    return PRETRAINED_SCALE if model.base_model is not None else 1.0
+    # A model that was loaded tells by its file, which names the repository if there was one.
+    began = model.base_model is not None or model.encoder.began_pretrained
+    return PRETRAINED_SCALE if began else 1.0
 
 
 def make_optimizer(

@@ -13,6 +13,7 @@ from segzoo.errors import ArgumentError, ConversionError
 
 from ..architecture_checks import (
     ENCODERS,
+    ON_ANY_ENCODER,
     Maps,
     assert_everyday,
     assert_exported,
@@ -20,6 +21,7 @@ from ..architecture_checks import (
     assert_same_step,
     assert_supervised,
     assert_takes,
+    randomise_all,
     smp_model,
 )
 
@@ -191,6 +193,55 @@ def test_the_readout_is_settled_by_the_encoder():
     assert segzoo.DPT("test_convnext", **NARROW).config.readout == "ignore"
     model = segzoo.DPT("test_convnext", readout="project", **NARROW)
     assert model.decoder.readouts[0].linear.in_features == model.features[0].channels
+
+
+def of_an_encoder(readout: str) -> segzoo.SegmentationModel:
+    return segzoo.DPT(segzoo.create_encoder("test_vit"), classes=2, readout=readout, **NARROW)
+
+
+def of_several_heads(readout: str) -> segzoo.SegmentationModel:
+    head = segzoo.Head("dpt", 2, options={"readout": readout, **NARROW})
+    return segzoo.MultiHead("test_vit", heads={"a": head}).single("a")
+
+
+@pytest.mark.parametrize("build", [of_an_encoder, of_several_heads])
+@pytest.mark.parametrize("readout", ["add", "ignore"])
+def test_without_tokens_it_is_loaded_as_it_was(tmp_path, build, readout):
+    """Built by its name, which is how it is loaded, the encoder has tokens."""
+    model = randomise_all(build(readout)).eval()
+    assert model.config.readout == "ignore"
+    loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path))
+    image = torch.rand(1, 3, 64, 97)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+
+
+@pytest.mark.parametrize("name", ON_ANY_ENCODER)
+def test_others_on_its_encoder_do_without_tokens(tmp_path, name):
+    """An encoder may be shared: what it gives beside its maps is for DPT alone."""
+    encoder = segzoo.DPT("test_vit", **NARROW).encoder
+    head = segzoo.Head("dpt", 2, options={"readout": "add", **NARROW})
+    several = {"heads": {"a": head, "b": segzoo.Head("unet", 3)}} if name == "multi_head" else {}
+    model = randomise_all(segzoo.ARCHITECTURES[name](encoder, **several)).eval()
+    assert model.encoder is encoder
+    assert encoder.prefix_tokens == 1
+    loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path))
+    image = torch.rand(1, 3, 64, 97)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+        if several:
+            assert model.heads["a"].config.readout == "ignore"
+            found, expected = loaded.answers(image), model.answers(image)
+            assert all(torch.equal(found[key], expected[key]) for key in several["heads"])
+            assert torch.equal(model.single("a")(image), expected["a"])
+
+
+def test_a_model_that_does_without_tokens_is_optimised():
+    model = segzoo.FCN(segzoo.DPT("test_vit", **NARROW).encoder, classes=2).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        found = segzoo.optimize(model, example=image)(image)
+        torch.testing.assert_close(found, model(image), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("depth", [1, 2])

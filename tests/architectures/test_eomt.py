@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -164,12 +165,30 @@ def test_masks_keep_their_places():
     assert of_image(ramp, (112, 64), (112, 64)) is ramp
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("cells", "covered", "size"), [(160, 640, 630), (300, 1200, 1190)])
+def test_masks_of_the_image_alone_lie_in_their_place_in_every_precision(
+    cells, covered, size, dtype, autocast
+):
+    ramp = torch.arange(cells).expand(1, 1, cells, cells).to(dtype)
+    exact = of_image(ramp.float(), (covered, covered), (size, size))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = of_image(ramp, (covered, covered), (size, size))
+    assert found.dtype == dtype
+    assert torch.equal(found, exact.to(dtype))
+
+
 def test_resized_images_have_masks_of_the_whole():
     model = tiny("beit_base_patch16_224")
     assert model.size_rule.fixed == (64, 48)
     with pytest.warns(UserWarning, match="takes 64x48 images only"):
         assert model(torch.rand(1, 3, 100, 80)).shape == (1, 3, 100, 80)
-    assert model.forward_queries(torch.rand(1, 3, 100, 80)).mask_logits.shape[-2:] == (16, 12)
+    with pytest.warns(UserWarning, match="takes 64x48 images only"):
+        found = model.forward_queries(torch.rand(1, 3, 100, 80))
+    assert found.mask_logits.shape[-2:] == (16, 12)
+    with pytest.warns(UserWarning, match="takes 64x48 images only"):
+        model.forward_heads(torch.rand(1, 3, 100, 80))
 
 
 # Attention within masks.
@@ -211,6 +230,9 @@ def test_layers_are_what_was_predicted_before_each_block(model):
         assert all(masks.shape == (2, 7, 12, 16) for masks, _ in found.layers)
         none = model.forward_queries(image, attention_mask_probability=(0, 0))
         some = model.forward_queries(image, attention_mask_probability=(0, 1))
+        for same in (torch.tensor([0.0, 1.0]), np.array([0, 1]), [np.float32(0), torch.tensor(1)]):
+            again = model.forward_queries(image, attention_mask_probability=same)
+            assert torch.equal(again.mask_logits, some.mask_logits)
         assert len(some.layers) == 1
         assert not torch.equal(some.mask_logits, none.mask_logits)
         assert torch.equal(model.forward_queries(image).mask_logits, none.mask_logits)
@@ -241,7 +263,11 @@ def test_a_probability_is_drawn_for_each_query():
         (-0.1, "between 0 and 1"),
         (float("nan"), "attention_mask_probability"),
         ([0.5, 0.5, 0.5], "one number, or 2"),
-        ("often", "attention_mask_probability"),
+        ("often", "attention_mask_probability must be a number, got 'often'"),
+        (None, "attention_mask_probability must be a number, got None"),
+        ([0.5, None], "attention_mask_probability must be a number, got None"),
+        (torch.tensor([0.5, 1.5]), "between 0 and 1, got 1.5"),
+        (torch.zeros(3), "one number, or 2"),
     ],
 )
 def test_a_probability_that_cannot_be(model, value, message):
@@ -263,3 +289,11 @@ def test_forward_queries_checks_its_image(model):
 
 
 # What it is built from.
+
+
+@pytest.mark.parametrize("name", ["unet", "dpt", "multi_head"])
+def test_its_encoder_is_for_no_other_model(model, name):
+    with pytest.raises(
+        ArgumentError, match="belongs to an EoMT: in its last blocks it has queries"
+    ):
+        segzoo.ARCHITECTURES[name](model.encoder)

@@ -63,6 +63,19 @@ def test_one_answer_is_the_first_head_s():
     assert "heads.road.blocks.0 8" in diagram(model)
 
 
+def test_the_first_head_s_outputs_are_decided_as_that_head_decides_them():
+    probability = segzoo.Head("dynamic_unet", 1, options={"y_range": (0.0, 1.0)})
+    model = segzoo.MultiHead(ENCODER, heads={"sure": probability, "sky": HEADS["sky"]}).eval()
+    randomise_all(model)
+    single = model.single("sure")
+    assert model.threshold == single.threshold == 0.5
+    assert model.single("sky").threshold == 0.0
+    picture = torch.rand(3, 33, 50)
+    mask = model.predict(picture)
+    assert torch.equal(mask, single.predict(picture))
+    assert 0 < mask.float().mean() < 1
+
+
 def test_there_is_one_encoder_in_the_file_and_in_the_memory(tmp_path):
     model = toy().eval()
     names = list(model.state_dict())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -115,6 +117,59 @@ def test_an_encoder_that_is_dilated_is_used_to_its_end():
     ):
         config = segzoo.PSPNet.config_class("test_resnet", **arguments)
         assert segzoo.PSPNet.wants(config).coarsest == coarsest
+
+
+def same_when_loaded(model: segzoo.SegmentationModel, folder: Path) -> segzoo.SegmentationModel:
+    randomise_all(model).eval()
+    loaded = segzoo.from_pretrained(model.save_pretrained(folder))
+    image = torch.rand(1, 3, 64, 97)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+    assert loaded.config == model.config
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("built", "stride", "arguments", "saved"),
+    [
+        ({}, 8, {}, {"depth": 5, "max_stride": 8}),
+        ({}, 4, {"max_stride": 4}, {"depth": 5, "max_stride": 4}),
+        ({}, 32, {"max_stride": 64}, {"depth": None, "max_stride": 64}),
+        ({"depth": 3}, 8, {}, {"depth": 3, "max_stride": None}),
+        ({"depth": 4}, 16, {}, {"depth": 4, "max_stride": None}),
+        ({"output_stride": 8}, 8, {}, {"depth": None, "max_stride": None}),
+        ({"output_stride": 16}, 8, {}, {"depth": 5, "max_stride": 8}),
+        ({"encoder_options": {"out_indices": [1, 2, 4]}}, 8, {}, {"depth": None, "max_stride": 8}),
+    ],
+    ids=str,
+)
+def test_of_an_encoder_that_is_there_the_same_map_is_pooled_when_it_is_loaded(
+    tmp_path, built, stride, arguments, saved
+):
+    """Built by its name the encoder would end at that map; it is shared, so all of it stays."""
+    options = {"options" if key == "encoder_options" else key: item for key, item in built.items()}
+    encoder = segzoo.create_encoder("test_resnet", **options)
+    head = segzoo.Head("pspnet", 2, options={**arguments, **NARROW})
+    several = segzoo.MultiHead("test_resnet", heads={"a": segzoo.Head("fcn"), "b": head}, **built)
+    for model in (segzoo.PSPNet(encoder, 2, **arguments, **NARROW), several.single("b")):
+        assert [item.stride for item in model.features] == [stride]
+        loaded = same_when_loaded(model, tmp_path)
+        assert loaded.encoder.strides == encoder.strides
+        assert {key: getattr(loaded.config, key) for key in saved} == saved
+        same_when_loaded(segzoo.FCN(model.encoder), tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["mit_b0", "test_vit"])
+def test_an_encoder_of_any_kind_that_is_there(tmp_path, encoder):
+    model = segzoo.PSPNet(segzoo.create_encoder(encoder), **NARROW)
+    assert model.features == segzoo.PSPNet(encoder, **NARROW).features
+    same_when_loaded(model, tmp_path)
+
+
+def test_its_own_encoder_serves_others(tmp_path):
+    encoder = segzoo.PSPNet("test_resnet", **NARROW).encoder
+    for kind in (segzoo.Unet, segzoo.PSPNet, segzoo.DeepLabV3):
+        assert same_when_loaded(kind(encoder, 2), tmp_path).encoder.strides == (2, 4, 8)
 
 
 def test_narrow_maps_and_every_norm():

@@ -26,6 +26,27 @@ def test_maps_beyond_the_coarsest_are_not_computed():
 @pytest.mark.parametrize(
     ("name", "arguments", "strides"),
     [
+        ("test_resnet", {"coarsest": 8}, (2, 4, 8)),
+        ("test_resnet", {"coarsest": 8, "output_stride": 8}, (2, 4, 8, 8, 8)),
+        ("test_resnet", {"coarsest": 8, "options": {"out_indices": [1, 2, -1]}}, (4, 8)),
+        ("test_vit", {"coarsest": 8}, (16, 16, 16, 16)),
+        ("mit_b0", {"coarsest": 8}, (4, 8, 16, 32)),
+    ],
+)
+def test_an_encoder_without_its_coarsest_maps_is_saved_as_it_is(tmp_path, name, arguments, strides):
+    encoder = segzoo.create_encoder(name, **arguments)
+    assert encoder.strides == strides
+    model = segzoo.FCN(encoder, classes=2).eval()
+    loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path))
+    assert loaded.encoder.strides == strides
+    image = torch.rand(1, 3, 64, 97)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "strides"),
+    [
         ("test_resnet", {"coarsest": 8, "depth": 2}, (2, 4)),
         ("test_resnet", {"coarsest": 8, "depth": 4}, (2, 4, 8)),
         ("test_resnet", {"coarsest": 8, "output_stride": 8}, (2, 4, 8, 8, 8)),

@@ -7,6 +7,7 @@ import torch
 
 import segzoo
 from segzoo.encoders import ENCODERS
+from segzoo.encoders.timm_source import plan_backbone
 from segzoo.errors import ArgumentError, DuplicateNameError, EncoderError, UnknownNameError
 
 from ..helpers import TinyBackbone
@@ -118,6 +119,21 @@ def test_unknown_names_and_tags_get_the_nearest():
         segzoo.create_encoder("resnet34.a1_in2k")
     with pytest.raises(UnknownNameError):
         segzoo.create_encoder("hf-hub:timm/resnet34.a1_in1k")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("mit_b6", "mit_b5"), ("resnet43.a1_in1k", "resnet34"), ("mit_b0.x", "mit_b0")],
+)
+def test_who_describes_an_unknown_encoder_is_told_what_who_builds_it_is(name, near):
+    messages = []
+    for ask in (segzoo.encoder_info, segzoo.create_encoder, segzoo.Unet, plan_backbone):
+        with pytest.raises(
+            UnknownNameError, match=f"no encoder '{name}'. Did you mean .*{near}"
+        ) as caught:
+            ask(name)
+        messages.append(str(caught.value))
+    assert len(set(messages)) == 1
 
 
 def test_an_option_that_the_backbone_lacks_is_named():

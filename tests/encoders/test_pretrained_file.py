@@ -11,8 +11,9 @@ from safetensors.torch import save, save_file
 
 import segzoo
 from segzoo.errors import ConversionError, EncoderError, HubError, StorageError
+from segzoo.training.optimizer import encoder_scale
 
-from ..helpers import needs_timm_1_0_31
+from ..helpers import TinyBackbone, needs_timm_1_0_31
 
 
 def whole(name: str, **arguments: object) -> torch.nn.Module:
@@ -149,6 +150,48 @@ def test_the_hub(hub, tmp_path):
     assert "base_model: user/encoder" in (tmp_path / "README.md").read_text()
     with pytest.raises(HubError, match="no such repository"):
         segzoo.Unet("test_resnet", pretrained="hf-hub:user/nothing")
+
+
+def test_a_set_of_weights_is_no_part_of_the_repository_s_name(hub, tmp_path):
+    model = whole("test_resnet")
+    both = {
+        f"{part}.{key}": value.clone()
+        for key, value in model.state_dict().items()
+        for part in ("model", "model_ema")
+    }
+    both["model.conv1.0.weight"] += 1
+    hub.add("user/encoder", {"config.json": b"{}", "model.safetensors": save(both)})
+    unet = segzoo.Unet("test_resnet", pretrained="hf-hub:user/encoder#model_ema")
+    assert torch.equal(unet.encoder.backbone.conv1[0].weight, model.conv1[0].weight)
+    assert unet.base_model == "user/encoder"
+    unet.save_pretrained(tmp_path / "out")
+    assert "base_model: user/encoder\n" in (tmp_path / "out" / "README.md").read_text()
+
+
+def learned(in_channels: int, pretrained: bool) -> torch.nn.Module:
+    return TinyBackbone(in_channels)
+
+
+def test_what_has_learned_already_learns_more_slowly(tmp_path, hub):
+    recipe = segzoo.Recipe()
+    torch.save(whole("test_resnet").state_dict(), tmp_path / "a.pth")
+    weights = save(whole("test_resnet").state_dict())
+    hub.add("user/encoder", {"config.json": b"{}", "model.safetensors": weights})
+    remote = segzoo.Unet("test_resnet", pretrained="hf-hub:user/encoder")
+    own = segzoo.Unet("test_resnet", pretrained=tmp_path / "a.pth")
+    fresh = segzoo.Unet("test_resnet")
+    segzoo.register_encoder("tiny_learned")(learned)
+    try:
+        registered = [segzoo.Unet("tiny_learned", pretrained=flag) for flag in (True, False)]
+    finally:
+        del segzoo.encoders.ENCODERS._entries["tiny_learned"]
+    models = (remote, own, fresh, *registered, segzoo.Unet(own.encoder))
+    assert [encoder_scale(model, recipe) for model in models] == [0.3, 0.3, 1.0, 0.3, 1.0, 0.3]
+    assert own.base_model is None
+    loaded = [segzoo.from_pretrained(item.save_pretrained(tmp_path / "m")) for item in models[:3]]
+    assert [encoder_scale(model, recipe) for model in loaded] == [0.3, 1.0, 1.0]
+    fresh.encoder.began_pretrained = True
+    assert encoder_scale(fresh, recipe) == 0.3
 
 
 def test_what_does_not_fit(tmp_path):

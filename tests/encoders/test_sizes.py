@@ -87,6 +87,15 @@ def test_fit_and_restore_keep_every_pixel_in_its_place(rule, fitted):
         assert not inside[..., 37:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_size_is_had_in_every_precision(dtype):
+    rule, image = SizeRule(fixed=(64, 48)), torch.rand(1, 3, 80, 97).to(dtype)
+    fitted = rule.fit(image)
+    assert fitted.dtype == dtype
+    assert torch.equal(fitted, rule.fit(image.float()).to(dtype))
+    assert rule.restore(fitted, (80, 97)).shape == image.shape
+
+
 def test_rules_say_what_they_do():
     assert str(SizeRule()) == "any"
     assert str(SizeRule(minimum=29)) == "any, from 29 pixels"
@@ -189,5 +198,10 @@ def test_a_backbone_built_with_timm():
     assert str(model.encoder.size_rule).startswith("multiples of 8")
     assert model.normalization.mean == (0.485, 0.456, 0.406, 0.485)
     assert model.eval()(torch.rand(1, 4, 33, 50)).shape == (1, 2, 33, 50)
+    with pytest.raises(ArgumentError, match=r"built for in_channels=4, and .* Give in_channels=4"):
+        segzoo.Unet(backbone)
+    gray = timm.create_model("test_vit", features_only=True, in_chans=1)
+    with pytest.raises(ArgumentError, match=r"built for in_channels=1, and .* Give in_channels=1"):
+        segzoo.Unet(gray)
     with pytest.raises(ArgumentError, match="needs features_only=True"):
         segzoo.Unet(timm.create_model("resnet18"))

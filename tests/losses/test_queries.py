@@ -213,12 +213,40 @@ def test_points_are_where_a_mask_is_unsure_and_not_in_void():
     assert values_at(logits, torch.tensor([[[0.5 / 8, 0.5]]])).item() == 9.0
 
 
+def found(
+    classes: list[float], *, masks: int | None = None, size=(36, 52), valid: Tensor | None = None
+) -> list[MaskTargets]:
+    """Targets of two images, of which only the first one may be wrong."""
+    count = len(classes) if masks is None else masks
+    one = MaskTargets(torch.ones(count, *size), torch.tensor(classes), valid)
+    return [one, MaskTargets(torch.ones(1, 36, 52), torch.tensor([0]))]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_classes_are_integers_of_any_kind(dtype):
+    losses = []
+    for kind in (torch.int64, dtype):
+        torch.manual_seed(0)
+        target = [MaskTargets(torch.ones(2, 36, 52), torch.tensor([3, 1]).to(kind))] * 2
+        losses.append(QueryLoss(points=POINTS)(queries(), target))
+    assert torch.equal(*losses)
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
         (torch.zeros(2, 36, 52), r"\(N, H, W\) of integers, got torch.float32"),
         (torch.full((2, 36, 52), CLASSES), r"holds 4, which is no class: they are 0 to 3"),
         (torch.zeros(3, 36, 52, dtype=torch.long), "targets for 3 images, and queries of 2"),
+        (found([4]), "MaskTargets hold the class 4, and the queries tell 0 to 3"),
+        (found([7]), "hold the class 7"),
+        (found([-1]), "hold the class -1"),
+        (found([1.0]), r"must have masks .*\(1, 36, 52\) and \(1,\) of torch.float32"),
+        (found([1, 2], masks=1), r"must have masks .*\(1, 36, 52\) and \(2,\)"),
+        (found([1], size=(8, 8)), r"one size \(H, W\), got \(8, 8\) and \(36, 52\)"),
+        (found([1], valid=torch.ones(8, 52)), r"got \(8, 52\) and \(36, 52\)"),
+        (found([1])[0], "a list of MaskTargets, one for each image; got MaskTargets"),
+        ([torch.zeros(36, 52)] * 2, "a list of MaskTargets"),
     ],
 )
 def test_targets_that_do_not_go_with_the_queries(target, message):

@@ -182,6 +182,69 @@ def test_a_model_with_more_outputs():
         losses.outputs_loss(loss, four, target)
 
 
+def of_labels(image_logits, labels, *, target=None, void=None):
+    """The image-level part of the loss alone; the mask counts for nothing."""
+    count, classes = image_logits.shape
+    target = torch.zeros(count, 4, 4).long() if target is None else target
+    outputs = segzoo.Outputs(torch.zeros(count, classes, 4, 4), {}, image_logits)
+
+    class Nothing(losses.SegmentationLoss):
+        def forward(self, logits, target, *, reduce=None):
+            return logits.sum() * 0
+
+    loss = Nothing(ignore_index=void)
+    return losses.outputs_loss(loss, outputs, target, image=1, labels=labels)
+
+
+def test_one_image_logit_tells_two_classes_apart():
+    image_logits = torch.tensor([[3.0], [-2.0], [0.5]], requires_grad=True)
+    labels = torch.tensor([1, 0, 0])
+    found = of_labels(image_logits, labels)
+    two = torch.cat([torch.zeros(3, 1), image_logits], dim=1)
+    torch.testing.assert_close(found, F.cross_entropy(two, labels))
+    torch.testing.assert_close(found, of_labels(image_logits, labels[:, None]))
+    found.backward()
+    assert (image_logits.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "message"),
+    [
+        (1, [0, 2], "labels hold 2, and the classification head learns 0 to 1"),
+        (3, [0, 3], "labels hold 3, and the classification head learns 0 to 2"),
+        (3, [-100, 0], "labels hold -100, and the classification head learns 0 to 2"),
+        (2, [[0, 1], [2, 0]], "labels hold 2, and the classification head learns 0 to 1"),
+        (2, [[0.0, 1.0], [float("nan"), 0.0]], "labels hold nan"),
+        (2, [[0.5j, 1], [0, 1]], "labels must be"),
+    ],
+)
+def test_labels_that_the_classification_head_cannot_learn(classes, labels, message):
+    with pytest.raises(InputError, match=message):
+        of_labels(torch.zeros(2, classes), torch.tensor(labels))
+
+
+def test_void_teaches_the_classification_head_nothing():
+    target = torch.zeros(2, 4, 4).long()
+    target[1] = VOID
+    image_logits = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    found = of_labels(image_logits, None, target=target, void=VOID)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, of_labels(image_logits[:1], None, target=target[:1]))
+    found.backward()
+    assert (image_logits.grad[0] != 0).all()
+    assert (image_logits.grad[1] == 0).all()
+    image_logits.grad = None
+    nothing = of_labels(image_logits, None, target=torch.full_like(target, VOID), void=VOID)
+    nothing.backward()
+    assert nothing == 0
+    assert (image_logits.grad == 0).all()
+    # A class that is void is not learned; what is said of images by hand counts.
+    image_logits.grad = None
+    of_labels(image_logits, None, target=target.clamp_max(2), void=0).backward()
+    assert (image_logits.grad == 0).tolist() == [[True] * 3, [True, False, False]]
+    assert of_labels(image_logits, torch.tensor([0, 1]), target=target, void=VOID) > 0
+
+
 def test_a_real_model_learns_from_all_of_its_outputs():
     model = segzoo.Unet(
         "test_resnet", 3, decoder_channels=(16, 8, 8, 8, 8), deep_supervision=("blocks.2",),

@@ -161,6 +161,61 @@ def test_what_cannot_be_adapted(first, options, kind, message):
     assert not any("lora" in name for name, _ in first.named_parameters())
 
 
+def test_what_could_not_be_merged_again_is_not_adapted():
+    model = segzoo.FCN("mobilenetv3_small_050", classes=2).freeze_encoder()
+    before = list(model.state_dict())
+    with pytest.raises(
+        ArgumentError, match=r"'conv_dw' names backbone\..*conv_dw, a convolution of 16 groups"
+    ):
+        segzoo.add_lora(model, targets=["conv_stem", "conv_dw"])
+    assert list(model.state_dict()) == before
+    assert model.encoder.frozen_stages == len(model.encoder.features)
+
+
+def test_a_frozen_encoder_stands_still_and_its_matrices_learn(first, tmp_path):
+    def learning(model):
+        return {name for name, item in model.named_parameters() if item.requires_grad}
+
+    expected = learning(segzoo.add_lora(copy.deepcopy(first), rank=2))
+    model = segzoo.add_lora(copy.deepcopy(first).freeze_encoder(), rank=2)
+    assert learning(model) == expected
+    model.unfreeze_encoder()
+    assert learning(model) == expected
+    inside = {name for name in expected if name.startswith("encoder.")}
+    assert learning(model.freeze_encoder()) == expected - inside
+    model.train()
+    assert not model.encoder.backbone.training
+    merged = segzoo.merge_lora(model)
+    assert merged.encoder.frozen_stages == 0
+    assert all(item.requires_grad for item in merged.parameters())
+    assert merged.train().encoder.backbone.training
+    assert learning(model.unfreeze_encoder()) == expected
+
+    given = Blobs(4, size=(32, 48)), Blobs(2, seed=1, size=(32, 48))
+    model = segzoo.add_lora(copy.deepcopy(first).freeze_encoder(), rank=2)
+    before = copy.deepcopy(model.state_dict())
+    recipe = segzoo.Recipe(epochs=1, freeze_epochs=1, batch_size=4, precision="float32")
+    train(tmp_path / "out", recipe, model=model, given=given)
+    changed = {
+        name for name, item in model.named_parameters() if not torch.equal(item, before[name])
+    }
+    assert changed == expected
+
+
+def test_adapters_of_others_leave_nothing_half_done(first):
+    model = copy.deepcopy(first).freeze_encoder()
+    config = peft.LoraConfig(target_modules=["qkv"], r=2)
+    peft.inject_adapter_in_model(config, model.encoder)
+    for _ in range(2):
+        model.freeze_encoder()
+        assert not any(item.requires_grad for item in model.encoder.parameters())
+        model.unfreeze_encoder()
+        assert model.encoder.frozen_stages == 0
+        assert all(
+            item.requires_grad for name, item in model.encoder.named_parameters() if "lora" in name
+        )
+
+
 def test_once_only_and_merged_only_what_is_there(first):
     with pytest.raises(ArgumentError, match="has LoRA already"):
         segzoo.add_lora(adapted(first))
