@@ -15,6 +15,7 @@ from ..data.dataset import SegmentationData
 from ..data.transforms import Augmentation, Augmented
 from .items import Told, collated, raised
 from .order import Batches, Order
+from .processes import launched_here
 from .recipe import Recipe
 from .stopping import prepare_worker
 
@@ -78,9 +79,7 @@ def batches(
 
 def default_workers() -> int:
     """Workers of a process: a processor each, as far as they reach for all that train here."""
-    given = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    processes = int(given) if given.isdecimal() and int(given) else 1
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(cores // processes, _MOST_WORKERS)
+    return min(cores // launched_here(), _MOST_WORKERS)
