@@ -28,7 +28,7 @@ from ..prediction.masks import Described, Segments, check_logits
 from .items import as_pair, check_item
 from .score_values import Scores
 from .scores import ScoreMeter
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 PathLike = str | os.PathLike[str]
 
@@ -130,7 +130,7 @@ def measure(
         items,
         batch_size=None,
         num_workers=min(workers, len(items)),
-        worker_init_fn=prepare_worker if workers else None,
+        worker_init_fn=worker_setup() if workers else None,
         generator=torch.Generator(),  # the seeds of workers are not drawn from the global state
     )
     with (

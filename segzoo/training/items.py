@@ -112,5 +112,8 @@ def raised(batches: Iterable[Any]) -> Iterator[Any]:
     """Batches, until one of them is an error."""
     for batch in batches:
         if isinstance(batch, SegzooError):
-            raise batch
+            try:
+                raise batch
+            finally:
+                del batch  # which would hold its own traceback, and that the workers
         yield batch

@@ -17,7 +17,7 @@ from .items import Told, collated, raised
 from .order import Batches, Order
 from .processes import launched_here
 from .recipe import Recipe
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 #: More workers than this do not make a loop faster.
 _MOST_WORKERS = 8
@@ -70,7 +70,7 @@ def batches(
         num_workers=workers,
         collate_fn=partial(collated, collate=partial(collate, ignore_index=ignore_index)),
         pin_memory=pin_memory,
-        worker_init_fn=prepare_worker if workers else None,
+        worker_init_fn=worker_setup() if workers else None,
         # Else it takes a number from the program's own generator.
         generator=torch.Generator(),
     )

@@ -22,7 +22,7 @@ from .precision import autocast
 from .processes import Processes
 from .score_values import Scores
 from .scores import ScoreMeter
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 #: An image with its mask and its name.
 Item = tuple[Tensor, Tensor, str]
@@ -99,7 +99,7 @@ class Validator:
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=partial(collated, collate=list),
-            worker_init_fn=prepare_worker if workers else None,
+            worker_init_fn=worker_setup() if workers else None,
             generator=torch.Generator(),
         )
 
