@@ -218,6 +218,16 @@ class MultiHead(SegmentationModel):
         """The head that answers where one answer is wanted."""
         return next(iter(self._heads().values()))
 
+    @property
+    def threshold(self) -> float:
+        """That of the first head."""
+        return self.first.threshold
+
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the outputs of the first head are logits."""
+        return self.first.gives_logits
+
     def _heads(self) -> dict[str, SegmentationModel]:
         heads: Any = self.heads
         return dict(heads.items())
