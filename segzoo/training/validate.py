@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,6 +15,7 @@ from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.resample import resize_image
 from ..data.splits import names_of
+from .evaluate import as_counted
 from .features import FeatureCache
 from .items import Told, collated, raised
 from .precision import autocast
@@ -144,10 +144,8 @@ class Validator:
                     else:
                         maps = features.maps(raw, image, channels_last=self.channels_last)
                         logits = model.forward_heads(image, maps=maps).logits
-                logits = logits.float()
-                if logits.shape[-2:] != masks.shape[-2:]:
-                    logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear")
-                meter.update(logits, masks.to(device), names)
+                found = as_counted(logits.float(), masks, model)
+                meter.update(found, masks.to(device), names)
         whole = self._meter(fully)
         for state in self.processes.gather(meter.state()):
             whole.merge(ScoreMeter.from_state(state))
