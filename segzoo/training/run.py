@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,7 +160,9 @@ class Run:
             state["test"] = judged(self.model, fully=True).to_json()
         if self.processes.first:
             found = {"epoch": state["best"]["epoch"], "val": state["scores"], "test": state["test"]}
-            self.folder.write_json("metrics.json", found)
+            # The card may be written again by other versions; these have trained the model.
+            trained_with = {**versions(), "Python": platform.python_version()}
+            self.folder.write_json("metrics.json", {**found, "versions": trained_with})
             write_results(
                 self.folder.out,
                 self.model,
