@@ -95,6 +95,7 @@ class Run:
                 self.processes,
                 self._batches(self._order(settled), (0, 0), epochs=10**6),
                 ignore_index=self.splits.ignore_index,
+                teacher=self.teacher,
             )
             if first:
                 self.folder.write_json("learning_rate.json", {"found": rate, "curve": curve})

@@ -47,8 +47,6 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         reason = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run what is in it
-            reason = "it is damaged, or holds objects that no state has"
         raise StorageError(
             f"The training's state could not be written to {path}: {reason}. The state before it "
             "still stands. Free some space and start the same training again: it goes on there."
