@@ -86,7 +86,7 @@ class Recipe:
         scale: Range of the random factor of an image's size, within 0.05 to 20; ``(1, 1)`` for
             none.
         crop: ``(height, width)`` of random crops; None for whole images.
-        color: Strength of random changes of brightness, contrast and saturation, 0 to 1.
+        color: Strength of random changes of brightness, contrast and each band's own gain, 0 to 1.
         rare_class_crops: Share of crops that are placed on a class, the rare as often as the
             frequent.
         cross_entropy: Weight of the cross-entropy.
