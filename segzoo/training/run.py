@@ -133,7 +133,7 @@ class Run:
     def _write_down(self, *, new: bool) -> None:
         """Write recipe and data beside a state that is theirs; an earlier training's scores go."""
         if new:
-            self.folder.forget_results()
+            self.folder.forget_results(rates=self.recipe.learning_rate != "find")
         self.folder.write_text("recipe.json", self.recipe.to_json())
         self.folder.write_json("data.json", dict(self.splits.description))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def check_same(
     where: Path,
     *,
     absent: Mapping[str, Any] | None = None,
+    passed: Sequence[str] = (),
 ) -> None:
     """Raise where a training would not be the one that a folder holds.
 
@@ -95,6 +96,7 @@ def check_same(
         now: The same of this call.
         where: The folder, for the message.
         absent: What stands for values that ``then`` lacks: an older version did not know them.
+        passed: Names that are not compared, with all below them: ``data.source``.
 
     Raises:
         TrainingError: A difference; the message has every one of them.
@@ -104,6 +106,7 @@ def check_same(
         f"{name} was {before.get(name)!r}, is {after.get(name)!r}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
+        and not any(f"{name}.".startswith(f"{place}.") for place in passed)
     ]
     if lines:
         shown = "; ".join(lines[:12]) + (f"; and {len(lines) - 12} more" if lines[12:] else "")

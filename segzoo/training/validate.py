@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -92,6 +92,8 @@ class Validator:
         self.processes, self.precision, self.channels_last = processes, precision, channels_last
         self.classes, self.class_names, self.ignore_index = classes, class_names, ignore_index
         shard = Shard(data, processes, size)
+        # Of the process with the most: all come between two batches as often.
+        self.rounds = -(-len(data) // (processes.count * batch_size))
         workers = min(workers, -(-len(shard) // batch_size))
         self.loader: DataLoader[Any] = DataLoader(
             Told(shard),
@@ -109,9 +111,11 @@ class Validator:
         *,
         fully: bool = False,
         features: FeatureCache | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Scores:
         """The scores of a model; see :meth:`measure`."""
-        return self.measure(model, fully=fully, features=features).compute(self.class_names)
+        meter = self.measure(model, fully=fully, features=features, between=between)
+        return meter.compute(self.class_names)
 
     @torch.no_grad()
     def measure(
@@ -120,6 +124,7 @@ class Validator:
         *,
         fully: bool = False,
         features: FeatureCache | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> ScoreMeter:
         """Count a model's masks of all images; it is in eval mode afterwards.
 
@@ -128,13 +133,17 @@ class Validator:
             fully: With boundaries and calibration, in float32 and with weights as they lie:
                 what :func:`segzoo.evaluate` measures, which takes its time.
             features: Maps of an encoder that stands still, which are the model's as well.
+            between: Called before each batch, as often in all processes; it may end the judging by
+                an error.
         """
         model.eval()
         precision = "float32" if fully else self.precision
         device = self.processes.device
         meter = self._meter(fully)
-        for items in raised(self.loader):
-            for raw, masks, names in batched(items, self.pixels):
+        batches = raised(self.loader)
+        for _ in range(self.rounds):
+            between()
+            for raw, masks, names in batched(next(batches, ()), self.pixels):
                 image = model.normalization(raw.to(device))
                 if self.channels_last and not fully:
                     image = image.contiguous(memory_format=torch.channels_last)
