@@ -21,7 +21,7 @@ from ..data.dataset import SegmentationData
 from ..data.mask_coding import MaskCoding
 from ..data.open_pairs import open_pairs
 from ..data.resample import resize_image
-from ..data.splits import DataSplits, Subset, names_of
+from ..data.splits import DataSplits, coding_of, names_of
 from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
@@ -308,12 +308,7 @@ def said_of(data: object) -> ClassCoding:
     """Classes, their names and void, as far as data says them of itself."""
     if isinstance(data, DataSplits):
         return ClassCoding(MaskCoding(data.classes, data.ignore_index), data.class_names)
-    if isinstance(data, Subset):
-        return said_of(data.dataset)
-    coding = getattr(data, "coding", None)
-    if isinstance(coding, MaskCoding):
-        return ClassCoding(coding)
-    return coding if isinstance(coding, ClassCoding) else ClassCoding(MaskCoding())
+    return coding_of(data)
 
 
 def check_classes(model: Scored, said: ClassCoding, remedy: str) -> None:

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 import segzoo
 from segzoo.cli.train import _value
-from segzoo.data.class_coding import ClassCoding
 from segzoo.data.mask_coding import MaskCoding
 from segzoo.data.splits import Subset
 from segzoo.errors import ArgumentError, DataError, StorageError, TrainingError
@@ -261,16 +260,15 @@ def test_a_name_comes_once(tmp_path, given):
 class Says(Blobs):
     """A dataset that says what its masks hold, as rows of a table do."""
 
-    def __init__(self, count, coding, **options):
-        super().__init__(count, **options)
-        self.coding = coding
+    def __init__(self, count, names=None):
+        super().__init__(count, ignore_index=255)
+        self.coding, self.class_names = MaskCoding(3, 255), names
 
 
 @pytest.mark.parametrize("part", [lambda data: data, lambda data: Subset(data, (0, 1))])
 def test_what_data_says_of_its_classes_is_kept_and_held_to(tmp_path, part):
     names = ("sky", "road", "car")
-    coding = ClassCoding(MaskCoding(3, 255), names)
-    rows = part(Says(4, coding, ignore_index=255))
+    rows = part(Says(4, names))
     for given in ((rows, Blobs(2)), (Blobs(2), rows)):
         splits = as_splits(given, toy_model(), None)
         assert (splits.class_names, splits.ignore_index) == (names, 255)
@@ -278,7 +276,7 @@ def test_what_data_says_of_its_classes_is_kept_and_held_to(tmp_path, part):
             as_splits(given, toy_model(), 7)
     scores = segzoo.evaluate(toy_model(), rows)
     assert (scores.ignore_index, scores.class_names) == (255, names)
-    plain = part(Says(4, coding.coding, ignore_index=255))
+    plain = part(Says(4))
     assert segzoo.evaluate(toy_model(), plain).ignore_index == 255
     other = toy_model(class_names=("road", "sky", "car"))
     for given in ((rows, rows), (Blobs(2), rows)):
