@@ -147,6 +147,11 @@ class SegmentationModel(StoredModel, ABC):
         """With one class: the output above which a pixel belongs to it (probability one half)."""
         return 0.0
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether outputs are logits, of any size and sign, which losses are made for."""
+        return True
+
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images.
 

@@ -315,6 +315,11 @@ class DynamicUnet(SegmentationModel):
         """With one class: the output above which a pixel belongs to it, the middle of y_range."""
         return sum(self.config.y_range) / 2 if self.config.y_range else 0.0
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether outputs are logits: not those of a ``y_range``."""
+        return self.config.y_range is None
+
     def decode(self, maps: list[Tensor], image: Tensor) -> Tensor:
         """Maps of ``features`` and the image -> logits (or values in ``y_range``) of its size."""
         logits: Tensor = self.head(self.decoder(maps, image))

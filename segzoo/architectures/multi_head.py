@@ -226,6 +226,11 @@ class MultiHead(SegmentationModel):
         """That of the first head, whose outputs are compared with it."""
         return self.first.threshold
 
+    @property
+    def gives_logits(self) -> bool:
+        """Whether the outputs of the first head are logits."""
+        return self.first.gives_logits
+
     def _heads(self) -> dict[str, SegmentationModel]:
         heads: Any = self.heads
         return dict(heads.items())

@@ -56,7 +56,8 @@ def evaluate_command(
     from ..data.open_pairs import open_pairs
     from ..devices import choose_device
     from ..files.atomic import check_folder
-    from ..training.card import trained_size
+    from ..files.hub import Access
+    from ..training.card import find_records, trained_size
     from ..training.evaluate import measure, names_of_classes
     from ..training.figures import require_matplotlib
     from ..training.scores import ScoreMeter
@@ -70,11 +71,15 @@ def evaluate_command(
             )
         require_matplotlib()
         check_folder(folder)
-    network = from_pretrained(model, revision=revision).to(choose_device(device))
-    if size is None and (size := trained_size(folder)) is not None:
+    access, known = Access(revision=revision), None
+    if size is None:
+        place, access = find_records(model, access)
+        size = known = trained_size(place)
+    network = from_pretrained(model, revision=access.revision).to(choose_device(device))
+    if known is not None:
         click.echo(
-            f"Pictures are resized to {size[0]}x{size[1]}, as in the model's training; --size H W "
-            "says another.",
+            f"Pictures are resized to {known[0]}x{known[1]}, as in the model's training; --size H "
+            "W says another.",
             err=True,
         )
     names = names_of_classes(network)

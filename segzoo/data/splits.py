@@ -80,7 +80,7 @@ class DataSplits:
         """
         checks.integer("seed", seed, minimum=0, maximum=2**63 - 1)
         ignore_index = checks.void("ignore_index", ignore_index)
-        known = _coding_of(train)
+        known = coding_of(train)
         ignore_index = known.coding.ignore_index if ignore_index is None else ignore_index
         parts = {"train": train, "val": val, "test": test}
         for what, part in parts.items():
@@ -153,10 +153,10 @@ class Subset:
         return self.dataset[self.places[index]]
 
 
-def _coding_of(data: object) -> ClassCoding:
+def coding_of(data: object) -> ClassCoding:
     """What a dataset says of its own classes: nothing, of most."""
     if isinstance(data, Subset):
-        return _coding_of(data.dataset)
+        return coding_of(data.dataset)
     coding = getattr(data, "coding", None)
     if not isinstance(coding, MaskCoding):
         return ClassCoding(MaskCoding())

@@ -108,5 +108,10 @@ def best_temperature(sums: Sequence[float]) -> float | None:
 
 
 def mean_likelihood(sums: Sequence[float]) -> float | None:
-    """The mean negative log-likelihood of a pixel as the logits are, in nats."""
-    return sums[1 + _TEMPERATURES.index(1.0)] / sums[0] if sums[0] else None
+    """The mean negative log-likelihood of a pixel as the logits are, in nats.
+
+    None where there is nothing to tell from, or where a true class was ruled out by a logit of
+    -inf: no number says how wrong that is.
+    """
+    total = sums[1 + _TEMPERATURES.index(1.0)]
+    return total / sums[0] if sums[0] and math.isfinite(total) else None

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import timm
-import torch
-
-from .._version import __version__
 from ..data.layout import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS
 from ..errors import ArgumentError
 from ..files import strict_json
 from ..files.atomic import read_text
+from ..files.hub import Access, find_files, hub_errors, optional, pinned
+from ..files.local import is_there, path_of
 from ..storage.card import Metric, ModelCard, plain
+from ..storage.pretrained import largest_weights
 from .score_values import HEADERS, Scores, class_rows, summary
 
 #: The folder beside a model with what is known of its training.
 TRAINING = "training"
 #: Bytes of one of its files: 100,000 epochs of 100 classes.
 _LARGEST = 2**28
+#: Bytes of one that is fetched: a stranger's.
+_LARGEST_FETCHED = 2**25
+#: Those that tell how a model was trained; without the first the others tell nothing.
+_NEEDED = ("recipe.json", "metrics.jsonl", "metrics.json")
 #: No number of a curve is above it.
 _GREATEST = 1e300
 #: Scores on the card: their ids on the Hub, and their names.
@@ -41,10 +44,12 @@ class Records:
     """What ``training/`` holds, as far as it can be read.
 
     Attributes:
-        recipe: Of ``recipe.json``.
-        data: Of ``data.json``.
+        recipe: Of ``recipe.json``; empty before an epoch is over: a model that is there already
+            is of another training.
+        data: Of ``data.json``; the same.
         history: The lines of ``metrics.jsonl``.
-        best: Of ``metrics.json``: the best epoch with its scores on ``val`` and ``test``.
+        best: Of ``metrics.json``: the best epoch with its scores on ``val`` and ``test``, and the
+            ``versions`` that trained the model.
         figures: Name of a picture -> its file.
     """
 
@@ -69,17 +74,48 @@ def read_records(folder: Path) -> Records:
     """Read what is known of a model's training; what is missing or damaged is left out."""
     inside = folder / TRAINING
     lines = _read(inside / "metrics.jsonl").splitlines()
+    history = [row for row in map(_object, lines) if _is_row(row)]
+    best = _object(_read(inside / "metrics.json"))
     figures = {
         path.relative_to(inside).as_posix(): path
         for path in (*sorted(inside.glob("*.png")), *sorted(inside.glob("samples/*.png")))
     }
+    begun = history or best
     return Records(
-        recipe=_object(_read(inside / "recipe.json")),
-        data=_object(_read(inside / "data.json")),
-        history=[row for row in map(_object, lines) if _is_row(row)],
-        best=_object(_read(inside / "metrics.json")),
+        recipe=_object(_read(inside / "recipe.json")) if begun else {},
+        data=_object(_read(inside / "data.json")) if begun else {},
+        history=history,
+        best=best,
         figures=figures,
     )
+
+
+def find_records(model: str | os.PathLike[str], access: Access) -> tuple[Path, Access]:
+    """The folder with what is known of a model's training: here, or in the Hub's cache.
+
+    Args:
+        model: A folder, or ``user/name``, of which model and records are downloaded.
+        access: How a repository is reached.
+
+    Returns:
+        The folder for :func:`read_records`, and the access to the commit that it is of, so that the
+        model is loaded from the same one.
+
+    Raises:
+        HubError: The repository or the network could not be reached.
+        StorageError: There is no model.
+    """
+    files = find_files(model, access, largest=largest_weights)
+    folder = files.config.parent
+    if is_there(path_of("the model", model)):
+        return folder, access
+    at, repo_id = pinned(files.config, access), str(model)
+    with hub_errors(f"fetch what is known of the training of {repo_id!r}"):
+        first, *others = (f"{TRAINING}/{name}" for name in _NEEDED)
+        if optional(repo_id, first, at, largest=_LARGEST_FETCHED) is not None:
+            for name in others:
+                optional(repo_id, name, at, largest=_LARGEST_FETCHED)
+    return folder, at
 
 
 def trained_size(folder: Path) -> tuple[int, int] | None:
@@ -190,14 +226,9 @@ def _training(records: Records) -> str:
     }
     if records.best.get("epoch") is not None:
         facts["best epoch"] = f"{records.best['epoch']} of {len(records.history)}"
-    facts["versions"] = ", ".join(
-        (
-            f"segzoo {__version__}",
-            f"torch {torch.__version__}",
-            f"timm {timm.__version__}",
-            f"Python {platform.python_version()}",
-        )
-    )
+    versions = records.best.get("versions")
+    if isinstance(versions, Mapping):
+        facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     rows = [(plain(key.replace("_", " ")), plain(_text(value))) for key, value in facts.items()]
     return f"## Training\n\n{_table(('', ''), rows)}"
 

@@ -16,19 +16,21 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .. import checks
-from ..data.dataset import PairDataset, SegmentationData
+from ..data.class_coding import ClassCoding
+from ..data.dataset import SegmentationData
+from ..data.mask_coding import MaskCoding
 from ..data.open_pairs import open_pairs
 from ..data.resample import resize_image
-from ..data.splits import DataSplits, Subset, names_of
+from ..data.splits import DataSplits, coding_of, names_of
 from ..devices import choose_device
 from ..errors import ArgumentError, InputError
 from ..nn.sharing import in_eval_mode
 from ..prediction.inputs import check_finite
 from ..prediction.masks import Described, Segments, check_logits
-from .items import as_pair, check_item
+from .items import as_pair, check_item, named
 from .score_values import Scores
 from .scores import ScoreMeter
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 PathLike = str | os.PathLike[str]
 
@@ -130,7 +132,7 @@ def measure(
         items,
         batch_size=None,
         num_workers=min(workers, len(items)),
-        worker_init_fn=prepare_worker if workers else None,
+        worker_init_fn=worker_setup() if workers else None,
         generator=torch.Generator(),  # the seeds of workers are not drawn from the global state
     )
     with (
@@ -144,10 +146,10 @@ def measure(
                 check_finite(images)
                 logits = _logits(ready, images, weight)
                 check_logits(logits.amax())
-                masks = torch.stack([item.mask for item in batch])
-                meter.update(_at(logits, masks, model), masks, names)
             except InputError as error:
                 raise InputError(f"{', '.join(names)}: {error}") from error
+            masks = torch.stack([item.mask for item in batch])
+            meter.update(as_counted(logits, masks, model), masks, names)  # which names them itself
             bar.update(len(batch))
 
 
@@ -215,8 +217,7 @@ def _batches(items: Iterator[_Item] | DataLoader[Any], batch_size: int) -> Itera
 
     def sizes(item: _Item) -> tuple[torch.Size, torch.Size]:
         if item.error:
-            text = item.error
-            raise InputError(text if text.startswith(item.name) else f"{item.name}: {text}")
+            raise InputError(named(item.name, item.error))
         return item.image.shape, item.mask.shape
 
     for _, same in groupby(items, sizes):
@@ -250,8 +251,17 @@ def _logits(model: Scored, images: Tensor, weight: Tensor) -> Tensor:
     return model(model.normalization(images.to(weight.device)).to(weight.dtype))
 
 
-def _at(logits: Tensor, masks: Tensor, model: Scored) -> Tensor:
-    """Logits at the size of masks; classes where one output is no logit."""
+def as_counted(logits: Tensor, masks: Tensor, model: Scored) -> Tensor:
+    """Outputs as a meter counts them: at the size of masks; classes where one output is no logit.
+
+    Args:
+        logits: ``(N, K, h, w)``, of the model.
+        masks: ``(N, H, W)``.
+        model: Whose outputs they are.
+
+    Returns:
+        ``(N, K, H, W)``, or ``(N, H, W)`` of integers.
+    """
     if logits.shape[-2:] != masks.shape[-2:]:
         logits = F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear")
     if model.classes == 1 and model.threshold != 0:
@@ -278,13 +288,11 @@ def _opened(
             images, masks, classes=classes, ignore_index=ignore_index, channels=model.in_channels
         )
         return part, ignore_index, None
-    names, known = None, void_of(data)
+    said = said_of(data)
+    known = said.coding.ignore_index
+    remedy = "Open the data with the model's names in their order, or with their number alone."
+    check_classes(model, said, remedy)
     if isinstance(data, DataSplits):
-        if data.classes != classes:
-            raise ArgumentError(f"The data has {data.classes} classes, the model {model.classes}.")
-        names = data.class_names
-        remedy = "Open the data with the model's names in their order, or with their number alone."
-        check_class_names(model, names, remedy)
         data = data.val if data.test is None else data.test
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise ArgumentError(
@@ -293,16 +301,32 @@ def _opened(
         )
     if None not in (known, ignore_index) and known != ignore_index:
         raise ArgumentError(f"ignore_index={ignore_index}, but the void of the data is {known}.")
-    return data, known if ignore_index is None else ignore_index, names
+    return data, known if ignore_index is None else ignore_index, said.names
 
 
-def void_of(data: object) -> int | None:
-    """The value of void that data says of itself, or None."""
-    if isinstance(data, Subset):
-        return void_of(data.dataset)
-    if isinstance(data, PairDataset):
-        return data.coding.ignore_index
-    return data.ignore_index if isinstance(data, DataSplits) else None
+def said_of(data: object) -> ClassCoding:
+    """Classes, their names and void, as far as data says them of itself."""
+    if isinstance(data, DataSplits):
+        return ClassCoding(MaskCoding(data.classes, data.ignore_index), data.class_names)
+    return coding_of(data)
+
+
+def check_classes(model: Scored, said: ClassCoding, remedy: str) -> None:
+    """Raise where data says of itself that it has other classes than a model.
+
+    Args:
+        model: Whatever has classes.
+        said: Of :func:`said_of`.
+        remedy: What to do about other names, for the message.
+
+    Raises:
+        ArgumentError: Another number of classes, or other names.
+    """
+    if said.coding.classes not in (None, max(model.classes, 2)):
+        raise ArgumentError(
+            f"The data has {said.coding.classes} classes, the model {model.classes}."
+        )
+    check_class_names(model, said.names, remedy)
 
 
 def _size(size: Sequence[int]) -> tuple[int, int]:

@@ -134,13 +134,19 @@ def _weights_key(model: SegmentationModel, setting: str) -> str:
     # The same weights give other maps with another stride, and other architectures ask for others.
     built = [getattr(config, name) for name in _BUILT]
     built += [model.architecture, encoder.features, encoder.prefix_tokens, encoder.size_rule]
-    text = f"{encoder.name} {built} {model.normalization} {versions()} {setting}"
+    text = f"{encoder.name} {built} {model.normalization} {versions()} {setting} {_computer(model)}"
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in model.encoder.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().flatten()
         digest.update(plain.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _computer(model: SegmentationModel) -> str:
+    """What computes the maps: another kind of device rounds otherwise, and so does another GPU."""
+    device = next(model.encoder.parameters(), torch.empty(0)).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def stands_still(encoder: Encoder) -> bool:

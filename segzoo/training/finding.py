@@ -44,11 +44,21 @@ def find_learning_rate(
     batches: Iterator[Batch],
     *,
     ignore_index: int | None,
+    teacher: Teacher | None = None,
 ) -> tuple[float, list[tuple[float, float]]]:
     """The learning rate range test of Smith, "Cyclical Learning Rates", 2017, section 3.3.
 
     The rate grows with every step until the loss runs away; a tenth of the rate where the smoothed
     loss is least is taken. Weights, statistics and random numbers are afterwards what they were.
+
+    Args:
+        model: What is trained.
+        recipe: How.
+        settled: What is known of what the recipe leaves open.
+        processes: Who trains along.
+        batches: As many as are wanted.
+        ignore_index: Void in masks.
+        teacher: Whose answers are learned too.
 
     Returns:
         The rate, and rates with their smoothed losses.
@@ -60,7 +70,12 @@ def find_learning_rate(
     random = random_state(processes.device)
     once = replace(recipe, ema=None, accumulate=1)
     learner = learner_of(
-        model, once, replace(settled, learning_rate=1.0), processes, ignore_index=ignore_index
+        model,
+        once,
+        replace(settled, learning_rate=1.0),
+        processes,
+        ignore_index=ignore_index,
+        teacher=teacher,
     )
     learner.begin(frozen=False)
     smooth, curve = 0.0, []

@@ -4,7 +4,7 @@ config.json, model.safetensors, README.md      the model, as ``save_pretrained``
 training/recipe.json     how it was trained
 training/data.json       on what
 training/metrics.jsonl   a line for each epoch
-training/metrics.json    the scores of the best
+training/metrics.json    the scores of the best, and the versions that trained it
 training/state.pt        what the training needs to go on; belongs to this machine
 """
 
@@ -32,8 +32,11 @@ _RESULTS = (
     "metrics.json",
     "curves.png",
     "confusion.png",
+    "report.html",
     *(f"samples/{kind}.png" for kind in KINDS),
 )
+#: What is found out before the first step, where a recipe asks for it.
+_RATES = ("learning_rate.json", "learning_rate.png")
 
 
 class TrainingFolder:
@@ -100,6 +103,10 @@ class TrainingFolder:
             )
         return None
 
+    def holds_model(self) -> bool:
+        """Whether there is a model, of this training or of the one before."""
+        return (self.out / WEIGHTS).exists()
+
     def make(self) -> None:
         """Make the folder, where it is missing.
 
@@ -109,14 +116,17 @@ class TrainingFolder:
         make_folder(self.inside)
         leftovers.sweep(self.inside)
 
-    def forget_results(self) -> None:
+    def forget_results(self, *, rates: bool) -> None:
         """Remove what another training has left: its scores would be taken for those of this one.
+
+        Args:
+            rates: The search for a learning rate too, which is not of this training.
 
         Raises:
             StorageError: They cannot be removed.
         """
         try:
-            for name in _RESULTS:
+            for name in (*_RESULTS, *(_RATES if rates else ())):
                 (self.inside / name).unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{self.inside} holds what cannot be removed: {error}.") from error

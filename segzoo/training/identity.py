@@ -18,6 +18,9 @@ from .lora import lora_key
 from .processes import Processes
 from .recipe import Recipe
 
+#: Where things lie: a copy of the data, or of the teacher, is told by its fingerprint.
+PLACES = ("data.source", "data.notes", "recipe.teacher")
+
 
 def description(
     model: SegmentationModel,

@@ -46,6 +46,16 @@ def check_item(image: Tensor, mask: Tensor, bands: int) -> None:
         raise InputError(f"the image has {sizes[0]} pixels, its mask {sizes[1]} (height x width).")
 
 
+def named(name: str, error: InputError | str) -> str:
+    """What is wrong with an item, with its name: once, where the error begins with it.
+
+    >>> named("a.png", "too small."), named("a.png", "a.png: too small.")
+    ('a.png: too small.', 'a.png: too small.')
+    """
+    text = str(error)
+    return text if text.startswith(f"{name}: ") else f"{name}: {text}"
+
+
 @dataclass(frozen=True)
 class Checked:
     """A dataset of which each item is looked at, before anything is cut or resized to fit.
@@ -71,7 +81,7 @@ class Checked:
             image, mask = as_pair(self.data[index])
             check_item(image, mask, self.bands)
         except InputError as error:
-            raise DataError(f"{self.names[index]}: {error}") from None
+            raise DataError(named(self.names[index], error)) from None
         return image, mask
 
 
@@ -112,5 +122,8 @@ def raised(batches: Iterable[Any]) -> Iterator[Any]:
     """Batches, until one of them is an error."""
     for batch in batches:
         if isinstance(batch, SegzooError):
-            raise batch
+            try:
+                raise batch
+            finally:
+                del batch  # which would hold its own traceback, and that the workers
         yield batch

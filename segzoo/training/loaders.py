@@ -15,8 +15,9 @@ from ..data.dataset import SegmentationData
 from ..data.transforms import Augmentation, Augmented
 from .items import Told, collated, raised
 from .order import Batches, Order
+from .processes import launched_here
 from .recipe import Recipe
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 #: More workers than this do not make a loop faster.
 _MOST_WORKERS = 8
@@ -69,7 +70,7 @@ def batches(
         num_workers=workers,
         collate_fn=partial(collated, collate=partial(collate, ignore_index=ignore_index)),
         pin_memory=pin_memory,
-        worker_init_fn=prepare_worker if workers else None,
+        worker_init_fn=worker_setup() if workers else None,
         # Else it takes a number from the program's own generator.
         generator=torch.Generator(),
     )
@@ -78,9 +79,7 @@ def batches(
 
 def default_workers() -> int:
     """Workers of a process: a processor each, as far as they reach for all that train here."""
-    given = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    processes = int(given) if given.isdecimal() and int(given) else 1
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(cores // processes, _MOST_WORKERS)
+    return min(cores // launched_here(), _MOST_WORKERS)

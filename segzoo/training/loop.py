@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -82,8 +83,10 @@ class Loop:
         #: Told each row before it is saved, so that a kill repeats a row and never loses one.
         self.track: Callable[[Mapping[str, Any]], None] = lambda row: None
         self.on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None
-        #: Called by the first process when there is a state, whether the training is a new one.
+        #: Called by the first process when there is a state, and whether no epoch of it is over.
         self.on_begin: Callable[..., None] = lambda new: None
+        #: Whether the folder holds a state of this training.
+        self._stored = False
         self.done = Progress()
         self.updates = -(-order.batches // self.recipe.accumulate)
         self.epochs = self.recipe.freeze_epochs + self.recipe.epochs
@@ -104,11 +107,15 @@ class Loop:
             state["seconds"],
         )
         set_random_state(state["random"][self.processes.index], self.learner.device)
+        self._stored = True
         self._started -= self.done.seconds
         self.bar.update(self.done.position.step)
 
     def run(self) -> Progress:
         """Train to the end, or until somebody asks to stop.
+
+        Nothing is written before a step was taken: what is refused until then, images of two sizes
+        or a batch too large for the memory, leaves what the folder holds of another training.
 
         Raises:
             TrainingError: The loss is not finite.
@@ -117,10 +124,8 @@ class Loop:
             SystemExit: SIGTERM, after the state was saved.
         """
         start = self.done.position
-        if start.step == 0:
-            self.save()
-        if self.processes.first:
-            self.on_begin(new=start.step == 0)
+        if self._stored:
+            self._begun()
         stream = self.batches((start.epoch, start.batch))
         try:
             with StopRequests() as requests, self.bar:
@@ -175,7 +180,10 @@ class Loop:
         All processes come to the same answers: they have the same losses, and the largest request.
         """
         on_cpu = self.learner.device.type == "cpu"
-        if not (now or on_cpu or len(self._watched) >= _LOOK_EVERY):
+        now = now or on_cpu or not self._stored
+        # One process need not agree with others on what it was asked for.
+        now = now or (self.processes.count == 1 and requests.received is not None)
+        if not now and len(self._watched) < _LOOK_EVERY:
             return
         total, count = self.done.losses
         for position, loss in self._watched:
@@ -191,10 +199,19 @@ class Loop:
         number, is_old = divmod(
             self.processes.largest(2 * (requests.received or 0) + (old and self.processes.first)), 2
         )
-        if number or is_old:
+        begins = not self._stored
+        if number or is_old or begins:
             self.save()
+        if begins:
+            self._stored = True
+            self._begun()
         if number:
             requests.stop(int(number))
+
+    def _begun(self) -> None:
+        """Have written what belongs beside a state that is there."""
+        if self.processes.first:
+            self.on_begin(new=not self.done.history)
 
     def _shown(self, loss: float) -> dict[str, str]:
         shown = {"loss": f"{loss:.3f}"}
@@ -209,11 +226,12 @@ class Loop:
         mine = [self.names(index) for batch in here for _, index in batch]
         names = [name for each in self.processes.gather(mine) for name in each]
         best = self.done.best
-        kept = (
-            f"The model of epoch {best['epoch']} is in {self.folder.out}."
-            if best is not None
-            else "There is no model yet."
-        )
+        if best is not None:
+            kept = f"The model of epoch {best['epoch']} is in {self.folder.out}."
+        elif self.folder.holds_model():
+            kept = f"The model in {self.folder.out} is of the training before."
+        else:
+            kept = "There is no model yet."
         raise TrainingError(
             f"The loss or its gradient is not finite at step {position.step + 1} (epoch "
             f"{position.epoch + 1}), in the batch of {', '.join(names)}. {kept} Look at these "
@@ -223,7 +241,11 @@ class Loop:
 
     def _end_of_epoch(self, epoch: int, requests: StopRequests) -> None:
         with self.learner.judged() as model:
-            scores = self.validate(model, features=self.learner.features)
+            scores = self.validate(
+                model,
+                features=self.learner.features,
+                between=partial(self._stop_if_asked, requests),
+            )
             self._keep(epoch, model, scores)
         total, count = self.done.losses
         row = {
@@ -244,6 +266,16 @@ class Loop:
         self.on_epoch(row)
         self._look(requests, now=True)
 
+    def _stop_if_asked(self, requests: StopRequests) -> None:
+        """Stop between two batches that are judged: the epoch is then judged again, from its first.
+
+        Judging changes nothing that is learned, so the state is that of the epoch's last step.
+        """
+        number = int(self.processes.largest(requests.received or 0))
+        if number:
+            self.save()
+            requests.stop(number)
+
     def _keep(self, epoch: int, model: SegmentationModel, scores: Scores) -> None:
         """Save the model where it is the best so far."""
         if self.done.best is None or better(scores.miou, self.done.best["miou"]):
@@ -254,7 +286,9 @@ class Loop:
     def _patience_is_over(self) -> bool:
         if self.recipe.patience is None or self.done.best is None:
             return False
-        return len(self.done.history) - int(self.done.best["epoch"]) >= self.recipe.patience
+        # A head that learns no more says nothing of an encoder that has yet to begin.
+        since = max(int(self.done.best["epoch"]), self.recipe.freeze_epochs)
+        return len(self.done.history) - since >= self.recipe.patience
 
     def save(self) -> None:
         """Save the state, with the random numbers of all processes."""

@@ -150,20 +150,17 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
     """Raise where one mask for each image, or the recipe, is not what a model can learn by.
 
     Raises:
-        ArgumentError: A model of several heads, each of which has labels of its own, or without a
-            parameter that learns; or of a model of queries a loss of pixels, or features that are
-            to be kept.
+        ArgumentError: A model of several heads, each of which has labels of its own, of outputs
+            that are no logits, or without a parameter that learns; weights for another number of
+            classes; or of a model of queries a loss of pixels, or features that are to be kept.
     """
-    heads: list[str] = []
-    if isinstance(model, AnswersSeveral):
-        heads = [name for name, _ in model.get_submodule("heads").named_children()]
-    if len(heads) > 1:
+    _check_answers(model)
+    classes = max(model.classes, 2)
+    weights = recipe.class_weights
+    if isinstance(weights, tuple) and len(weights) != classes:
         raise ArgumentError(
-            f"This {type(model).__name__} has {len(heads)} heads ({', '.join(heads)}), and a mask "
-            "teaches one of them. Train head by head, on a frozen encoder so that the others keep "
-            "their answers: model.freeze_encoder(), then segzoo.train(model.single("
-            f"{heads[0]!r}), data, out=...), which trains the weights of this model. Then save the "
-            "whole with model.save_pretrained."
+            f"class_weights has {len(weights)} weights, and there are {classes} classes. Give one "
+            "for each, or 'balanced'."
         )
     learns = {id(item) for item in model.parameters() if item.requires_grad}
     if recipe.freeze_epochs:
@@ -182,6 +179,27 @@ def check_losses(model: SegmentationModel, recipe: Recipe) -> None:
             f"{type(model).__name__} is trained by its queries: {', '.join(asked)} cannot be had "
             "there. What counts are cross_entropy (of classes and masks), dice (of masks) and "
             "class_weights."
+        )
+
+
+def _check_answers(model: SegmentationModel) -> None:
+    """Raise where the answers of a model are not logits of one question."""
+    heads: list[str] = []
+    if isinstance(model, AnswersSeveral):
+        heads = [name for name, _ in model.get_submodule("heads").named_children()]
+    if len(heads) > 1:
+        raise ArgumentError(
+            f"This {type(model).__name__} has {len(heads)} heads ({', '.join(heads)}), and a mask "
+            "teaches one of them. Train head by head, on a frozen encoder so that the others keep "
+            "their answers: model.freeze_encoder(), then segzoo.train(model.single("
+            f"{heads[0]!r}), data, out=...), which trains the weights of this model. Then save the "
+            "whole with model.save_pretrained."
+        )
+    if not model.gives_logits:
+        raise ArgumentError(
+            f"This {type(model).__name__} squeezes its outputs into a range, so they are no "
+            "logits, and every loss here takes logits. Build it without that range "
+            "(y_range=None), or train it in a loop of your own with a loss that fits."
         )
 
 

@@ -17,8 +17,14 @@ from ..errors import ArgumentError
 from ..packages import load_package
 from .recipe import Recipe
 
-#: What launchers set (torchrun, accelerate launch, mpirun).
-_WORLD = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+#: What launchers set (torchrun and accelerate launch, then mpirun of several makes): how many
+#: processes there are, which of them this is, and how many are on this machine.
+_LAUNCHERS = (
+    ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+)
 
 
 class Processes:
@@ -160,13 +166,23 @@ def cpus_share() -> bool:
 
 def is_first() -> bool:
     """Whether this is the one of several processes that talks, before they have met."""
-    return os.environ.get("RANK", "0") == "0"
+    return _said()[1] in (None, 0)
 
 
 def launched() -> int:
     """How many processes a launcher started."""
-    for name in _WORLD:
-        value = os.environ.get(name, "")
-        if value.isdecimal():
-            return int(value)
-    return 1
+    return _said()[0] or 1
+
+
+def launched_here() -> int:
+    """How many of them are on this machine, as far as the launcher says it."""
+    return _said()[2] or 1
+
+
+def _said() -> tuple[int | None, ...]:
+    """Count, place and count on this machine, of the launcher that started this process."""
+    for names in _LAUNCHERS:
+        values = [os.environ.get(name, "") for name in names]
+        if values[0].isdecimal():
+            return tuple(int(value) if value.isdecimal() else None for value in values)
+    return None, None, None

@@ -76,8 +76,8 @@ class Recipe:
         keep_features: Whether the maps of an encoder that stands still are computed once for each
             image and kept. Each image then passes the encoder by itself, so that what is kept, and
             where, changes no bit.
-        patience: Stop when the best epoch on the validation data is that many epochs ago; None for
-            never.
+        patience: Stop when the best epoch on the validation data is that many epochs ago, those of
+            ``freeze_epochs`` left out; None for never.
         seed: Of the order of the images, their augmentation, dropout and drop path.
         size: ``(height, width)`` to which images are resized before anything else; scores are at
             the masks' own size all the same. None for images as they are.
@@ -86,7 +86,7 @@ class Recipe:
         scale: Range of the random factor of an image's size, within 0.05 to 20; ``(1, 1)`` for
             none.
         crop: ``(height, width)`` of random crops; None for whole images.
-        color: Strength of random changes of brightness, contrast and saturation, 0 to 1.
+        color: Strength of random changes of brightness, contrast and each band's own gain, 0 to 1.
         rare_class_crops: Share of crops that are placed on a class, the rare as often as the
             frequent.
         cross_entropy: Weight of the cross-entropy.

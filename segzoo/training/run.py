@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,6 +95,7 @@ class Run:
                 self.processes,
                 self._batches(self._order(settled), (0, 0), epochs=10**6),
                 ignore_index=self.splits.ignore_index,
+                teacher=self.teacher,
             )
             if first:
                 self.folder.write_json("learning_rate.json", {"found": rate, "curve": curve})
@@ -131,7 +133,7 @@ class Run:
     def _write_down(self, *, new: bool) -> None:
         """Write recipe and data beside a state that is theirs; an earlier training's scores go."""
         if new:
-            self.folder.forget_results()
+            self.folder.forget_results(rates=self.recipe.learning_rate != "find")
         self.folder.write_text("recipe.json", self.recipe.to_json())
         self.folder.write_json("data.json", dict(self.splits.description))
 
@@ -159,7 +161,9 @@ class Run:
             state["test"] = judged(self.model, fully=True).to_json()
         if self.processes.first:
             found = {"epoch": state["best"]["epoch"], "val": state["scores"], "test": state["test"]}
-            self.folder.write_json("metrics.json", found)
+            # The card may be written again by other versions; these have trained the model.
+            trained_with = {**versions(), "Python": platform.python_version()}
+            self.folder.write_json("metrics.json", {**found, "versions": trained_with})
             write_results(
                 self.folder.out,
                 self.model,

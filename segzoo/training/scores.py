@@ -99,8 +99,9 @@ class ScoreMeter:
             names: What each image is called. A name that was counted is not counted again.
 
         Raises:
-            InputError: Shapes that do not go together, values that are no class, logits that are
-                NaN, or two images of one name that differ.
+            InputError: Shapes that do not go together, values that are no class, logits of which
+                the largest of a pixel is no finite number (-inf for a class that cannot be is one
+                that can be counted), or two images of one name that differ.
         """
         logits, top, classes = self._classes_of(predicted)
         self._check(classes, target, names)
@@ -332,14 +333,20 @@ class ScoreMeter:
 
 
 def check_finite(top: Tensor, names: Sequence[str] | None) -> None:
-    """Raise where the largest logit of a pixel is NaN: no class is then the model's."""
-    wrong = top.isnan()
+    """Raise where the largest logit of a pixel is not finite: no class is then the model's.
+
+    With infinity as the largest nothing can be said of the others, and of its probability nothing
+    at all; -inf below a finite one is a class that somebody has ruled out.
+    """
+    wrong = ~top.isfinite()
     if wrong.any():
         i = int(wrong.flatten(1).any(dim=1).nonzero()[0])
         where = f" of {names[i]}" if names is not None else ""
+        held = "NaN" if top[i].isnan().any() else "infinity"
         raise InputError(
-            f"The logits{where} hold NaN, so they say nothing of classes: values of the image, or "
-            "weights of the model, are not finite."
+            f"The logits{where} hold {held}, so they say nothing of classes: values of the image, "
+            "or weights of the model, are not finite, or too large for its precision (float16 "
+            "ends at 65504)."
         )
 
 

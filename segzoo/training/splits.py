@@ -12,7 +12,10 @@ from ..data.open_data import open_data
 from ..data.splits import DataSplits
 from ..errors import ArgumentError, DataError
 from ..losses import balanced_weights
-from .evaluate import check_class_names, names_of_classes
+from .evaluate import check_class_names, check_classes, names_of_classes, said_of
+
+#: What to do where data has other names than the model.
+_NAMES = "Build it with the class_names of the data."
 
 
 def as_splits(
@@ -30,8 +33,7 @@ def as_splits(
     if isinstance(data, (str, os.PathLike)):
         data = open_data(data, classes=classes, ignore_index=ignore_index)
     elif isinstance(data, tuple) and len(data) == 2:
-        names = names_of_classes(model)
-        data = DataSplits.of(*data, classes=names or classes, ignore_index=ignore_index)
+        data = _of_two(data, model, ignore_index)
     if not isinstance(data, DataSplits):
         raise ArgumentError(
             "data must be what segzoo.open_data gives, a folder, or two datasets (to train on, to "
@@ -47,7 +49,7 @@ def as_splits(
             f"The data has {data.classes} classes, the model {model.classes}. Build it with "
             f"classes={data.classes}" + (", or 1." if data.classes == 2 else ".")
         )
-    check_class_names(model, data.class_names, "Build it with the class_names of the data.")
+    check_class_names(model, data.class_names, _NAMES)
     if data.in_channels != model.in_channels:
         raise ArgumentError(
             f"The images have {data.in_channels} bands, the model takes {model.in_channels}. Build "
@@ -57,6 +59,25 @@ def as_splits(
         if len(part) == 0:
             raise DataError(f"There are no images to {name}.")
     return data
+
+
+def _of_two(
+    data: tuple[SegmentationData, SegmentationData],
+    model: SegmentationModel,
+    ignore_index: int | None,
+) -> DataSplits:
+    """Two datasets as splits, held to what they say of themselves."""
+    said = [said_of(part) for part in data]
+    for each in said:
+        check_classes(model, each, _NAMES)
+        void = each.coding.ignore_index
+        if ignore_index is None:
+            ignore_index = void
+        if void not in (None, ignore_index):
+            raise ArgumentError(f"ignore_index={ignore_index}, but the void of the data is {void}.")
+    names = names_of_classes(model) or said[0].names or said[1].names
+    classes = names or max(model.classes, 2)
+    return DataSplits.of(*data, classes=classes, ignore_index=ignore_index)
 
 
 def balanced(splits: DataSplits) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,6 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, **state}, temporary)
     except (OSError, RuntimeError) as error:  # torch raises the latter for a full disk
         reason = str(error).partition("\n")[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run what is in it
-            reason = "it is damaged, or holds objects that no state has"
         raise StorageError(
             f"The training's state could not be written to {path}: {reason}. The state before it "
             "still stands. Free some space and start the same training again: it goes on there."
@@ -89,6 +87,7 @@ def check_same(
     where: Path,
     *,
     absent: Mapping[str, Any] | None = None,
+    passed: Sequence[str] = (),
 ) -> None:
     """Raise where a training would not be the one that a folder holds.
 
@@ -97,6 +96,7 @@ def check_same(
         now: The same of this call.
         where: The folder, for the message.
         absent: What stands for values that ``then`` lacks: an older version did not know them.
+        passed: Names that are not compared, with all below them: ``data.source``.
 
     Raises:
         TrainingError: A difference; the message has every one of them.
@@ -106,6 +106,7 @@ def check_same(
         f"{name} was {before.get(name)!r}, is {after.get(name)!r}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
+        and not any(f"{name}.".startswith(f"{place}.") for place in passed)
     ]
     if lines:
         shown = "; ".join(lines[:12]) + (f"; and {len(lines) - 12} more" if lines[12:] else "")

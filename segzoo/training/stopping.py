@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
+from collections.abc import Callable
+from functools import lru_cache, partial
+from multiprocessing.util import Finalize
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -59,12 +64,31 @@ class StopRequests:
         raise SystemExit(_BASE + number)
 
 
-def prepare_worker(worker: int) -> None:
+def worker_setup() -> Callable[[int], None]:
     """For ``worker_init_fn``: a worker lives as long as the process that it works for, and no less.
 
     A terminal sends Ctrl-C, and a cluster SIGTERM, to all processes of a program; whoever trains
-    decides when, and its workers still have work then. Where it is killed, they end with it.
+    decides when, and its workers still have work then. Where it is killed, they end with it; where
+    its program ends while somebody still holds them, by the traceback of an error say, they take
+    Python's SIGTERM, for whose effect it would else wait for ever.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    return partial(_prepare, _leaving(os.getpid()))
+
+
+@lru_cache
+def _leaving(owner: int) -> Any:
+    """What tells the workers of a process that its program ends."""
+    flag = multiprocessing.RawValue("b", 0)
+    # Called before SIGTERM is sent, and in the process that made it only.
+    Finalize(None, setattr, args=(flag, "value", 1), exitpriority=0)
+    return flag
+
+
+def _prepare(leaving: Any, worker: int) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if leaving.value:
+            os._exit(0)  # torch tells of workers that end otherwise
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -35,12 +35,17 @@ class Teacher:
         """The recipe's teacher, or None where it has none.
 
         Raises:
-            ArgumentError: It has other classes or bands than the model.
+            ArgumentError: It has other classes or bands than the model, or gives no logits.
             StorageError: It cannot be loaded.
         """
         if recipe.teacher is None:
             return None
         model = from_pretrained(recipe.teacher)
+        if not model.gives_logits:
+            raise ArgumentError(
+                f"The teacher {recipe.teacher} squeezes its outputs into a range: they are no "
+                "logits, which are what is learned from a teacher. Take another one."
+            )
         for what, mine, theirs in (
             ("classes", student.classes, model.classes),
             ("bands", student.in_channels, model.in_channels),

@@ -5,6 +5,7 @@ Which there are, and how each is spoken to, is accelerate's. None is used unless
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -114,6 +115,37 @@ class Tracking:
             with suppress(Exception):  # what the training ended with is what is told
                 tracker.finish()
         self._stack.close()
+
+
+class EarlierLogs:
+    """What trackers wrote of another training: curves of a new one would go on in those.
+
+    They are put aside at first, and gone only when the new training has a row of its own: one that
+    fails before leaves them as they were. The first process alone may do that.
+
+    Args:
+        place: The folder that trackers write into.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._aside = place.with_name(f".{place.name}-before")
+
+    def put_aside(self) -> None:
+        """Make room for logs of a new training."""
+        with suppress(OSError):
+            self.place.rename(self._aside)
+
+    def put_back(self) -> None:
+        """Have them where they were, if they lie aside, in place of what was written meanwhile."""
+        if self._aside.exists():
+            shutil.rmtree(self.place, ignore_errors=True)
+            with suppress(OSError):
+                self._aside.rename(self.place)
+
+    def forget(self) -> None:
+        """Remove them."""
+        shutil.rmtree(self._aside, ignore_errors=True)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from ..storage.pretrained import check_rebuilds
 from .features import DEFAULT_BYTES, check_kept
 from .figures import require_matplotlib
 from .folder import TrainingFolder
-from .identity import description, warn_of_versions
+from .identity import PLACES, description, warn_of_versions
 from .learner import Settled
 from .lora import plain
 from .objective import check_losses
@@ -35,7 +34,7 @@ from .splits import as_splits
 from .spreading import from_first
 from .state import check_same
 from .teacher import Teacher
-from .tracking import LogWith, Tracker, Tracking, as_list
+from .tracking import EarlierLogs, LogWith, Tracker, Tracking, as_list
 
 #: Seconds after which the state is saved within an epoch.
 SAVE_SECONDS = 300.0
@@ -106,7 +105,8 @@ def train(
         feature_bytes: How much the features may take that ``keep_features`` of the recipe keeps, of
             each process.
         feature_folder: Where they are kept, for longer than this call; None for the memory.
-        restart: Begin anew where the folder holds a training.
+        restart: Begin anew where the folder holds a training. Its scores are gone when the new one
+            has taken its first step, its model when the new one has one.
         progress: Show a bar on stderr.
         on_epoch: Called with the row of each epoch, as in ``training/metrics.jsonl``, by the first
             process only: to print it, say.
@@ -149,14 +149,16 @@ def train(
     key = None if teacher is None else teacher.key
     begun = description(model, recipe, splits, processes, precision, teacher=key)
     if saved is not None:
-        check_same(saved["begun"], begun, folder.out, absent={"recipe": asdict(Recipe())})
+        known = {"recipe": asdict(Recipe())}
+        check_same(saved["begun"], begun, folder.out, absent=known, passed=PLACES)
         warn_of_versions(saved["versions"])
         if saved["finished"]:
             model = best_weights(model, folder, processes)
             return result(model, saved, folder, was_finished=True)
+    new = saved is None or not saved["history"]
     cuda = [processes.device] if processes.device.type == "cuda" else []
     with (
-        tracked(trackers, processes, folder, begun, splits.class_names, new=saved is None) as track,
+        tracked(trackers, processes, folder, begun, splits.class_names, new=new) as track,
         torch.cuda.device(processes.device) if cuda else nullcontext(),
         torch.random.fork_rng(devices=cuda),
     ):
@@ -196,23 +198,33 @@ def tracked(
     *,
     new: bool,
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Trackers that the first process tells, for a while; what each row is told to."""
+    """Trackers that the first process tells, for a while; what each row is told to.
+
+    Args:
+        new: No row was told yet: what is in their folder is of another training.
+    """
     opened: list[Tracking] = []
-    if trackers:  # what cannot be opened is told in all processes
-        place = folder.inside / "logs"
-        if new and processes.first:  # curves of another training would go on in this one's
-            shutil.rmtree(place, ignore_errors=True)
-        processes.from_first(lambda: opened.append(Tracking(trackers, place, settings)))
-
-    def tell(row: Mapping[str, Any]) -> None:
-        for tracking in opened:
-            tracking.log(row, class_names)
-
+    earlier = EarlierLogs(folder.inside / "logs")
     try:
+        if processes.first:
+            earlier.put_back()  # a call that was killed before its first row has left them aside
+            if new:
+                earlier.put_aside()
+        if trackers:  # what cannot be opened is told in all processes
+            processes.from_first(lambda: opened.append(Tracking(trackers, earlier.place, settings)))
+
+        def tell(row: Mapping[str, Any]) -> None:
+            for tracking in opened:
+                tracking.log(row, class_names)
+            if processes.first:
+                earlier.forget()
+
         yield tell
     finally:
         for tracking in opened:
             tracking.finish()
+        if processes.first:
+            earlier.put_back()
 
 
 def result(

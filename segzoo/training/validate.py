@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,13 +15,14 @@ from ..architectures.base import SegmentationModel
 from ..data.dataset import SegmentationData
 from ..data.resample import resize_image
 from ..data.splits import names_of
+from .evaluate import as_counted
 from .features import FeatureCache
 from .items import Told, collated, raised
 from .precision import autocast
 from .processes import Processes
 from .score_values import Scores
 from .scores import ScoreMeter
-from .stopping import prepare_worker
+from .stopping import worker_setup
 
 #: An image with its mask and its name.
 Item = tuple[Tensor, Tensor, str]
@@ -92,6 +92,8 @@ class Validator:
         self.processes, self.precision, self.channels_last = processes, precision, channels_last
         self.classes, self.class_names, self.ignore_index = classes, class_names, ignore_index
         shard = Shard(data, processes, size)
+        # Of the process with the most: all come between two batches as often.
+        self.rounds = -(-len(data) // (processes.count * batch_size))
         workers = min(workers, -(-len(shard) // batch_size))
         self.loader: DataLoader[Any] = DataLoader(
             Told(shard),
@@ -99,7 +101,7 @@ class Validator:
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=partial(collated, collate=list),
-            worker_init_fn=prepare_worker if workers else None,
+            worker_init_fn=worker_setup() if workers else None,
             generator=torch.Generator(),
         )
 
@@ -109,9 +111,11 @@ class Validator:
         *,
         fully: bool = False,
         features: FeatureCache | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> Scores:
         """The scores of a model; see :meth:`measure`."""
-        return self.measure(model, fully=fully, features=features).compute(self.class_names)
+        meter = self.measure(model, fully=fully, features=features, between=between)
+        return meter.compute(self.class_names)
 
     @torch.no_grad()
     def measure(
@@ -120,6 +124,7 @@ class Validator:
         *,
         fully: bool = False,
         features: FeatureCache | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> ScoreMeter:
         """Count a model's masks of all images; it is in eval mode afterwards.
 
@@ -128,13 +133,17 @@ class Validator:
             fully: With boundaries and calibration, in float32 and with weights as they lie:
                 what :func:`segzoo.evaluate` measures, which takes its time.
             features: Maps of an encoder that stands still, which are the model's as well.
+            between: Called before each batch, as often in all processes; it may end the judging by
+                an error.
         """
         model.eval()
         precision = "float32" if fully else self.precision
         device = self.processes.device
         meter = self._meter(fully)
-        for items in raised(self.loader):
-            for raw, masks, names in batched(items, self.pixels):
+        batches = raised(self.loader)
+        for _ in range(self.rounds):
+            between()
+            for raw, masks, names in batched(next(batches, ()), self.pixels):
                 image = model.normalization(raw.to(device))
                 if self.channels_last and not fully:
                     image = image.contiguous(memory_format=torch.channels_last)
@@ -144,10 +153,8 @@ class Validator:
                     else:
                         maps = features.maps(raw, image, channels_last=self.channels_last)
                         logits = model.forward_heads(image, maps=maps).logits
-                logits = logits.float()
-                if logits.shape[-2:] != masks.shape[-2:]:
-                    logits = F.interpolate(logits, size=masks.shape[-2:], mode="bilinear")
-                meter.update(logits, masks.to(device), names)
+                found = as_counted(logits.float(), masks, model)
+                meter.update(found, masks.to(device), names)
         whole = self._meter(fully)
         for state in self.processes.gather(meter.state()):
             whole.merge(ScoreMeter.from_state(state))

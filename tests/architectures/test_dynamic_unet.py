@@ -231,6 +231,18 @@ def test_a_range_moves_the_threshold_of_one_class():
     assert 10 <= out.min() <= out.max() <= 20
     assert set(mask.unique().tolist()) <= {0, 1}
     assert tiny(classes=1).threshold == 0
+    assert tiny().gives_logits
+    assert not model.gives_logits
+    assert not tiny(classes=1, y_range=(-1, 1)).gives_logits  # whose middle is 0, too
+
+
+def test_so_does_that_of_a_first_head():
+    heads = {"a": segzoo.Head("dynamic_unet", 1, options={"y_range": (10, 20)})}
+    model = segzoo.MultiHead(TinyBackbone(3), heads=heads)
+    assert (model.threshold, model.gives_logits) == (15, False)
+    heads = {"b": segzoo.Head("unet", 1), **heads}
+    model = segzoo.MultiHead(TinyBackbone(3), heads=heads)
+    assert (model.threshold, model.gives_logits) == (0, True)
 
 
 @pytest.mark.parametrize(

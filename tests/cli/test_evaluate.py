@@ -10,8 +10,10 @@ from PIL import Image
 
 import segzoo
 from segzoo.cli import main
+from segzoo.storage.transfer import push
+from segzoo.training import card
 from tests.model_folders import small
-from tests.training.trained import Data, trained
+from tests.training.trained import NAMES, Data, trained
 
 
 @pytest.fixture
@@ -130,3 +132,56 @@ def test_a_folder_without_a_training_has_no_report(tmp_path, capsys):
     code, output = run(capsys, "report", tmp_path)
     assert code == 2
     assert "nothing to report" in output.err
+
+
+def test_a_model_on_the_hub_gets_the_size_of_its_training_too(folders, tmp_path, capsys, hub):
+    model = small(3, class_names=NAMES)
+    model.save_pretrained(tmp_path / "plain")
+    push(tmp_path / "plain", "user/model")
+    first = hub.repos["user/model"].refs["main"]
+    trained(tmp_path / "model")
+    push(tmp_path / "model", "user/model")
+    call = ("evaluate", *folders, "--ignore-index", 255, "--json")
+
+    def scored(*given):
+        code, output = run(capsys, call[0], given[0], *call[1:], *given[1:])
+        assert code == 0, output.err
+        return json.loads(output.out), "resized to 32x48" in output.err
+
+    expected = scored(tmp_path / "model")
+    assert expected[1]
+    assert scored("user/model") == expected
+    assert scored(tmp_path / "model" / "model.safetensors") == expected
+    assert scored("user/model", "--size", 32, 48) == (expected[0], False)
+    whole = scored("user/model", "--revision", first)
+    assert whole == scored(tmp_path / "plain")
+    assert whole[0] != expected[0]
+
+
+def test_model_and_size_are_of_one_commit(folders, tmp_path, capsys, hub, monkeypatch):
+    """A push between the two does not mix them."""
+    trained(tmp_path / "model")
+    push(tmp_path / "model", "user/model")
+    found = card.find_records
+
+    def pushed(model, access):
+        answer = found(model, access)
+        small(2).save_pretrained(tmp_path / "other")
+        push(tmp_path / "other", "user/model")
+        return answer
+
+    monkeypatch.setattr(card, "find_records", pushed)
+    code, output = run(capsys, "evaluate", "user/model", *folders, "--ignore-index", 255)
+    assert code == 0, output.err
+    assert "resized to 32x48" in output.err
+    assert "car | bus" in output.out
+
+
+def test_a_hub_that_does_not_tell_the_size_is_told(folders, tmp_path, capsys, hub):
+    trained(tmp_path / "model")
+    push(tmp_path / "model", "user/model")
+    hub.refuse[("HEAD", "recipe")] = 503
+    code, output = run(capsys, "evaluate", "user/model", *folders, "--ignore-index", 255)
+    assert code == 2
+    assert "what is known of the training of 'user/model'" in output.err
+    assert "Traceback" not in output.err

@@ -178,7 +178,7 @@ def test_an_error_names_the_picture(tmp_path, workers):
         (lambda image, mask: (image, mask.float()), "1: expected an image"),
         (lambda image, mask: (image[:2], mask), "1: the image has 2 bands, the model takes 3"),
         (lambda image, mask: (image.long(), mask), "1: Expected uint8, uint16 or floating point"),
-        (lambda image, mask: (image, mask + 3), "1: The target of 1 holds"),
+        (lambda image, mask: (image, mask + 3), "^The target of 1 holds"),
     ],
     ids=["size", "bands", "float", "two bands", "integers", "classes"],
 )  # fmt: skip
@@ -240,3 +240,24 @@ def test_camvids_masks_score_one(tmp_path):
     scores = segzoo.evaluate(Knows(), some, ignore_index=11)
     assert scores.pixel_accuracy > 0.97
     assert scores.boundary_f1 > 0.97
+
+
+@pytest.mark.parametrize("value", [9, float("inf")])
+def test_the_name_of_an_image_comes_once(value):
+    class Items:
+        names = ("north", "south")
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            mask = torch.zeros(20, 20, dtype=torch.long)
+            mask[0, 0] = 9 if value == 9 and index else 0
+            return torch.zeros(3, 20, 20, dtype=torch.uint8), mask
+
+    network = model()
+    with torch.no_grad():
+        network.head.conv.bias += 0 if value == 9 else value
+    with pytest.raises(InputError) as error:
+        segzoo.evaluate(network, Items(), batch_size=2)
+    assert str(error.value).count("south" if value == 9 else "north") == 1

@@ -11,7 +11,7 @@ import yaml
 import segzoo
 from segzoo.storage import hub_folder, model_folder
 from segzoo.storage.transfer import pull, push
-from segzoo.training.card import dataset_name, read_records
+from segzoo.training.card import dataset_name, read_records, trained_size
 from segzoo.training.evaluate import measure
 from segzoo.training.results import write_filled_card
 from tests.training.trained import NAMES, Data, trained
@@ -46,7 +46,8 @@ def test_the_card_says_what_was_found(folder):
     assert "| size | 32 x 48 |" in body
     assert "| images | 9 train, 3 val |" in body
     assert "| best epoch | 3 of 3 |" in body
-    assert f"segzoo {segzoo.__version__}" in body
+    # Not those that the card is written with.
+    assert "| versions | segzoo 0.1.7, torch 2.7.1, timm 1.0.9, Python 3.9.2 |" in body
     assert "| focal |" not in body  # it was not used
     assert "](training/curves.png)" in body
     assert "](example.png)" in body
@@ -179,3 +180,21 @@ def test_what_data_are_called(source, name):
 
 def test_scores_are_plain_json(folder):
     json.dumps(read_records(folder).scores.to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("versions", [None, "0.2", ["segzoo"]])
+def test_versions_that_nobody_wrote_down_are_not_on_the_card(copy, versions):
+    file = copy / "training" / "metrics.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "versions": versions}))
+    model = segzoo.from_pretrained(copy)
+    text = write_filled_card(copy, model, read_records(copy).scores).read_text()
+    assert "| seed | 0 |" in text
+    assert "| versions |" not in text
+
+
+def test_a_recipe_of_which_no_epoch_is_over_is_not_that_of_the_model(copy):
+    """A restart has written it, and the model is still the one before."""
+    for name in ("metrics.jsonl", "metrics.json"):
+        (copy / "training" / name).unlink()
+    assert trained_size(copy) is None
+    assert (read_records(copy).recipe, read_records(copy).data) == ({}, {})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import segzoo
 from segzoo.errors import ArgumentError, TrainingError
-from segzoo.training.features import FeatureCache, stands_still
+from segzoo.training.features import FeatureCache, _computer, _weights_key, stands_still
 
 from .killing import outcome
 from .toys import ENCODER, toy_model
@@ -186,3 +188,12 @@ def test_heads_of_one_encoder_are_trained_one_by_one(tmp_path):
     assert torch.equal(after["sky"], result.model(image))
     one = segzoo.MultiHead(ENCODER, heads={"sky": heads["sky"]})
     assert train(tmp_path / "one", RECIPE.changed({"epochs": 1, "keep_features": False}), model=one)
+
+
+def test_what_another_kind_of_device_computed_is_not_taken(monkeypatch):
+    model = frozen()
+    here = _weights_key(model, "")
+    assert _weights_key(model, "") == here
+    assert _computer(copy.deepcopy(model).to("meta")) != _computer(model)
+    monkeypatch.setattr("segzoo.training.features._computer", lambda model: "another")
+    assert _weights_key(model, "") != here

@@ -11,13 +11,15 @@ from tqdm import tqdm
 
 import segzoo
 from segzoo.cli.train import _value
+from segzoo.data.mask_coding import MaskCoding
+from segzoo.data.splits import Subset
 from segzoo.errors import ArgumentError, DataError, StorageError, TrainingError
 from segzoo.training.features import FeatureCache
 from segzoo.training.folder import TrainingFolder
 from segzoo.training.items import Told, collated, raised
 from segzoo.training.splits import as_splits
 
-from .toys import Blobs, toy_model
+from .toys import ENCODER, Blobs, toy_model
 from .trainings import train
 
 ONE = segzoo.Recipe(epochs=1, batch_size=4)
@@ -198,3 +200,95 @@ def test_features_of_another_architecture_are_others(tmp_path):
 def test_a_setting_is_written_as_in_python_or_in_json(text, value):
     assert _value(text) == value
     assert type(_value(text)) is type(value)
+
+
+def squeezed(low, high, classes=1):
+    with torch.random.fork_rng():
+        return segzoo.DynamicUnet(ENCODER, classes, y_range=(low, high))
+
+
+def head_of(low, high):
+    head = segzoo.Head("dynamic_unet", 1, options={"y_range": (low, high)})
+    with torch.random.fork_rng():
+        return segzoo.MultiHead(ENCODER, heads={"depth": head})
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: squeezed(0, 1), lambda: squeezed(-1, 1), lambda: squeezed(0, 1, 2), lambda: head_of(-1, 1)]
+)  # fmt: skip
+def test_outputs_in_a_range_are_no_logits_to_learn(tmp_path, make):
+    data = (Blobs(4, classes=2), Blobs(2, classes=2))
+    with pytest.raises(ArgumentError, match=r"squeezes its outputs into a range.*y_range=None"):
+        train(tmp_path / "out", ONE, model=make(), given=data)
+    make().save_pretrained(tmp_path / "teacher")
+    taught = ONE.changed({"teacher": str(tmp_path / "teacher")})
+    student = toy_model(make().classes)
+    with pytest.raises(ArgumentError, match=r"teacher .* squeezes its outputs into a range"):
+        train(tmp_path / "out", taught, model=student, given=data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_threshold_of_its_own_counts_in_validation_too(tmp_path, monkeypatch):
+    """Logits whose even odds lie elsewhere: whoever scores asks the model."""
+    model = toy_model(1)
+    monkeypatch.setattr(type(model), "threshold", property(lambda self: 0.3))
+    data = (Blobs(8, classes=2), Blobs(3, seed=1, classes=2))
+    result = train(tmp_path / "out", ONE.changed({"precision": "float32"}), model=model, given=data)
+    expected = segzoo.evaluate(result.model, data[1])
+    assert result.scores.counts == expected.counts
+    assert result.history[0]["val"]["miou"] == expected.miou
+    monkeypatch.setattr(type(model), "threshold", 0.0)
+    assert segzoo.evaluate(result.model, data[1]).counts != expected.counts
+
+
+class Named(Blobs):
+    """Its errors have the name of the item, as those of files do."""
+
+    def __getitem__(self, index, /):
+        if index == 2:
+            raise DataError("blob2: values that are no class: 7.")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("given", [(Named(20), Blobs(2)), (Blobs(4), Named(20))])
+def test_a_name_comes_once(tmp_path, given):
+    with pytest.raises(DataError) as error:
+        train(tmp_path / "out", ONE, given=given)
+    assert str(error.value) == "blob2: values that are no class: 7."
+
+
+class Says(Blobs):
+    """A dataset that says what its masks hold, as rows of a table do."""
+
+    def __init__(self, count, names=None):
+        super().__init__(count, ignore_index=255)
+        self.coding, self.class_names = MaskCoding(3, 255), names
+
+
+@pytest.mark.parametrize("part", [lambda data: data, lambda data: Subset(data, (0, 1))])
+def test_what_data_says_of_its_classes_is_kept_and_held_to(tmp_path, part):
+    names = ("sky", "road", "car")
+    rows = part(Says(4, names))
+    for given in ((rows, Blobs(2)), (Blobs(2), rows)):
+        splits = as_splits(given, toy_model(), None)
+        assert (splits.class_names, splits.ignore_index) == (names, 255)
+        with pytest.raises(ArgumentError, match="ignore_index=7, but the void of the data is 255"):
+            as_splits(given, toy_model(), 7)
+    scores = segzoo.evaluate(toy_model(), rows)
+    assert (scores.ignore_index, scores.class_names) == (255, names)
+    plain = part(Says(4))
+    assert segzoo.evaluate(toy_model(), plain).ignore_index == 255
+    other = toy_model(class_names=("road", "sky", "car"))
+    for given in ((rows, rows), (Blobs(2), rows)):
+        with pytest.raises(
+            ArgumentError, match="Class 0 is 'sky' in the data and 'road' in the mo"
+        ):
+            as_splits(given, other, None)
+        with pytest.raises(ArgumentError, match="The data has 3 classes, the model 4"):
+            as_splits(given, toy_model(4), None)
+    with pytest.raises(ArgumentError, match="Class 0 is 'sky' in the data and 'road' in the model"):
+        segzoo.evaluate(other, rows)
+    with pytest.raises(ArgumentError, match="The data has 3 classes, the model 4"):
+        segzoo.evaluate(toy_model(4), plain)
+    with pytest.raises(ArgumentError, match="ignore_index=7, but the void of the data is 255"):
+        segzoo.evaluate(toy_model(), plain, ignore_index=7)

@@ -115,13 +115,39 @@ assert (names["scores"].images, names["scores"].pixels) == (7, 7 * 22 * 24)
 @pytest.mark.usefixtures("_lightning")
 def test_lightning_on_two_ranks_counts_each_image_once(tmp_path):
     """Seven images on two ranks: its sampler gives one of them twice."""
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
+    on_two_ranks(RANK, tmp_path)
+
+
+ONE_MODEL = """
+import torch
+from accelerate.utils import gather_object
+import segzoo
+from tests.helpers import tiny_unet
+from tests.training.test_other_loops import Squares, example
+names = {"model": tiny_unet(classes=2), "train": Squares(), "val": Squares(), "epochs": 1}
+exec(compile(example("Accelerate"), "Accelerate", "exec"), names)
+assert names["accelerator"].num_processes == 2
+# Each rank has seen other images; what they score together is the model of either.
+assert len(set(gather_object([sum(float(item.sum()) for item in names["model"].buffers())]))) == 1
+alone = segzoo.evaluate(names["model"], Squares(), ignore_index=255)
+assert abs(names["scores"].confusion - alone.confusion).max() <= 2
+"""
+
+
+def test_accelerate_scores_one_model_on_two_ranks(tmp_path):
+    pytest.importorskip("accelerate")
+    on_two_ranks(ONE_MODEL, tmp_path, ACCELERATE_USE_CPU="true")
+
+
+def on_two_ranks(text: str, folder: Path, **environment: str) -> None:
+    """Run a script in two processes."""
+    script = folder / "rank.py"
+    script.write_text(text)
     root = str(PAGE.parents[1])
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=180,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        cwd=folder, capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

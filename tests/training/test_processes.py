@@ -9,6 +9,7 @@ import pytest
 
 from segzoo.errors import ArgumentError, MissingPackageError
 from segzoo.training import processes
+from segzoo.training.loaders import default_workers
 from segzoo.training.processes import Processes
 
 
@@ -64,3 +65,35 @@ def test_several_processes_need_accelerate(monkeypatch):
 def test_launchers_say_how_many_there_are(monkeypatch, value, count):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", value)
     assert processes.launched() == count
+
+
+@pytest.mark.parametrize(
+    ("told", "count", "here", "first"),
+    [
+        ({}, 1, 1, True),
+        ({"RANK": "1"}, 1, 1, True),  # of whoever sets it: nobody was launched
+        ({"WORLD_SIZE": "8", "RANK": "0", "LOCAL_WORLD_SIZE": "4"}, 8, 4, True),
+        ({"WORLD_SIZE": "8", "RANK": "5", "LOCAL_WORLD_SIZE": "4"}, 8, 4, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, 2, 1, False),
+        ({"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALNRANKS": "2"}, 2, 2, False),
+        ({"PMI_SIZE": "2", "PMI_RANK": "0", "MPI_LOCALNRANKS": "2"}, 2, 2, True),
+        (
+            {
+                "MV2_COMM_WORLD_SIZE": "4",
+                "MV2_COMM_WORLD_RANK": "3",
+                "MV2_COMM_WORLD_LOCAL_SIZE": "2",
+            },
+            4,
+            2,
+            False,
+        ),
+    ],
+)
+def test_one_of_those_that_a_launcher_started_talks(monkeypatch, told, count, here, first):
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert processes.launched() == count
+    assert processes.launched_here() == here
+    assert processes.is_first() is first
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert default_workers() == 8 // here

@@ -164,3 +164,15 @@ def test_a_browser_shows_it(folder, tmp_path, dark):
     corner = pixels[:20, :20].mean()
     assert corner < 60 if dark else corner > 230
     assert pixels.std() > 15
+
+
+def test_a_picture_that_cannot_be_read_is_told_by_its_name(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "training" / "report.html").unlink(missing_ok=True)
+    picture = copy / "training" / "samples" / "worst.png"
+    picture.unlink()
+    picture.mkdir()
+    with pytest.raises(StorageError, match=r"picture .*worst\.png of the report could not be read"):
+        write_report(copy)
+    assert not (copy / "training" / "report.html").exists()

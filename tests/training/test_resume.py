@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 
 import pytest
 import torch
 
+from segzoo.training import validate
+from segzoo.training.evaluate import as_counted
 from segzoo.training.processes import cpus_share
 
+from .. import forking
 from . import killing
 
 
@@ -36,3 +41,39 @@ def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, workers, ranks, lo
             return
         longest /= 4
     pytest.fail("the training was never killed")
+
+
+def told_while_judging(out, rank, port, more):
+    """One of two processes, of which the second gets a signal while it scores its second batch."""
+    seen = []
+
+    def scored(*arguments):
+        seen.append(1)
+        if len(seen) == 2 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return as_counted(*arguments)
+
+    validate.as_counted = scored
+    killing.run(out, 0, "cpu", rank, 2, port, {**more, "batch_size": 1})
+
+
+@pytest.mark.parametrize("more", [{}, {"sharding": "full"}], ids=["whole models", "parts"])
+def test_told_while_they_judge_all_processes_stop_and_go_on_to_the_bit(tmp_path, more):
+    if more and not cpus_share():
+        pytest.skip(f"the FSDP of torch {torch.__version__} works on GPUs only")
+    out, port, made = tmp_path / "out", killing.free_port(), forking.context()
+    told = [
+        made.Process(target=told_while_judging, args=(str(out), rank, port, more))
+        for rank in range(2)
+    ]
+    for process in told:
+        process.start()
+    for process in told:
+        process.join(100)
+    assert [process.exitcode for process in told] == [143, 143]
+    state = torch.load(out / "training" / "state.pt", weights_only=True)
+    assert (state["position"]["epoch"], len(state["history"])) == (0, 0)
+    assert state["position"]["batch"] == killing.PAIRS // 2
+    for folder in (out, tmp_path / "whole"):
+        killing.finish(killing.start(folder, 0, 2, **{**more, "batch_size": 1}))
+    assert killing.same(tmp_path / "whole", out)

@@ -349,3 +349,36 @@ def test_scores_of_another_number_of_classes_are_refused(change):
     meter.update(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4).long())
     with pytest.raises(ArgumentError):
         segzoo.Scores.from_json({**meter.compute().to_json(), **change})
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_largest_logit_is_a_finite_number(classes):
+    logits = torch.zeros(2, classes if classes > 2 else 1, 4, 4)
+    target = torch.zeros(2, 4, 4).long()
+    meter = segzoo.ScoreMeter(classes)
+    logits[1, -1, 0, 0] = math.inf
+    with pytest.raises(InputError, match=r"logits of b hold infinity.*float16 ends at 65504"):
+        meter.update(logits, target, ["a", "b"])
+    if classes > 2:
+        logits[1, :, 0, 0] = -math.inf
+        with pytest.raises(InputError, match="logits of b hold infinity"):
+            meter.update(logits, target, ["a", "b"])
+    assert len(meter) == 0
+
+
+def test_a_class_may_be_ruled_out():
+    """By -inf: its probability is 0, and where it is the true one no number says how wrong."""
+    logits, target = torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4).long()
+    logits[0, 0] = 1.0
+    logits[0, 2] = -math.inf
+    two = segzoo.ScoreMeter(2)
+    two.update(logits[:, :2], target)
+    meter = segzoo.ScoreMeter(3)
+    meter.update(logits, target)
+    assert meter.compute().likelihood == pytest.approx(two.compute().likelihood)
+    assert meter.compute().ece == pytest.approx(two.compute().ece)
+    target[0, 0, 0] = 2
+    meter.update(logits, target)
+    scores = meter.compute()
+    assert (scores.likelihood, scores.temperature) == (None, None)
+    assert segzoo.Scores.from_json(scores.to_json()) == scores

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import segzoo
 from segzoo.errors import StorageError, TrainingError
-from segzoo.training.loop import Loop
+from segzoo.training.evaluate import as_counted
+from segzoo.training.loop import Loop, Progress
+from segzoo.training.processes import Processes
+from segzoo.training.state import Position
+from segzoo.training.stopping import StopRequests
+from segzoo.training.validate import Validator
 
 from .. import forking
-from .toys import Blobs
+from .toys import Blobs, toy_model
 from .trainings import assert_same, state_of, train
 
 
@@ -80,7 +87,7 @@ def test_a_full_disk_leaves_the_state_before_and_the_training_goes_on(tmp_path):
     process.join()
     assert "could not be written" in told.read_text()
     assert "The state before it still stands" in told.read_text()
-    assert state_of(out)["position"] == {"epoch": 0, "batch": 0, "step": 0}
+    assert state_of(out)["position"] == {"epoch": 0, "batch": 1, "step": 1}
     assert [path.name for path in (out / "training").glob(".*")] == []
     train(out)
     train(tmp_path / "whole")
@@ -154,5 +161,108 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     given.train.armed = True
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "out", given=given)
-    # Nothing was saved on the way out.
-    assert state_of(tmp_path / "out")["position"] == {"epoch": 0, "batch": 0, "step": 0}
+    # It came in the second step, and nothing was saved on the way out.
+    assert state_of(tmp_path / "out")["position"] == {"epoch": 0, "batch": 1, "step": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("features", [False, True])
+def test_a_signal_is_not_kept_waiting_until_all_is_scored(tmp_path, monkeypatch, workers, features):
+    """It comes while the second of three batches is scored; the epoch is then scored anew."""
+    recipe = segzoo.Recipe(epochs=2, batch_size=1, ema=0.9, keep_features=features)
+    seen = []
+
+    def scored(*arguments):
+        seen.append(1)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return as_counted(*arguments)
+
+    def model():
+        return toy_model().freeze_encoder() if features else toy_model()
+
+    monkeypatch.setattr("segzoo.training.validate.as_counted", scored)
+    with pytest.raises(SystemExit):
+        train(tmp_path / "out", recipe, model=model(), workers=workers)
+    assert len(seen) == 2
+    state = state_of(tmp_path / "out")
+    assert state["position"] == {"epoch": 0, "batch": 8, "step": 8}
+    assert state["history"] == []
+    train(tmp_path / "out", recipe, model=model(), workers=workers)
+    train(tmp_path / "whole", recipe, model=model(), workers=workers)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("images", "rounds"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_processes_come_between_two_batches_equally_often(images, rounds):
+    for index in range(2):
+        shared = Processes("cpu")
+        shared.count, shared.index = 2, index
+        validator = Validator(
+            Blobs(images),
+            shared,
+            classes=3,
+            class_names=None,
+            ignore_index=None,
+            size=None,
+            batch_size=2,
+            workers=0,
+            precision="float32",
+            channels_last=False,
+        )
+        shared.count = 1  # nobody is there to be waited for
+        asked = []
+        found = validator.measure(toy_model(), between=lambda asked=asked: asked.append(1))
+        assert len(asked) == rounds
+        assert len(found) == len(range(index, images, 2))
+
+
+@pytest.mark.parametrize(("count", "looks"), [(1, True), (2, False)])
+def test_one_gpu_stops_after_the_step(count, looks):
+    """Several look together, every few steps; a GPU works ahead, so that no loss is looked at."""
+    requests = StopRequests()
+    requests.received = signal.SIGTERM
+    loop = SimpleNamespace(
+        learner=SimpleNamespace(device=torch.device("cuda")),
+        processes=SimpleNamespace(count=count, first=True, largest=lambda value: value),
+        done=Progress(),
+        bar=SimpleNamespace(disable=True),
+        save=lambda: None,
+        save_seconds=1e9,
+        _stored=True,
+        _watched=[(Position(), torch.tensor(1.0))],
+        _saved_at=0.0,
+    )
+    if looks:
+        with pytest.raises(SystemExit):
+            Loop._look(loop, requests)
+    else:
+        Loop._look(loop, requests)
+    assert (loop._watched == []) is looks
+
+
+KEPT = """
+import signal, sys
+import segzoo
+from tests.training.toys import Blobs, toy_model
+
+try:
+    segzoo.train(toy_model(), (Blobs(8), Blobs(3)), out=sys.argv[1], device="cpu", workers=2,
+                 recipe=segzoo.Recipe(batch_size=4), on_epoch=lambda row: signal.raise_signal(signal.SIGTERM))
+except SystemExit as error:
+    kept = error
+print("the end")
+"""
+
+
+def test_a_program_that_keeps_the_error_ends_in_spite_of_workers(tmp_path):
+    """They take no signal of others while there is work, and one of the program that ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, str(tmp_path / "out")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (0, "the end\n"), done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -154,3 +155,32 @@ def test_a_teacher_of_something_else_is_refused(arguments, message, tmp_path):
     with pytest.raises(StorageError, match="no folder"):
         train(tmp_path / "out", recipe.changed({"teacher": "nowhere at all"}))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_rate_is_found_with_the_teacher(teacher, tmp_path):
+    """The first loss of the search is that of labels and teacher, as the first of the training."""
+    losses = {}
+    for weight in (0.0, 1.0, 2.0):
+        recipe = RECIPE.changed(
+            {
+                "teacher": str(teacher),
+                "distillation": weight,
+                "learning_rate": "find",
+                "epochs": 1,
+                "batch_size": 8,
+            }
+        )
+        train(tmp_path / str(weight), recipe)
+        found = json.loads((tmp_path / str(weight) / "training/learning_rate.json").read_text())
+        losses[weight] = found["curve"][0][1]
+    assert losses[1.0] > losses[0.0]
+    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-4)
+
+
+def test_a_teacher_may_lie_elsewhere_when_a_training_goes_on(teacher, tmp_path):
+    train(tmp_path / "out", RECIPE.changed({"teacher": str(teacher)}))
+    shutil.copytree(teacher, tmp_path / "moved")
+    moved = RECIPE.changed({"teacher": str(tmp_path / "moved")})
+    assert train(tmp_path / "out", moved).was_finished
+    with pytest.raises(TrainingError, match=r"training: teacher was '\w+', is None\. Start"):
+        train(tmp_path / "out", RECIPE)

@@ -241,3 +241,42 @@ def test_tensorboard_writes_into_the_folder_of_the_training(tmp_path):
     pytest.importorskip("accelerate")
     train(tmp_path / "out", log_with="tensorboard")
     assert list((tmp_path / "out" / "training" / "logs" / "out").glob("events.*"))
+
+
+def test_curves_of_another_training_go_with_the_first_row_of_a_new_one(tmp_path):
+    class Writes(Fake):
+        def __init__(self):
+            super().__init__()
+            place.mkdir(parents=True, exist_ok=True)
+            self.path = place / f"{len(list(place.iterdir()))}.log"
+
+        def store_init_configuration(self, values):
+            place.mkdir(exist_ok=True)
+            self.path.write_text("begun")
+
+    def stop(row):
+        raise StopsError
+
+    def refuse(*_, **__):
+        raise StopsError
+
+    def left():
+        return sorted(path.name for path in place.parent.glob("*logs*/*"))
+
+    place = tmp_path / "out" / "training" / "logs"
+    train(tmp_path / "out", log_with=Writes())
+    assert left() == ["0.log"]
+    other = RECIPE.changed({"dice": 0.5})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segzoo.training.learner.Learner.loss_of", refuse)
+        with pytest.raises(StopsError):
+            train(tmp_path / "out", other, restart=True, log_with=Writes())
+    assert left() == ["0.log"]
+    place.rename(place.parent / ".logs-before")  # as a call that was killed leaves them
+    with pytest.raises(StopsError):
+        train(tmp_path / "out", other, restart=True, log_with=Writes(), on_epoch=stop)
+    assert left() == ["0.log"]
+    train(tmp_path / "out", other, log_with=Writes())
+    assert left() == ["0.log", "1.log"]
+    train(tmp_path / "out", RECIPE, restart=True)  # of nobody there are no curves
+    assert left() == []

@@ -50,6 +50,7 @@ def test_what_is_left_behind(tmp_path, pictures):
     assert metrics["epoch"] == result.best_epoch
     best = max(row["val"]["miou"] for row in rows)
     assert metrics["val"]["miou"] == result.scores.miou
+    assert metrics["versions"]["segzoo"] == segzoo.__version__
     assert result.scores.miou == pytest.approx(best, abs=0.01)  # the one is in float32
     drawn = {path.relative_to(inside).as_posix() for path in inside.rglob("*.png")}
     assert drawn >= {"curves.png", "confusion.png", "samples/best.png", "samples/worst.png"}
@@ -245,8 +246,17 @@ def test_saving_often_changes_nothing(tmp_path):
     assert_same(tmp_path / "seldom", tmp_path / "often")
 
 
-def test_patience_ends_a_training(tmp_path, monkeypatch):
-    values = iter([0.3, 0.5, 0.4, 0.4, 0.9, 0.9])
+@pytest.mark.parametrize(
+    ("frozen", "found", "epochs", "best"),
+    [
+        (0, [0.3, 0.5, 0.4, 0.4, 0.9, 0.9], 4, 2),
+        # A plateau of the head says nothing of the encoder, which has yet to begin.
+        (4, [0.5, 0.4, 0.4, 0.4, 0.6, 0.4, 0.4, 0.9, 0.9, 0.9], 7, 5),
+        (4, [0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.9, 0.9, 0.9, 0.9], 6, 1),
+    ],
+)
+def test_patience_ends_a_training(tmp_path, monkeypatch, frozen, found, epochs, best):
+    values = iter(found)
     real = Validator.__call__
 
     def judged(self, model, *, fully=False, **options):
@@ -258,8 +268,9 @@ def test_patience_ends_a_training(tmp_path, monkeypatch):
         return scores
 
     monkeypatch.setattr(Validator, "__call__", judged)
-    result = train(tmp_path / "out", segzoo.Recipe(epochs=6, batch_size=4, patience=2))
-    assert (result.epochs, result.best_epoch) == (4, 2)
+    recipe = segzoo.Recipe(epochs=6, batch_size=4, patience=2, freeze_epochs=frozen)
+    result = train(tmp_path / "out", recipe)
+    assert (result.epochs, result.best_epoch) == (epochs, best)
 
 
 def test_frozen_epochs_come_first_and_have_their_own_cycle(tmp_path):

@@ -44,7 +44,9 @@ def write_records(folder: Path, scores: segzoo.Scores) -> None:
     inside = folder / "training"
     inside.mkdir(parents=True, exist_ok=True)
     (inside / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in HISTORY))
-    (inside / "metrics.json").write_text(json.dumps({"epoch": 3, "val": scores.to_json()}))
+    versions = {"segzoo": "0.1.7", "torch": "2.7.1", "timm": "1.0.9", "Python": "3.9.2"}
+    found = {"epoch": 3, "val": scores.to_json(), "versions": versions}
+    (inside / "metrics.json").write_text(json.dumps(found))
     recipe = {"epochs": 3, "batch_size": 8, "seed": 0, "size": [32, 48], "focal": 0.0, "ema": None}
     (inside / "recipe.json").write_text(json.dumps(recipe))
     data = {

@@ -45,8 +45,8 @@ def write_report(
     Raises:
         ArgumentError: The folder or the page is no path, or the page's name does not end in .html:
             whatever else lies there is not replaced by one.
-        StorageError: The folder holds no model, or nothing is known of its training; or the page
-            cannot be written.
+        StorageError: The folder holds no model, or nothing is known of its training; or a picture
+            of it cannot be read, or the page not be written.
     """
     root = path_of("folder", folder)
     target = root / "training" / "report.html" if path is None else path_of("path", path)
@@ -61,8 +61,9 @@ def write_report(
             f"{root} has no training/metrics.json, so there is nothing to report. It is there "
             "after segzoo train."
         )
+    text = page(root.resolve().name, description, records)
     try:
-        write_text(target, page(root.resolve().name, description, records))
+        write_text(target, text)
     except OSError as error:
         raise StorageError(f"{target} could not be written: {error}.") from error
     return target
@@ -202,7 +203,13 @@ def _samples(records: Records) -> str:
 
 
 def _image(path: Path, text: str) -> str:
-    data = base64.b64encode(read_bytes(path, largest=_LARGEST_PICTURE)).decode()
+    try:
+        data = base64.b64encode(read_bytes(path, largest=_LARGEST_PICTURE)).decode()
+    except OSError as error:
+        raise StorageError(
+            f"The picture {path} of the report could not be read: {error}. Remove it, and the "
+            "report is without it."
+        ) from error
     return f'<img src="data:image/png;base64,{data}" alt="{escape(text)}">'
 
 
