@@ -81,9 +81,8 @@ class SegmentationModel(StoredModel, ABC):
         if wants.prefix_tokens and not isinstance(config.encoder, nn.Module):
             self.encoder.give_tokens()  # never to an encoder that somebody else holds
         # Encoders are shared: what one gives beside its maps is for who asked for it.
-        self._takes_tokens = wants.queries is not None or (
-            wants.prefix_tokens and self.encoder.prefix_tokens > 0
-        )
+        tokens = wants.prefix_tokens and self.encoder.prefix_tokens > 0
+        self._takes_tokens = tokens or wants.queries is not None
         self.base_model = self.encoder.base_model
         self.pyramid = make_maps(self.encoder, wants, config.output_stride)
         self.features: tuple[FeatureSpec, ...] = self.pyramid.features
@@ -241,8 +240,7 @@ class SegmentationModel(StoredModel, ABC):
                     f"auxiliary_stride={config.auxiliary_stride}, but the encoder "
                     f"{self.encoder.name!r} gives maps of the strides {self.encoder.made_for}."
                 )
-            channels_in = self.encoder.features[index].channels
-            heads["encoder"] = FCNHead(channels_in, config.classes)
+            heads["encoder"] = FCNHead(self.encoder.features[index].channels, config.classes)
         self.auxiliary_heads = nn.ModuleDict(heads)
         if config.classification is not None:
             self.classification_head = ClassificationHead(
@@ -251,9 +249,8 @@ class SegmentationModel(StoredModel, ABC):
 
     def decoder_step(self, name: str) -> nn.Module:
         """The module behind a name of :meth:`print_tree`."""
-        inner = f"decoder.{name}"
         modules: dict[str, nn.Module] = dict(self.named_modules())
-        return modules.get(inner) or modules[name]
+        return modules.get(f"decoder.{name}") or modules[name]
 
     def configure_training(
         self, *, decoder_impl: str | None = None, checkpoint: bool | int | str | None = None
@@ -274,10 +271,8 @@ class SegmentationModel(StoredModel, ABC):
         Raises:
             ArgumentError: The architecture has no such option, or the value cannot work.
         """
-        given = {"decoder_impl": decoder_impl, "checkpoint": checkpoint}
-        options: dict[str, Any] = {
-            name: value for name, value in given.items() if value is not None
-        }
+        given: dict[str, Any] = {"decoder_impl": decoder_impl, "checkpoint": checkpoint}
+        options = {name: value for name, value in given.items() if value is not None}
         known = {item.name for item in fields(self.config)}
         for name in options:
             if name not in known:
