@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..files.local import as_typed
 from .data_options import data_options, open_given_data, strict_option
 from .output import (
     ARCHITECTURE_NAMES,
@@ -300,5 +301,5 @@ def _print(result: TrainingResult, as_json: bool) -> None:
         click.echo(f"\nOn the test pictures:\n{result.test}")
     click.echo(
         f"\n{result.out}: the model of epoch {result.best_epoch} of {result.epochs}. Try it:\n"
-        f"  segzoo predict photo.jpg --model {result.out} -o predictions"
+        f"  segzoo predict photo.jpg --model {as_typed(result.out)} -o predictions"
     )
