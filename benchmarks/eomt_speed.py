@@ -5,10 +5,10 @@
 
 From a normalised image to the class of each pixel: transformers' model and its processor's
 ``post_process_semantic_segmentation``; ours as it is, optimised, optimised by torch's compiler, and
-optimised in bfloat16, which is quicker where the processor has units for it and is no comparison of
-equals, so transformers' model in bfloat16 runs beside it. The same weights, random ones; the share
-of pixels of the same class is recorded, and how many classes there are. Each setting has its rounds
-in turn in one process.
+optimised in the precision that ``dtype="auto"`` finds the fastest that gives the same classes. That
+is no comparison of equals where it is bfloat16, so transformers' model and ours run in bfloat16,
+too. The same weights, random ones; the share of pixels of the same class is recorded, and how many
+classes there are. Each setting has its rounds in turn in one process.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def measure(kind: str, backbone: str, side: int, queries: int, classes: int) -> 
     # With random weights the error of an image hangs on that of a few queries: whether
     # it is larger than the plain model's is chance. How many pixels are the same is recorded.
     fast_low = segzoo.optimize(ours, example=image, dtype=torch.bfloat16, tolerance=0.1)
+    auto = segzoo.optimize(ours, example=image, dtype="auto", tolerance=0.1)
 
     def classes_of(run: Any, given: Tensor) -> Tensor:
         outputs = run(pixel_values=given)
@@ -70,6 +71,7 @@ def measure(kind: str, backbone: str, side: int, queries: int, classes: int) -> 
         "segzoo": lambda: ours(image).max(dim=1).indices[0],
         "segzoo optimized": lambda: fast(image).max(dim=1).indices[0],
         "segzoo compiled": lambda: compiled(image).max(dim=1).indices[0],
+        "segzoo optimized, auto": lambda: auto(image).max(dim=1).indices[0],
         "transformers bfloat16": lambda: classes_of(low, half),
         "segzoo optimized bfloat16": lambda: fast_low(image).max(dim=1).indices[0],
     }
@@ -84,6 +86,7 @@ def measure(kind: str, backbone: str, side: int, queries: int, classes: int) -> 
         "queries": queries,
         "classes": classes,
         "ways": [item.detail for item in fast.passes if item.name.startswith("backend")],
+        "auto": str(auto.dtype).removeprefix("torch."),
         "classes_found": len(wanted.unique()),
         "same_pixels": {name: round(share, 6) for name, share in same.items()},
         "milliseconds": {name: timing.summary() for name, timing in times.items()},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .records import absent, exists, markdown, record
+from typing import Any
+
+from .records import absent, exists, kinds, markdown, processor, record
 
 
 def eomt_parity() -> str:
@@ -29,17 +31,24 @@ def eomt_speed() -> str:
     """Milliseconds of a picture, and how many times as fast as transformers' own."""
     if not exists("eomt_speed"):
         return absent("eomt_speed")
-    rows = record("eomt_speed")["rows"]
-    names = list(rows[0]["milliseconds"])
+    found = kinds("eomt_speed")
+    names = list(found[0]["rows"][0]["milliseconds"])
     table = [
         [
+            processor(one["environment"]),
             f"{row['kind']} {row['backbone']}, {row['side']}x{row['side']}, {row['queries']} "
             f"queries, {row['classes']} classes",
-            *(
-                f"{row['milliseconds'][name]['median']:.0f} ms ({row['speed_up'][name]:.2f})"
-                for name in names
-            ),
+            *(_time(row, name) for name in names),
         ]
-        for row in rows
+        for one in found
+        for row in one["rows"]
     ]
-    return markdown(["", *names], table)
+    return markdown(["processor", "", *names], table)
+
+
+def _time(row: dict[str, Any], name: str) -> str:
+    """Milliseconds, and the ratio; of ``auto`` also what it chose."""
+    if name not in row["milliseconds"]:
+        return "not measured"
+    chosen = f"{row['auto']}: " if name.endswith("auto") else ""
+    return f"{chosen}{row['milliseconds'][name]['median']:.0f} ms ({row['speed_up'][name]:.2f})"
