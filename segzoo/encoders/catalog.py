@@ -304,6 +304,12 @@ def _create(
             output_stride=asked,
             queries=queries,
         )
+    if image_size is not None and not isinstance(encoder, Encoder):
+        raise ArgumentError(
+            f"image_size={image_size} is for backbones of timm that are built for a size. One of "
+            "yours is made for its own: build it for this one, in a registered function by an "
+            "option of its own (encoder_options)."
+        )
     if isinstance(encoder, str):
         more = _registered_options(encoder, options or {}, depth)
         given = {"in_channels": in_channels, "pretrained": pretrained, **more}

@@ -290,7 +290,9 @@ def has_unused(heads: Objective) -> bool:
     """
     left = [item for item in heads.parameters() if item.requires_grad]
     with in_eval_mode(heads) as still, torch.enable_grad():
-        size = (2, heads.model.in_channels, SIDE, SIDE)
+        # A backbone of one size would warn of another.
+        sides = heads.model.encoder.size_rule.fixed or (SIDE, SIDE)
+        size = (2, heads.model.in_channels, *sides)
         outputs = still(torch.zeros(size, device=left[0].device, dtype=left[0].dtype))
         total = torch.stack([item.sum() for item in heads.tensors(outputs)]).sum()
         reached = torch.autograd.grad(total, left, allow_unused=True)

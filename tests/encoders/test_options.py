@@ -91,6 +91,14 @@ def test_options_that_could_not_be_saved():
         segzoo.create_encoder("resnet18", options={3: 2})
 
 
+@pytest.mark.parametrize(
+    "encoder", ["tiny_any", "mit_b0", TinyBackbone()], ids=["own", "mit", "module"]
+)
+def test_a_size_is_for_backbones_that_are_built_for_one(encoder):
+    with pytest.raises(ArgumentError, match=r"image_size=\(64, 48\) is for backbones of timm"):
+        segzoo.Unet(encoder, classes=2, image_size=(64, 48))
+
+
 def test_options_that_can_be(tmp_path):
     encoder = segzoo.create_encoder("tiny_told", options={"width": 3})
     assert encoder.backbone.width == 3

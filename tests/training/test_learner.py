@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -203,6 +204,9 @@ def test_parameters_without_a_use_are_found():
     model = toy_model()
     model.never = torch.nn.Linear(2, 2)
     assert has_unused(AllHeads(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a size that is nobody's image's
+        has_unused(AllHeads(segzoo.LinearHead("pit_ti_224", classes=3, image_size=(32, 32))))
 
 
 def test_the_encoder_stands_still_where_it_is_told_to():
