@@ -64,13 +64,24 @@ def smp_model(kind: str, encoder: str = "resnet18", **arguments: Any) -> Any:
 
 @torch.no_grad()
 def assert_same_logits(
-    theirs: nn.Module, sizes: Sequence[tuple[int, int]] = EVEN, *, ours: Any = None
+    theirs: nn.Module,
+    sizes: Sequence[tuple[int, int]] = EVEN,
+    *,
+    ours: Any = None,
+    same_layout: bool = True,
 ) -> Any:
-    """Convert, unless that is done, and compare to the bit; returns the converted model."""
+    """Convert, unless that is done, and compare to the bit; returns the converted model.
+
+    Where maps do not lie in memory as theirs do, a processor may add up in another order.
+    """
     ours = (from_smp(theirs) if ours is None else ours).eval()
     for size in sizes:
         image = torch.randn(1, 3, *size)
-        assert torch.equal(ours(image), theirs(image)), size
+        found, expected = ours(image), theirs(image)
+        if same_layout:
+            assert torch.equal(found, expected), size
+        limit = 1e-6 * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=0, atol=limit)
     return ours
 
 

@@ -47,7 +47,10 @@ NARROW = {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32}
     ids=str,
 )
 def test_the_logits_are_smp_s(encoder, arguments):
-    ours = assert_same_logits(smp_model("FPN", encoder, **arguments))
+    # smp's sum of ConvNeXt's maps, which lie cell by cell, lies channel by channel; ours as they do.
+    ours = assert_same_logits(
+        smp_model("FPN", encoder, **arguments), same_layout="convnext" not in encoder
+    )
     assert ours.config.dropout == arguments.get("decoder_dropout", 0.2)
     assert ours.config.merge == arguments.get("decoder_merge_policy", "add")
 
