@@ -38,7 +38,7 @@ def small_ceilings(monkeypatch):
 
 def test_one_command_writes_record_table_and_plot(tmp_path, capsys):
     setting = "--cpu --encoder resnet18 --size 64 --batch 1 --threads 1 --rounds 1 --limit 0.1"
-    run.main([*setting.split(), "--only", "* eager", "--out", str(tmp_path)])
+    run.main([*setting.split(), "--only", "*[op] eager", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "throughput_cpu.json").read_text())
     assert record["gpu"] == "not measured"
     assert record["environment"]["threads"] == "1"

@@ -180,7 +180,7 @@ def test_model_and_size_are_of_one_commit(folders, tmp_path, capsys, hub, monkey
 def test_a_hub_that_does_not_tell_the_size_is_told(folders, tmp_path, capsys, hub):
     trained(tmp_path / "model")
     push(tmp_path / "model", "user/model")
-    hub.refuse[("HEAD", "recipe")] = 503
+    hub.refuse[("HEAD", "recipe")] = 403
     code, output = run(capsys, "evaluate", "user/model", *folders, "--ignore-index", 255)
     assert code == 2
     assert "what is known of the training of 'user/model'" in output.err

@@ -43,7 +43,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, workers, ranks, lo
     pytest.fail("the training was never killed")
 
 
-def told_while_judging(out, rank, port, more):
+def told_while_judging(out, rank, port):
     """One of two processes, of which the second gets a signal while it scores its second batch."""
     seen = []
 
@@ -54,17 +54,13 @@ def told_while_judging(out, rank, port, more):
         return as_counted(*arguments)
 
     validate.as_counted = scored
-    killing.run(out, 0, "cpu", rank, 2, port, {**more, "batch_size": 1})
+    killing.run(out, 0, "cpu", rank, 2, port, {"batch_size": 1})
 
 
-@pytest.mark.parametrize("more", [{}, {"sharding": "full"}], ids=["whole models", "parts"])
-def test_told_while_they_judge_all_processes_stop_and_go_on_to_the_bit(tmp_path, more):
-    if more and not cpus_share():
-        pytest.skip(f"the FSDP of torch {torch.__version__} works on GPUs only")
+def test_told_while_they_judge_all_processes_stop_and_go_on_to_the_bit(tmp_path):
     out, port, made = tmp_path / "out", killing.free_port(), forking.context()
     told = [
-        made.Process(target=told_while_judging, args=(str(out), rank, port, more))
-        for rank in range(2)
+        made.Process(target=told_while_judging, args=(str(out), rank, port)) for rank in range(2)
     ]
     for process in told:
         process.start()
@@ -75,5 +71,5 @@ def test_told_while_they_judge_all_processes_stop_and_go_on_to_the_bit(tmp_path,
     assert (state["position"]["epoch"], len(state["history"])) == (0, 0)
     assert state["position"]["batch"] == killing.PAIRS // 2
     for folder in (out, tmp_path / "whole"):
-        killing.finish(killing.start(folder, 0, 2, **{**more, "batch_size": 1}))
+        killing.finish(killing.start(folder, 0, 2, batch_size=1))
     assert killing.same(tmp_path / "whole", out)

