@@ -64,4 +64,4 @@ def _share_of_float32(threads: int) -> float:
 
     calls = {name: functools.partial(step, name) for name in ("bfloat16", "float32")}
     timings = in_turn(calls, rounds=5, warmup=2, own_time=True)
-    return timings["bfloat16"].median / timings["float32"].median
+    return timings["bfloat16"].undisturbed / timings["float32"].undisturbed
