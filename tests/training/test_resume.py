@@ -22,10 +22,9 @@ from . import killing
     [
         (0, 1, 0.6, 3, {}),
         (2, 1, 0.8, 3, {}),
-        (0, 2, 1.5, 3, {}),
         (0, 2, 2.5, 1, {"sharding": "full"}),
     ],
-    ids=["alone", "two workers", "two ranks", "two ranks, each with a part"],
+    ids=["alone", "two workers", "two ranks, each with a part"],
 )
 def test_killed_anywhere_it_ends_with_the_same_bits(tmp_path, workers, ranks, longest, kills, more):
     if "sharding" in more and not cpus_share():

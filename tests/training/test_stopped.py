@@ -165,8 +165,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert state_of(tmp_path / "out")["position"] == {"epoch": 0, "batch": 1, "step": 1}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize(("workers", "features"), [(0, True), (2, False)])
 def test_a_signal_is_not_kept_waiting_until_all_is_scored(tmp_path, monkeypatch, workers, features):
     """It comes while the second of three batches is scored; the epoch is then scored anew."""
     recipe = segzoo.Recipe(epochs=2, batch_size=1, ema=0.9, keep_features=features)
