@@ -48,7 +48,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 @functools.cache
 def _share_of_float32(threads: int) -> float:
-    """What bfloat16 takes of float32's time on this processor, measured once a process."""
+    """What bfloat16 takes of float32's time on this processor.
+
+    Measured once a process for each number of threads that torch has, which ``threads`` is.
+    """
     cpu = torch.device("cpu")
     channels, side = _PROBE
     image = torch.ones(1, channels, side, side)
