@@ -32,10 +32,13 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 # Processes of one thread each: most tests are too small for two threads to help.
 # The browser's tests need chromium and the page's runtime; without them they are skipped.
 # Many tests start Python anew, which is to find compiled modules whatever the environment says.
+# What tensors leave free is kept by the process (glibc would return it, to get it back as zeros).
 # Types and documentation take one processor each, so they are checked side by side.
 test: $(VENV)/.installed-test $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
 	$(MAKE) -j2 --output-sync=target check docs
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+	  MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 \
+	  $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 cover: $(VENV)/.installed-test $(VENV)/.runtime ## The tests with branch coverage, which has a floor (slower)
 	$(BIN)/sphinx-build -q -W docs docs/_build/html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -18,6 +19,17 @@ os.environ.update(_HUB.environment)
 _HUB_HOME = tempfile.mkdtemp(prefix="segzoo-hub-")
 os.environ["HF_HOME"] = _HUB_HOME
 os.environ.pop("HF_TOKEN", None)
+
+
+# Looking through all that was imported for garbage takes half a second, so it is done seldom, and
+# what the tests import is left out.
+gc.set_threshold(700, 10, 100)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -168,7 +168,6 @@ def test_a_page_leads_to_itself_in_another_version(versioned, tab, tmp_path):
     versioned.add(built(tmp_path / "old", "index.html"), site, "0.1.0")
     with serving(site) as served:
         page = tab(served).page
-        page.goto(served.url)
         page.wait_for_url("**/0.2.0/")  # where the first page leads
         assert page.locator(".versions option").all_inner_texts() == ["0.2.0", "0.1.0", "dev"]
         assert page.locator(".versions-note").count() == 0
