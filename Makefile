@@ -29,13 +29,14 @@ check: $(VENV)/.installed-test ## The quick checks: format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Processes of one thread each: most tests are too small for two threads to help.
+# Processes of one thread each: most tests are too small for two threads to help, and types are
+# checked beside the documentation, which trains a model.
 # The browser's tests need chromium and the page's runtime; without them they are skipped.
 # Many tests start Python anew, which is to find compiled modules whatever the environment says.
 # What tensors leave free is kept by the process (glibc would return it, to get it back as zeros).
 # Types and documentation take one processor each, so they are checked side by side.
 test: $(VENV)/.installed-test $(VENV)/.runtime ## Every check: format, lint, types, documentation, tests
-	$(MAKE) -j2 --output-sync=target check docs
+	OMP_NUM_THREADS=1 $(MAKE) -j2 --output-sync=target check docs
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
 	  MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 \
 	  $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal

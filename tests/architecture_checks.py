@@ -28,7 +28,7 @@ from segzoo.inference.optimize.trace import trace
 from .helpers import randomise
 
 #: Sizes that smp takes as well.
-EVEN = ((128, 128), (192, 256))
+EVEN = ((64, 64), (96, 128))
 #: Of both sides one that no stride divides.
 ODD = (97, 64)
 

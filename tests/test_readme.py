@@ -145,7 +145,8 @@ def test_the_commands_of_the_first_pages_run(hub, tmp_path, monkeypatch, capsys)
 
 def prepare_folder(folder: Path) -> None:
     """What the commands work on."""
-    segzoo.Unet("test_resnet", classes=3).save_pretrained(folder / "my-model")
+    shallow = {"depth": 2, "decoder_channels": (16, 8)}  # it is written as a file twice
+    segzoo.Unet("test_resnet", classes=3, **shallow).save_pretrained(folder / "my-model")
     torch.save(smp.Unet("resnet18", encoder_weights=None).state_dict(), folder / "unet.pth")
     theirs = fastai_unet(Case(), classes=2)
     (folder / "models").mkdir()

@@ -2,9 +2,8 @@
 
 ``python -m tests.without_names NAME ...`` imports the libraries once, and those modules of the
 package that ask for no name yet. Then, for each argument, a process of its own imports the rest of
-``segzoo``, which does not find that name there, and trains and optimises a model; where an argument
-is several names, joined by commas, it also writes and times one. A line of JSON for each tells how
-it went.
+``segzoo``, which does not find that name there, or those, joined by commas, and trains and optimises
+a model; the last one also writes and times one. A line of JSON for each tells how it went.
 """
 
 from __future__ import annotations
@@ -115,9 +114,9 @@ def prepare() -> None:
 def main(arguments: list[str]) -> None:
     """See above."""
     prepare()
-    for argument in arguments:
+    for number, argument in enumerate(arguments, 1):
         names = set(filter(None, argument.split(",")))
-        print(json.dumps(outcome(names, everything=len(names) > 1)), flush=True)
+        print(json.dumps(outcome(names, everything=number == len(arguments))), flush=True)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_every_option_is_equal_to_the_bit(case):
 
 def test_the_reference_is_equal_to_the_bit():
     theirs, ours = make_pair(Case("resnet34"))
-    for size in ((256, 256), (250, 317), (33, 47), (97, 255)):
+    for size in ((128, 96), (122, 157), (33, 47)):
         assert eval_difference(theirs, ours, (1, 3, *size)) == 0.0
     assert step_difference(theirs, ours, (2, 3, 64, 64)) == SAME
 

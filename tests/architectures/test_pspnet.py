@@ -13,6 +13,7 @@ from segzoo.convert import from_smp
 from segzoo.errors import ArgumentError
 
 from ..architecture_checks import (
+    Chain,
     Maps,
     assert_everyday,
     assert_exported,
@@ -183,7 +184,7 @@ def test_a_model_in_daily_use(tmp_path):
 
 
 def test_a_file_for_other_sizes(tmp_path):
-    assert_exported(segzoo.PSPNet("test_resnet", classes=2, **NARROW), tmp_path / "m.onnx")
+    assert_exported(segzoo.PSPNet(Chain(2, 4), classes=2, **NARROW), tmp_path / "m.onnx")
 
 
 def test_a_file_for_openvino_is_compared_at_another_size(tmp_path):

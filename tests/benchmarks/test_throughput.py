@@ -20,7 +20,7 @@ from segzoo.inference.optimize.trace import Body, trace
 
 from ..helpers import randomise, reference, tiny_unet
 
-TINY = Setting(encoder="resnet18", size=(64, 64), threads=1)
+TINY = Setting(encoder="test_resnet", size=(64, 64), threads=1)
 
 
 def measured(setting=TINY, only="*eager"):
@@ -37,7 +37,7 @@ def small_ceilings(monkeypatch):
 
 
 def test_one_command_writes_record_table_and_plot(tmp_path, capsys):
-    setting = "--cpu --encoder resnet18 --size 64 --batch 1 --threads 1 --rounds 1 --limit 0.1"
+    setting = "--cpu --encoder test_resnet --size 64 --batch 1 --threads 1 --rounds 1 --limit 0.1"
     run.main([*setting.split(), "--only", "*[op] eager", "--out", str(tmp_path)])
     record = json.loads((tmp_path / "throughput_cpu.json").read_text())
     assert record["gpu"] == "not measured"

@@ -104,7 +104,7 @@ def test_what_smp_cannot_build_is_told():
 def test_the_figures_belong_together(capsys):
     threads = torch.get_num_threads()
     code, out, err = run(
-        capsys, "resnet18", "--size", "64x32", "--batch", "2", "--device", "cpu", "--json"
+        capsys, "test_resnet", "--size", "64x32", "--batch", "2", "--device", "cpu", "--json"
     )
     facts = json.loads(out)
     assert (code, err) == (0, [])

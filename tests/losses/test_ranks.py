@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import segzoo
 from segzoo import losses
+
+from .. import forking
 
 VOID = 255
 LOSSES = {
@@ -95,51 +96,27 @@ def test_other_outputs_are_counted_over_all_ranks():
         torch.testing.assert_close(found, of(slice(0, 5)))
 
 
-RANK = """
-import sys, torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
-from segzoo import losses
-
-rank, folder = int(sys.argv[1]), sys.argv[2]
-distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-)
-images, target, weights = torch.load(f"{folder}/batch")
-model = nn.Conv2d(3, 3, 1).double()
-model.load_state_dict(weights)
-parallel = DistributedDataParallel(model)
-loss = losses.SegmentationLoss(ignore_index=255, focal=0.5, boundary=0.5, lovasz=0.5)
-shard = slice(0, 2) if rank == 0 else slice(2, 5)
-value = loss(parallel(images[shard]), target[shard], reduce=losses.sum_over_ranks)
-value.backward()
-torch.save((value.detach(), [p.grad for p in model.parameters()]), f"{folder}/{rank}")
-distributed.destroy_process_group()
-"""
+def of_one_rank(folder: Path) -> None:
+    """Its part of the batch's loss, and the gradients that both have then."""
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    images, target, weights = torch.load(folder / "batch")
+    model = nn.Conv2d(3, 3, 1).double()
+    model.load_state_dict(weights)
+    parallel = DistributedDataParallel(model)
+    loss = losses.SegmentationLoss(ignore_index=VOID, focal=0.5, boundary=0.5, lovasz=0.5)
+    shard = slice(0, 2) if rank == 0 else slice(2, 5)
+    value = loss(parallel(images[shard]), target[shard], reduce=losses.sum_over_ranks)
+    value.backward()
+    torch.save((value.detach(), [p.grad for p in model.parameters()]), folder / str(rank))
+    distributed.destroy_process_group()
 
 
 def test_two_processes_train_as_one(tmp_path):
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
     images, target = whole_batch(5)
-    model = torch.nn.Conv2d(3, 3, 1).double()
+    model = nn.Conv2d(3, 3, 1).double()
     torch.save((images.detach(), target, model.state_dict()), tmp_path / "batch")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank), str(tmp_path)],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in ranks:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
+    forking.on_ranks(of_one_rank, tmp_path)
     loss = losses.SegmentationLoss(ignore_index=VOID, focal=0.5, boundary=0.5, lovasz=0.5)
     expected = loss(model(images.detach()), target)
     expected.backward()

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import random
 import signal
-import socket
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def run(
 
 def start(out: Path, workers: int, ranks: int, **more: Any) -> list[BaseProcess]:
     """The processes of one training, with more of the recipe than :data:`RECIPE`."""
-    port = free_port()
+    port = forking.free_port()
     made = forking.context()
     processes = [
         made.Process(target=run, args=(str(out), workers, "cpu", rank, ranks, port, more))
@@ -142,10 +141,3 @@ def same(one: Path, other: Path) -> bool:
         and weights.keys() == others.keys()
         and all(torch.equal(weights[name], others[name]) for name in weights)
     )
-
-
-def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

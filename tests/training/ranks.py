@@ -19,7 +19,7 @@ from segzoo.training.sharded_learner import learner_of
 from segzoo.training.spreading import from_first
 
 from .. import forking
-from .killing import finish, free_port
+from .killing import finish
 from .toys import Blobs, toy_model
 
 RANKS, STEPS, PARTS, EACH = 3, 2, 2, 2
@@ -137,7 +137,7 @@ def run(folder: str, rank: int, port: int) -> None:
 
 def take_steps(folder: Path) -> list[dict[str, Any]]:
     """What each of the processes found."""
-    port, context = free_port(), forking.context()
+    port, context = forking.free_port(), forking.context()
     processes = [
         context.Process(target=run, args=(str(folder), rank, port)) for rank in range(RANKS)
     ]

@@ -106,7 +106,7 @@ def test_outputs_that_are_no_logits():
 
 def test_an_optimised_model():
     network = model().eval()
-    fast = segzoo.optimize(network)
+    fast = segzoo.optimize(network, example=torch.rand(1, 3, 32, 32))
     items = samples()
     scores = segzoo.evaluate(fast, items, ignore_index=VOID)
     assert torch.equal(scores.confusion, confusion([fast.predict(i) for i, _ in items], items))

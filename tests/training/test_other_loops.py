@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,9 @@ from packaging.version import Version
 from torch import Tensor
 
 import segzoo
-from tests.helpers import tiny_unet
+
+from .. import forking
+from ..helpers import tiny_unet
 
 PAGE = Path(__file__).parents[2] / "docs" / "other-loops.md"
 #: Later ones than these carried malware in two releases (GHSA-w37p-236h-pfx3).
@@ -54,7 +55,7 @@ def run(library: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     """What the example leaves, run on a small model and small data, three epochs long."""
     monkeypatch.chdir(folder)
     torch.manual_seed(0)
-    names: dict[str, object] = {
+    names: dict[str, Any] = {
         "model": tiny_unet(classes=2), "train": Squares(), "val": Squares(), "epochs": 3,
     }  # fmt: skip
     with warnings.catch_warnings():
@@ -102,52 +103,38 @@ def test_lightning(tmp_path, monkeypatch):
     check(run("Lightning", tmp_path, monkeypatch))
 
 
-RANK = """
-from tests.helpers import tiny_unet
-from tests.training.test_other_loops import Squares, example
-names = {"model": tiny_unet(classes=2), "train": Squares(), "val": Squares(), "epochs": 1}
-text = example("Lightning").replace("max_epochs", "devices=2, strategy='ddp', max_epochs")
-exec(compile(text.replace('"auto"', '"cpu"'), "Lightning", "exec"), names)
-assert (names["scores"].images, names["scores"].pixels) == (7, 7 * 22 * 24)
-"""
+def by_lightning(folder: Path) -> None:
+    """One of two ranks: its sampler gives one of the seven images twice."""
+    text = example("Lightning").replace("max_epochs", "devices=2, strategy='ddp', max_epochs")
+    scores = on_this_rank(text.replace('"auto"', '"cpu"'), "Lightning", folder)["scores"]
+    assert (scores.images, scores.pixels) == (7, 7 * 22 * 24)
 
 
 @pytest.mark.usefixtures("_lightning")
 def test_lightning_on_two_ranks_counts_each_image_once(tmp_path):
-    """Seven images on two ranks: its sampler gives one of them twice."""
-    on_two_ranks(RANK, tmp_path)
+    forking.on_ranks(by_lightning, tmp_path, needs="lightning")
 
 
-ONE_MODEL = """
-import torch
-from accelerate.utils import gather_object
-import segzoo
-from tests.helpers import tiny_unet
-from tests.training.test_other_loops import Squares, example
-names = {"model": tiny_unet(classes=2), "train": Squares(), "val": Squares(), "epochs": 1}
-exec(compile(example("Accelerate"), "Accelerate", "exec"), names)
-assert names["accelerator"].num_processes == 2
-# Each rank has seen other images; what they score together is the model of either.
-assert len(set(gather_object([sum(float(item.sum()) for item in names["model"].buffers())]))) == 1
-alone = segzoo.evaluate(names["model"], Squares(), ignore_index=255)
-assert abs(names["scores"].confusion - alone.confusion).max() <= 2
-"""
+def by_accelerate(folder: Path) -> None:
+    """One of two ranks, which have seen other images; what they score is the model of either."""
+    from accelerate.utils import gather_object
+
+    names = on_this_rank(example("Accelerate"), "Accelerate", folder)
+    assert names["accelerator"].num_processes == 2
+    model, found = names["model"], names["scores"]
+    assert len(set(gather_object([sum(float(item.sum()) for item in model.buffers())]))) == 1
+    alone = segzoo.evaluate(model, Squares(), ignore_index=255)
+    assert abs(found.confusion - alone.confusion).max() <= 2
 
 
 def test_accelerate_scores_one_model_on_two_ranks(tmp_path):
     pytest.importorskip("accelerate")
-    on_two_ranks(ONE_MODEL, tmp_path, ACCELERATE_USE_CPU="true")
+    forking.on_ranks(by_accelerate, tmp_path, needs="accelerate.utils", ACCELERATE_USE_CPU="true")
 
 
-def on_two_ranks(text: str, folder: Path, **environment: str) -> None:
-    """Run a script in two processes."""
-    script = folder / "rank.py"
-    script.write_text(text)
-    root = str(PAGE.parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
-        cwd=folder, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def on_this_rank(text: str, library: str, folder: Path) -> dict[str, Any]:
+    """What an example leaves in a process that is a rank, after one epoch."""
+    os.chdir(folder)
+    names = {"model": tiny_unet(classes=2), "train": Squares(), "val": Squares(), "epochs": 1}
+    exec(compile(text, library, "exec"), names)
+    return names

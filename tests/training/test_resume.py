@@ -57,7 +57,7 @@ def told_while_judging(out, rank, port):
 
 
 def test_told_while_they_judge_all_processes_stop_and_go_on_to_the_bit(tmp_path):
-    out, port, made = tmp_path / "out", killing.free_port(), forking.context()
+    out, port, made = tmp_path / "out", forking.free_port(), forking.context()
     told = [
         made.Process(target=told_while_judging, args=(str(out), rank, port)) for rank in range(2)
     ]
