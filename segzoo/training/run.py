@@ -19,6 +19,7 @@ from .finding import PLAIN_BATCH, find_batch_size, find_learning_rate
 from .folder import TrainingFolder
 from .identity import versions
 from .items import Checked
+from .kept import Kept, room_for_pairs
 from .learner import Batch, Settled
 from .loop import Loop
 from .lora import plain
@@ -59,6 +60,7 @@ class Run:
         self.processes, self.folder, self.workers = processes, folder, workers
         self.teacher = teacher
         self.feature_bytes, self.feature_folder = DEFAULT_BYTES, None
+        self._train = self._kept(splits.train, masks=True)
         if teacher is not None:
             teacher.model.to(processes.device)
             if recipe.channels_last:
@@ -157,7 +159,7 @@ class Run:
             "test": None,
         }
         if self.splits.test is not None:
-            judged = self._validator(settled, self.splits.test)
+            judged = self._validator(settled, self.splits.test, again=False)
             state["test"] = judged(self.model, fully=True).to_json()
         if self.processes.first:
             found = {"epoch": state["best"]["epoch"], "val": state["scores"], "test": state["test"]}
@@ -201,7 +203,7 @@ class Run:
     ) -> Iterator[Batch]:
         recipe = self.recipe
         return loaders.batches(
-            Checked(self.splits.train, self.splits.in_channels),
+            self._train,
             recipe,
             order,
             process=self.processes.index,
@@ -212,10 +214,22 @@ class Run:
             pin_memory=self.processes.device.type == "cuda",
         )
 
-    def _validator(self, settled: Settled, data: SegmentationData) -> Validator:
+    def _kept(self, data: SegmentationData, *, masks: bool, again: bool = True) -> Kept:
+        """A split of which each item is looked at, and stays where it is asked for again."""
+        return Kept(
+            Checked(data, self.splits.in_channels),
+            data,
+            size=self.recipe.size,
+            masks=masks,
+            limit=room_for_pairs(self.workers) if again else 0,
+        )
+
+    def _validator(
+        self, settled: Settled, data: SegmentationData, *, again: bool = True
+    ) -> Validator:
         crop = self.recipe.crop
         return Validator(
-            Checked(data, self.splits.in_channels),
+            self._kept(data, masks=False, again=again),
             self.processes,
             classes=self.splits.classes,
             class_names=self.splits.class_names,
