@@ -269,22 +269,22 @@ def assert_everyday(model: Any, folder: Path, *, whole: bool = False) -> None:
     assert meta(torch.empty(1, 3, 70, 130, device="meta")).shape == (1, 2, 70, 130)
 
 
-def assert_exported(model: Any, path: Path, *, in_openvino: bool = True) -> None:
+def assert_exported(model: Any, path: Path) -> None:
     """A file that is recorded at one size runs at others, an odd one and a tiny one too.
 
-    In ONNX Runtime, and the odd one ``in_openvino`` as well.
+    In ONNX Runtime, and the odd one in OpenVINO as well.
     """
     segzoo.export(randomise_all(model).eval(), path, size=(64, 96))
     session = onnxruntime.InferenceSession(path)
     # OpenVINO takes such files too; where it is fast in bfloat16 it computes so unless told.
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", options) if in_openvino else None
+    compiled = openvino.Core().compile_model(path, "CPU", options)
     for shape in ((1, 3, 128, 70), (3, 3, 97, 131), (2, 3, 33, 36)):
         image = torch.rand(shape)
         with torch.no_grad():
             expected = model(image)
         runs = [session.run(None, {"image": image.numpy()})]
-        if compiled is not None and shape[0] == 3:
+        if shape[0] == 3:
             runs.append(compiled([image.numpy()]))
         for found in runs:
             torch.testing.assert_close(
