@@ -49,6 +49,8 @@ SMALLER = {
 }
 ENCODERS = {'"resnet18"': '"test_resnet"', '"resnet34"': '"test_resnet"'}
 ENCODERS["--encoder resnet34"] = "--encoder test_resnet"
+#: What is written as a file has two of five steps.
+ENCODERS['("test_resnet", classes=3, class'] = '("test_resnet", depth=2, classes=3, class'
 #: Pages whose commands in bash are run.
 COMMANDS = ("docs/index.md", "docs/quickstart.md")
 

@@ -61,7 +61,7 @@ class Tapped(nn.Module):
 
         Named as in the state dict; without values, and with those that no map needs.
         """
-        return _state(self.recipe, self.in_channels)
+        return whole_state(self.recipe, self.in_channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """``(N, in_channels, H, W)`` -> a map for each of :attr:`features`."""
@@ -146,12 +146,10 @@ def _flat(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 @functools.lru_cache(maxsize=64)
 def _shapes(model: str, maps: tuple[str, ...]) -> tuple[FeatureSpec, ...]:
     """What the maps of a network are: asked of it on the meta device."""
-    recipe = Recipe(model, maps)
     side, x = 64, torch.empty(1, 3, 64, 64, device="meta")
     found: list[FeatureSpec] = []
-    layers = build_on_meta(lambda: nn.ModuleDict(_named(recipe)))
     with torch.no_grad():
-        for name, layer in layers.eval().items():
+        for name, layer in _on_meta(model, 3).items():
             x = layer(x)
             if name.replace("/", ".") in maps:
                 found.append(FeatureSpec(x.shape[1], side // x.shape[-1]))
@@ -160,14 +158,28 @@ def _shapes(model: str, maps: tuple[str, ...]) -> tuple[FeatureSpec, ...]:
     return tuple(found)
 
 
-def _named(recipe: Recipe, in_channels: int = 3) -> dict[str, nn.Module]:
-    layers = _layers(recipe.model, recipe, in_channels, {"num_classes": 0})
-    return {name.replace(".", "/"): layer for name, layer in layers}
+@functools.lru_cache(maxsize=64)
+def _on_meta(model: str, in_channels: int) -> nn.ModuleDict:
+    """The layers of one of timm's networks in front of its classifier, on the meta device.
+
+    Nothing else that a recipe says changes the shape of a tensor or of a map.
+    """
+
+    def build() -> nn.ModuleDict:
+        layers = _layers(model, Recipe(model, ()), in_channels, {"num_classes": 0})
+        return nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers})
+
+    return build_on_meta(build).eval()
 
 
-def _state(recipe: Recipe, in_channels: int) -> dict[str, Tensor]:
-    layers = build_on_meta(lambda: nn.ModuleDict(_named(recipe, in_channels)))
-    return {name.replace("/", "_"): value for name, value in layers.state_dict().items()}
+def whole_state(recipe: Recipe, in_channels: int = 3) -> dict[str, Tensor]:
+    """All tensors that a network has in front of its classifier, on the meta device.
+
+    Named as in the state dict of a :class:`Tapped`; without values, and with those that no map
+    needs.
+    """
+    state = _on_meta(recipe.model, in_channels).state_dict()
+    return {name.replace("/", "_"): value for name, value in state.items()}
 
 
 def _features(recipe: Recipe) -> tuple[FeatureSpec, ...]:

@@ -24,6 +24,9 @@ def test_maps_have_the_strides_of_stages():
         if not name.endswith(large):
             backbone = build_on_meta(segzoo.encoders.ENCODERS[name])
             assert [item.stride for item in backbone.features] == [2, 4, 8, 16, 32], name
+            whole = backbone.whole_state()
+            for key, value in backbone.state_dict().items():
+                assert whole[key].shape == value.shape, (name, key)
 
 
 @pytest.mark.parametrize("name", ["tv_mobilenetv3_large", "smp_efficientnet_b1"])

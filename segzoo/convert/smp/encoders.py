@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...encoders import ENCODERS, build_on_meta, timm_meta, timm_source
-from ...encoders.tapped import Tapped
+from ...encoders.recipes import RECIPES
+from ...encoders.tapped import Tapped, whole_state
 from ...errors import ArgumentError, ConversionError, EncoderError, nearest
 from ..keymap import Rule, rename
 from .families import FAMILIES, reason_for
@@ -249,6 +250,10 @@ def _fits(name: str, tensors: Mapping[str, Tensor]) -> bool:
     """Whether the encoder's tensors are exactly those of a network here, but for the bands."""
     family = next((item for item in FAMILIES if name in item.names), None)
     if family is not None and f"encoder.{family.typical}" not in tensors:
+        return False
+    recipe = RECIPES.get(here(name)[0])
+    # Rules change names, not numbers; to build the whole encoder takes longer.
+    if recipe is not None and len(whole_state(recipe)) != len(_encoder_tensors(tensors, ())):
         return False
     network = _network(name)
     found = _encoder_tensors(tensors, network.rules)
