@@ -114,7 +114,10 @@ class Foreign(nn.Module):
             deep_supervision=(), auxiliary_stride=None, classification=None
         )
         self.in_channels, self.base_model = 3, None
-        self.encoder = SimpleNamespace(frozen_stages=0, features=encoder.features)
+        self.classes, self.threshold = CLASSES, 0.0
+        self.encoder = SimpleNamespace(
+            frozen_stages=0, features=encoder.features, began_pretrained=False
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""
@@ -141,7 +144,7 @@ def train_smp(epochs: int, seed: int) -> dict[str, Any]:
     def step(number: int, batch: tuple[Tensor, Tensor]) -> None:
         learner.update([batch], *cycle.at(number))
 
-    return steps_taken(model, step, epochs, seed)
+    return steps_taken(model, step, epochs, seed, precision=settled.precision)
 
 
 def train_example(epochs: int, seed: int) -> dict[str, Any]:
@@ -166,7 +169,7 @@ def train_example(epochs: int, seed: int) -> dict[str, Any]:
         optimizer.zero_grad()
         schedule.step()
 
-    return steps_taken(model, step, epochs, seed)
+    return steps_taken(model, step, epochs, seed, precision="float32")
 
 
 def smp_model(seed: int) -> Any:
@@ -184,9 +187,14 @@ def order(seed: int) -> Order:
 
 
 def steps_taken(
-    model: Any, step: Callable[[int, tuple[Tensor, Tensor]], None], epochs: int, seed: int
+    model: Any,
+    step: Callable[[int, tuple[Tensor, Tensor]], None],
+    epochs: int,
+    seed: int,
+    *,
+    precision: str,
 ) -> dict[str, Any]:
-    """Train by steps, judge after each epoch, and score the best."""
+    """Train by steps, judge after each epoch in that precision, and score the best."""
     values, batches = recipe(epochs, seed), order(seed)
     stream = loaders.batches(
         in_memory(data().train, masks=True),
@@ -199,7 +207,7 @@ def steps_taken(
         ignore_index=VOID,
         pin_memory=False,
     )
-    judge = validator(values, "float32")
+    judge = validator(values, precision)
     curve, best, kept = [], -1.0, {}
     torch.manual_seed(seed)
     start = time.process_time()
