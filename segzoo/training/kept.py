@@ -80,7 +80,7 @@ class Kept:
         if self.size is not None and tuple(image.shape[-2:]) != self.size:
             image = resize_image(image, self.size)
             mask = resize_mask(mask, self.size) if self.masks else mask
-        return image, mask
+        return _by_itself(image), mask
 
     def _keep(self, index: int, image: Tensor, mask: Tensor) -> None:
         if self.used + image.nbytes > self.limit:
@@ -88,10 +88,8 @@ class Kept:
         mask = _in_less_room(mask)
         if self.used + image.nbytes + mask.nbytes > self.limit:
             return
-        # A crop of a larger picture would keep all of it.
-        image = image.contiguous()
         self.used += image.nbytes + mask.nbytes
-        self._items[index] = (image, mask)
+        self._items[index] = (image.clone(), mask)  # the reader may share it with a larger one
 
 
 def is_of_files(data: SegmentationData) -> bool:
@@ -104,6 +102,14 @@ def is_of_files(data: SegmentationData) -> bool:
 def room_for_pairs(workers: int) -> int:
     """Bytes that a process may keep of one split; 0 where the memory is not known."""
     return int((usable_memory() or 0) * _SHARE / (launched_here() * max(workers, 1)))
+
+
+def _by_itself(image: Tensor) -> Tensor:
+    """The image without what lies around it in memory, such as a fourth band.
+
+    It is done to an image that is not kept as well: resizing adds up as its pixels lie.
+    """
+    return image if image.untyped_storage().nbytes() == image.nbytes else image.clone()
 
 
 def _in_less_room(mask: Tensor) -> Tensor:

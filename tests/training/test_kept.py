@@ -72,6 +72,26 @@ def test_what_has_no_room_is_read_each_time(pairs, reads):
     assert items.used == 2 * each
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_pixels_lie_the_same_way_each_time(pairs, limit):
+    """How they lie decides in which order a resize adds up."""
+    whole_picture = torch.randint(0, 256, (8, 9, 4), dtype=torch.uint8)
+    for image in (
+        whole_picture.permute(2, 0, 1),
+        whole_picture.permute(2, 0, 1)[:3],
+        whole_picture.permute(2, 0, 1).contiguous()[:3],
+        whole_picture.permute(2, 0, 1)[:, 2:, 3:],
+    ):
+        item = (image, torch.zeros(image.shape[1:], dtype=torch.long))
+        items = Kept([item], pairs.train, size=None, masks=True, limit=limit)
+        first, second = items[0][0], items[0][0]
+        assert torch.equal(first, image)
+        assert torch.equal(second, image)
+        assert first.stride() == second.stride()
+        assert first.untyped_storage().nbytes() == image.nbytes
+        assert items.used == (image.nbytes + item[1].numel() if limit else 0)
+
+
 @pytest.mark.parametrize(
     ("values", "bytes_each"), [((0, 255), 1), ((-100, 3), 2), ((0, 70_000), 4), ((-1, 2**40), 8)]
 )
