@@ -67,7 +67,8 @@ def _ranks(
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
                 "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1",
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                "TORCHELASTIC_RUN_ID": "tests", "GLOO_SOCKET_IFNAME": "lo",
+                "TORCHELASTIC_RUN_ID": "tests",
+                **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
             },
         )
         for rank in range(2)

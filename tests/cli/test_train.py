@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +69,27 @@ def test_it_trains_says_what_it_does_and_the_same_line_again_knows(folders, tmp_
     answer = json.loads(capsys.readouterr().out)
     assert (answer["epochs"], answer["best_epoch"], answer["was_finished"]) == (1, 1, False)
     assert answer["scores"]["images"] == 2
+
+
+def test_torchrun_starts_two_processes_that_train_one_model(folders, tmp_path):
+    pytest.importorskip("accelerate")
+    out = tmp_path / "model"
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "segzoo")
+    given = ("train", folders / "images", folders / "masks", "-o", out, "--ignore-index", "255")
+    options = ("--encoder", "test_resnet", "--no-pretrained", "--device", "cpu", *RECIPE)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *launch, *given, *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("segzoo predict photo.jpg") == 1  # one of them speaks
+    (row,) = map(json.loads, (out / "training" / "metrics.jsonl").read_text().splitlines())
+    assert (row["step"], row["val"]["images"]) == (2, 2)  # eight images, two for each process
+    assert segzoo.from_pretrained(out).classes == 3
 
 
 def test_a_recipe_comes_from_a_file_and_options_go_first(folders, tmp_path, capsys):
