@@ -37,6 +37,7 @@ from .throughput.tables import (
     optimized,
     roofline,
     throughput,
+    throughput_bf16,
     throughput_others,
 )
 from .tiling_tables import tiling, tiling_margins, tiling_memory
@@ -158,6 +159,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "loader_throughput": loader_throughput,
     "camvid_fastai": camvid_fastai,
     "throughput_cpu": lambda: throughput("cpu"),
+    "throughput_cpu_bf16": throughput_bf16,
     "throughput_others": throughput_others,
     "throughput_gpu": lambda: throughput("gpu"),
     "roofline": roofline,

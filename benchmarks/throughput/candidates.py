@@ -122,7 +122,7 @@ def onnx_runtime(load: Load, *, path: Path | None = None) -> Call:
 
 
 def openvino(load: Load, *, path: Path | None = None) -> Call:
-    """OpenVINO on the CPU in float32, with the setting's threads."""
+    """OpenVINO on the CPU, in bfloat16 where the setting is, with the setting's threads."""
     import openvino as ov
 
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +133,7 @@ def openvino(load: Load, *, path: Path | None = None) -> Call:
             "CPU",
             {
                 "INFERENCE_NUM_THREADS": load.setting.threads or torch.get_num_threads(),
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if load.dtype is torch.bfloat16 else "f32",
                 "PERFORMANCE_HINT": "LATENCY",
             },
         ).create_infer_request()

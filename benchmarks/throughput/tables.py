@@ -33,6 +33,11 @@ def throughput(device: str) -> str:
     return f"{report(record(f'throughput_{device}'))}\n![Images per second]({picture})\n"
 
 
+def throughput_bf16() -> str:
+    """Whole models in bfloat16 on a CPU."""
+    return report(record("throughput_cpu_bf16"))
+
+
 def throughput_others() -> str:
     """The fastest of each side on CPUs of other kinds, from the records that were put aside."""
     rows = []
