@@ -8,6 +8,7 @@ any. ``tests/test_compat.py`` takes each name away in turn, and refuses them in 
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -148,6 +149,26 @@ def fuses_on_cpu() -> bool:
     )
 
 
+def computes_on_cpu(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has these operators, in that precision, on this processor.
+
+    Numbers of 16 bits need instructions that some processors lack. There torch computes step by
+    step, and of a transposed convolution rounds each of the parts that it adds up.
+    """
+    return fuses_on_cpu() and _packs(dtype)
+
+
+@functools.cache
+def _packs(dtype: torch.dtype) -> bool:
+    # What torch asks the processor has a name in some versions; all refuse a weight by the answer.
+    try:
+        weight = torch.zeros(1, 1, 1, 1, dtype=dtype).to_mkldnn()
+        torch.ops.aten.mkldnn_reorder_conv2d_weight(weight)
+    except RuntimeError:
+        return False
+    return True
+
+
 def convolve(*arguments: Any) -> Tensor:
     """A convolution and its activation by oneDNN, with a packed weight."""
     out: Tensor = found(torch.ops.mkldnn, "_convolution_pointwise")(*arguments)
@@ -184,8 +205,8 @@ def packed_transposed(*arguments: Any) -> Tensor:
     return out
 
 
-def packs_linear() -> bool:
-    """Whether oneDNN's linear layers are there, which torch's compiler uses too.
+def packs_linear(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's linear layers are there in a precision, which torch's compiler uses too.
 
     Without them a layer, its activation and an addition are computed one after the other.
     """
@@ -194,6 +215,7 @@ def packs_linear() -> bool:
         torch.backends.mkldnn.is_available()
         and found(ops, "_linear_pointwise") is not None
         and found(ops, "_reorder_linear_weight") is not None
+        and _packs(dtype)
     )
 
 

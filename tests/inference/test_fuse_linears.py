@@ -68,7 +68,6 @@ def test_what_follows_a_linear_layer_becomes_part_of_it():
     torch.testing.assert_close(found["0"].weight, expected, rtol=0, atol=0)
 
 
-@pytest.mark.skipif(not packs_linear(), reason="oneDNN has no such layers here")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("act", ["none", "relu", "gelu", "gelu_tanh"])
 @torch.no_grad()
@@ -79,7 +78,9 @@ def test_onednn_gives_the_same(act, dtype):
     near = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {"rtol": 0.02, "atol": 0.1}
     for given in (bias, None):
         plain, packed = (FusedLinear(weight, given, act=act) for _ in range(2))
-        assert "onednn" in packed.choices(x)
+        assert ("onednn" in packed.choices(x)) == packs_linear(dtype)
+        if not packs_linear(dtype):  # without oneDNN, or bfloat16 on a processor without it
+            continue
         packed.use("onednn", x)
         for rows in (x, x[0, :3], x[:, ::2]):
             torch.testing.assert_close(packed(rows), plain(rows), **near)

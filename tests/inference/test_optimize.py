@@ -11,9 +11,11 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import fx, nn
 
 import segzoo
+from segzoo import _compat
 from segzoo._compat import hooks_of
 from segzoo.errors import ArgumentError, InputError, OptimizationError, UnknownNameError
 from segzoo.inference.optimize import autotune, optimize
+from segzoo.inference.optimize.doubled_conv import DoubledConv
 from segzoo.inference.optimize.fold_batchnorm import fold_batchnorm
 from segzoo.inference.optimize.fuse_epilogues import fuse_epilogues
 from segzoo.inference.optimize.fused_conv import FusedConv
@@ -145,6 +147,18 @@ def test_low_precision_is_no_worse_than_a_plain_cast(dtype):
         return (output.double() - exact).square().mean().sqrt()
 
     assert error(logits) <= 1.05 * error(cast)
+
+
+def test_without_onednn_for_16_bits_nothing_is_rounded_twice(tiny, monkeypatch):
+    """torch's own transposed convolution rounds each part of a sum, and so do two in a row."""
+    monkeypatch.setattr(_compat, "_packs", lambda dtype: dtype is torch.float32)
+    image = torch.randn(1, 3, 32, 32)
+    for dtype, forms in ((torch.bfloat16, {"plain"}), (torch.float32, {"transposed"})):
+        fast = segzoo.optimize(tiny, dtype=dtype, example=image, backend="eager")
+        blocks = [item for item in fast.modules() if isinstance(item, DoubledConv)]
+        assert {block.implementation for block in blocks} == forms
+        kernels = {conv.kernel for conv in fast.modules() if isinstance(conv, FusedConv)}
+        assert ("onednn" in kernels) == _compat.computes_on_cpu(dtype)
 
 
 def test_a_named_backend_gives_the_same_model_twice(tiny):

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..._compat import (
+    computes_on_cpu,
     convolve,
     convolve_and_add,
     convolve_onto,
     convolve_transposed,
-    fuses_on_cpu,
     packed_transposed,
 )
 from ...errors import OptimizationError
@@ -199,7 +199,7 @@ class FusedConv(nn.Module):
                 names += TRITON
         onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if onednn and not (g.transposed and self.adds):
-            names += ["onednn"] if fuses_on_cpu() else []
+            names += ["onednn"] if computes_on_cpu(x.dtype) else []
             if plain and winograd_pays(self.weight, x):
                 names += WINOGRAD
             if plain and len(self.weight) <= _FEW:

@@ -91,7 +91,7 @@ class FusedLinear(nn.Module):
         if x.device.type != "cpu" or x.dtype == torch.float64:
             return ["torch"]
         names = ["torch"] if x.dtype == torch.float32 else ["torch", "float32"]
-        return [*names, "onednn"] if packs_linear() else names
+        return [*names, "onednn"] if packs_linear(x.dtype) else names
 
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its inputs."""
