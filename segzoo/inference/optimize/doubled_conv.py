@@ -19,7 +19,7 @@ from .fused_conv import (
     run_kernel,
 )
 from .winograd import WINOGRAD, Part, Winograd
-from .winograd import pays as winograd_pays
+from .winograd import choices as winograd_choices
 
 #: Of the transposed convolution that stands for doubling and a 3x3 convolution.
 _TRANSPOSED = Geometry(stride=(2, 2), transposed=True)
@@ -36,7 +36,7 @@ class DoubledConv(nn.Module):
     Attributes:
         implementation: ``plain``; ``split``: two convolutions, no concatenation;
             ``triton`` or ``triton wide``: all of it in one kernel; ``transposed``: the convolution
-            of ``x`` on the small map; ``winograd`` and ``winograd_blas``: all of it with fewer
+            of ``x`` on the small map; one of :data:`~.winograd.WINOGRAD`: all of it with fewer
             multiplications, on a CPU.
     """
 
@@ -116,7 +116,7 @@ class DoubledConv(nn.Module):
         widths = (self.in_channels, channels - self.in_channels, outs)
         if self.plain.act in TRITON_ACTIVATIONS and pays(*widths, x.dtype):
             names += TRITON if usable(x.device, x.dtype) is None else []
-        return [*names, *WINOGRAD] if winograd_pays(self.plain.weight, x) else names
+        return [*names, *winograd_choices(self.plain.weight, x, doubled=True)]
 
     def use(self, implementation: str, x: Tensor) -> None:
         """Compute in that implementation from now on.
@@ -134,8 +134,8 @@ class DoubledConv(nn.Module):
             self._triton = (checked_kernel(kernel, x, implementation),)
         if implementation in WINOGRAD:
             parts = [Part(self.in_channels, doubled=True), *([Part(others)] if others else [])]
-            blas, act = implementation == "winograd_blas", ACTIVATIONS[conv.act]
-            self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts, act=act, blas=blas)
+            act, form = ACTIVATIONS[conv.act], implementation
+            self._winograd = Winograd(conv.weight, conv.bias, x.shape, parts, act=act, form=form)
         self.implementation = implementation
 
     def used(self) -> list[FusedConv]:

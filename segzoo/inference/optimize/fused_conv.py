@@ -30,7 +30,7 @@ from ...errors import OptimizationError
 from ..kernels import ConvRelu, Kernel, pays, self_check, usable
 from .few_outputs import FewOutputs
 from .winograd import WINOGRAD, Winograd
-from .winograd import pays as winograd_pays
+from .winograd import choices as winograd_choices
 
 AnyKernel = TypeVar("AnyKernel", bound=Kernel)
 
@@ -110,7 +110,7 @@ class FusedConv(nn.Module):
 
     Attributes:
         kernel: What computes it: ``torch``, ``triton`` (or ``triton wide``), ``onednn``,
-            ``cudnn``, ``winograd`` (or ``winograd_blas``) or ``squares``.
+            ``cudnn``, ``squares``, or one of :data:`~.winograd.WINOGRAD`.
         overwrites: Whether ``other`` is lost: nobody reads it afterwards, so that the sum may take
             its place.
     """
@@ -179,8 +179,7 @@ class FusedConv(nn.Module):
         self._algorithm = None
         act = ACTIVATIONS[self.act]
         if kernel in WINOGRAD:
-            blas = kernel == "winograd_blas"
-            self._algorithm = Winograd(self.weight, self.bias, x.shape, act=act, blas=blas)
+            self._algorithm = Winograd(self.weight, self.bias, x.shape, act=act, form=kernel)
         if kernel == "squares":
             self._algorithm = FewOutputs(self.weight, self.bias, act=act)
         self.kernel = kernel
@@ -200,8 +199,8 @@ class FusedConv(nn.Module):
         onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if onednn and not (g.transposed and self.adds):
             names += ["onednn"] if computes_on_cpu(x.dtype) else []
-            if plain and winograd_pays(self.weight, x):
-                names += WINOGRAD
+            if plain:
+                names += winograd_choices(self.weight, x)
             if plain and len(self.weight) <= _FEW:
                 names.append("squares")
         if x.device.type == "cuda" and torch.backends.cudnn.is_available():

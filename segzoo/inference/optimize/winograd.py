@@ -5,9 +5,10 @@ Neural Networks", 2016, section 4: tiles of 6x6 cells and the kernel are transfo
 products, summed over the channels, transform back into 4x4 outputs. That takes 36 products for each
 pair of channels where direct convolution takes 144. The transforms are work for each channel, not
 for each pair of them, so that it pays off where channels are many. Of a small map with many
-channels most time goes into reading the transformed filters: there it is F(2x2, 3x3), whose filters
-are less than half as large. Maps that are concatenated are transformed one by one, and one that is
-doubled first is read as it is: its tiles have 4x4 cells, or 3x3.
+channels much time goes into reading the transformed filters: there F(2x2, 3x3) is tried, whose
+filters are less than half as large, beside F(4x4, 3x3), which a processor with little arithmetic
+for its memory computes faster still. Maps that are concatenated are transformed one by one, and one
+that is doubled first is read as it is: its tiles have 4x4 cells, or 3x3.
 
 Both directions of a transform are one product with the Kronecker product of the matrices. That is
 three times the arithmetic of one direction after the other, and still half the time: a product with
@@ -49,15 +50,30 @@ _BYTES, _FEWEST = 5 << 18, 128
 _SMALL = 28
 #: Channels in and out from which on it is tried; benchmarks/convolutions.py times fewer as well.
 _MANY = 128
-#: Implementations by what multiplies: the library of torch's products, or oneDNN. Which is faster
-#: depends on the maker of the processor.
-WINOGRAD = ("winograd_blas", "winograd")
+#: Implementations by what multiplies, the library of torch's products or oneDNN, and by the tiles
+#: of small maps. Which is faster depends on the processor.
+WINOGRAD = ("winograd_blas", "winograd_4x4", "winograd")
 
 
-def pays(weight: Tensor, x: Tensor) -> bool:
-    """Whether it can compute a convolution of that map, and may be the fastest to do so."""
+def choices(weight: Tensor, x: Tensor, *, doubled: bool = False) -> list[str]:
+    """Those of :data:`WINOGRAD` that can compute a convolution, and may be the fastest to do so.
+
+    Args:
+        weight: ``(O, C, 3, 3)``.
+        x: The map.
+        doubled: Whether it is doubled first.
+    """
     able = x.device.type == "cpu" and x.dtype is torch.float32 and fuses_on_cpu()
-    return able and min(weight.shape[:2]) >= _MANY
+    if not able or min(weight.shape[:2]) < _MANY:
+        return []
+    times = 2 if doubled else 1
+    small = _is_small(len(x), times * x.shape[2], times * x.shape[3])
+    return [name for name in WINOGRAD if small or name != "winograd_4x4"]
+
+
+def _is_small(images: int, height: int, width: int) -> bool:
+    """Whether a map has few 4x4 tiles."""
+    return images * ceil_div(height, 4) * ceil_div(width, 4) < _SMALL
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ class Winograd:
         shape: Shape of the map, ``(N, C, H, W)``; of the first, where several are concatenated.
         parts: What is concatenated, in this order; None for one map of the output's size.
         act: Changes a tensor in place, and gives it.
-        blas: Whether torch's own products are taken, rather than oneDNN's.
+        form: One of :data:`WINOGRAD`.
     """
 
     def __init__(
@@ -122,16 +138,16 @@ class Winograd:
         parts: Sequence[Part] | None = None,
         *,
         act: Callable[[Tensor], Tensor] = lambda x: x,
-        blas: bool = False,
+        form: str = "winograd",
     ) -> None:
         self._parts = parts or [Part(weight.shape[1])]
         self._shape = tuple(shape)
-        self._act, self._blas = act, blas
+        self._act, self._blas = act, form == "winograd_blas"
         times = 2 if self._parts[0].doubled else 1
         self._images, self._height, self._width = shape[0], times * shape[2], times * shape[3]
-        large = self._images * ceil_div(self._height, 4) * ceil_div(self._width, 4) >= _SMALL
+        small = _is_small(self._images, self._height, self._width)
         #: Cells along a tile's side that come out.
-        self._size = 4 if large else 2
+        self._size = 2 if small and form != "winograd_4x4" else 4
         self._rows = ceil_div(self._height, self._size)
         self._columns = ceil_div(self._width, self._size)
         back, kernel, tile = (
@@ -163,7 +179,7 @@ class Winograd:
         if bias is not None:
             self._bias[self._middle] = bias
         count = images * rows * self._columns
-        self._filters = filters if blas else _packed(filters.transpose(1, 2), count)
+        self._filters = filters if self._blas else _packed(filters.transpose(1, 2), count)
 
     def _strip(self, bytes_of_tile: int) -> tuple[int, int]:
         """How many images, and rows of tiles of each, are worked on together.
