@@ -47,6 +47,7 @@ _ASK_FOR_A_GPU = (
     "optimize.fused_conv.usable",
     "optimize.doubled_conv.usable",
     "optimize.fuse_head.usable",
+    "optimize.max_pool.usable",
     "optimize.optimize.usable",
     "kernels.operators.usable",
     "kernels.checking.usable",
@@ -78,7 +79,9 @@ class Kernel:
     def of(self, dtype: torch.dtype) -> Kernel:
         """The same for maps of another type."""
         pointers = [item if item == "*u8" else _POINTERS[dtype] for item in self.pointers]
-        constants = {**dict(self.constants), "PRECISION": _precision(dtype)}
+        constants = dict(self.constants)
+        if "PRECISION" in constants:
+            constants["PRECISION"] = _precision(dtype)
         if self.name == "conv":
             constants["BLOCK"] = operators.out_block(constants["CHANNELS"], dtype)
         return replace(self, constants=tuple(constants.items()), pointers=tuple(pointers))
@@ -109,10 +112,10 @@ class Launches:
         tile: launching.Tile,
     ) -> None:
         """As :func:`segzoo.inference.kernels.launching.launch`."""
-        every = tuple(sorted({**constants, **launching.tiled(tile)}.items()))
+        every = tuple(sorted({**constants, **launching.tiled(name, tile)}.items()))
         pointers = tuple(_POINTERS[tensor.dtype] for tensor in tensors)
         self.kernels[Kernel(name, every, pointers, tile.warps)] = None
-        (_conv if name == "conv" else _head)(tensors, constants)
+        _COMPUTE[name](tensors, constants)
 
 
 def _conv(tensors: tuple[Tensor, ...], constants: Mapping[str, Any]) -> None:
@@ -142,6 +145,26 @@ def _head(tensors: tuple[Tensor, ...], constants: Mapping[str, Any]) -> None:
         head_weight = first.flatten(0, 1)
     logits = _taps(between, head_weight, classes) + head_bias[:classes, None, None]
     out.copy_(logits.argmax(dim=1) if constants["ANSWER"] else logits)
+
+
+def _image(tensors: tuple[Tensor, ...], constants: Mapping[str, Any]) -> None:
+    out, image, packed, bias = tensors
+    window, stride, padding = (
+        tuple(constants[f"{name}_{side}"] for side in "HW") for name in ("WINDOW", "STRIDE", "PAD")
+    )
+    values, channels = window[0] * window[1] * image.shape[1], constants["CHANNELS"]
+    # The inverse of packing.pack_window.
+    weight = packed[:values, :channels].unflatten(0, (*window, -1)).permute(3, 2, 0, 1)
+    total = F.conv2d(image, weight, bias[:channels], stride, padding)
+    out.copy_(total.relu() if constants["RELU"] else total)
+
+
+def _pool(tensors: tuple[Tensor, ...], constants: Mapping[str, Any]) -> None:
+    out, image = tensors
+    out.copy_(F.max_pool2d(image, 3, 2, padding=1))
+
+
+_COMPUTE = {"conv": _conv, "head": _head, "image": _image, "pool": _pool}
 
 
 def _taps(x: Tensor, packed: Tensor, outs: int) -> Tensor:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.kernels
 
-The last three decoder blocks and the head of ``Unet("resnet34", classes=3)`` on 512x512 images.
-torch resizes, concatenates and convolves with cuDNN's best algorithm, channels-last; both are
-recorded as CUDA graphs, so that the time of launching does not count, and take turns. An output is
-compared before it is timed. Without a GPU nothing is timed and no record is written: the kernels
-are then compared in Triton's interpreter, on tiny maps.
+The last three decoder blocks, the head and the first two layers of ``Unet("resnet34", classes=3)``
+on 512x512 images. torch resizes, concatenates and convolves with cuDNN's best algorithm,
+channels-last; both are recorded as CUDA graphs, so that the time of launching does not count, and
+take turns. An output is compared before it is timed. Without a GPU nothing is timed and no record
+is written: the kernels are then compared in Triton's interpreter, on tiny maps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import write_result
-from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel, self_check
+from segzoo.inference.kernels import (
+    ConvRelu,
+    ConvReluHead,
+    DoubleConcatConv,
+    ImageConv,
+    Kernel,
+    MaxPool,
+    self_check,
+)
 from segzoo.inference.kernels.checking import by_torch, compared, made, trial
 from segzoo.inference.optimize.fused_conv import TRITON
 from segzoo.timing import in_turn
@@ -38,6 +46,8 @@ STEPS: tuple[tuple[type[Kernel], tuple[int, ...], int], ...] = (
     (DoubleConcatConv, (32, 0, 16), 256),
     (ConvRelu, (16, 16), 512),
     (ConvReluHead, (16, 16, 3), 512),
+    (ImageConv, (3, 64, 7, 7, 2, 2, 3, 3), 512),
+    (MaxPool, (64,), 256),
 )
 #: Name -> type, and whether float32 may be rounded to TF32.
 TYPES = {
@@ -95,12 +105,12 @@ def measured(
         try:
             calls[name], out = graphed(partial(kernel, *on_device))
             calls[name]()
-            reason = compared(out, kind, weights, maps)
+            reason = compared(out, kind, widths, weights, maps)
         except Exception as error:  # memory, a driver, a compiler: the record goes on
             reason = f"{type(error).__name__}: {str(error)[:200]}"
         if reason is not None:
             return {"reason": f"{name}: {reason}"}
-    calls["torch"], _ = graphed(lambda: by_torch(kind, cast, on_device))
+    calls["torch"], _ = graphed(lambda: by_torch(kind, widths, cast, on_device))
     timings = in_turn(calls, device="cuda", rounds=9, turn=0.02)
     best = min(TRITON, key=lambda name: timings[name].median)
     return {

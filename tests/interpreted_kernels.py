@@ -12,6 +12,8 @@ from segzoo.inference.kernels import (
     ConvRelu,
     ConvReluHead,
     DoubleConcatConv,
+    ImageConv,
+    MaxPool,
     checking,
     modules,
     operators,
@@ -38,6 +40,11 @@ CASES = (
     (ConvReluHead, (3, 24, 11), (1, 1, 1)),
     (ConvReluHead, (5, 16, 3), (1, 3, 7)),
     (ConvReluHead, (3, 4, 6), (1, 3, 2)),
+    (ImageConv, (3, 16, 7, 7, 2, 2, 3, 3), (2, 9, 15)),
+    (ImageConv, (13, 5, 3, 4, 1, 2, 1, 0), (1, 5, 7)),
+    (ImageConv, (1, 40, 4, 4, 4, 4, 0, 0), (2, 7, 13)),
+    (MaxPool, (16,), (2, 10, 18)),
+    (MaxPool, (5,), (1, 1, 7)),
 )
 
 
@@ -52,6 +59,7 @@ def test_float32_equals_float64_borders_included(kind, widths, shape):
     kernel, weights, maps = case(kind, widths, shape)
     exact = checking.by_torch(
         kind,
+        widths,
         [weight.double() for weight in weights],
         [None if x is None else x.double() for x in maps],
     )
@@ -62,12 +70,12 @@ def test_float32_equals_float64_borders_included(kind, widths, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("kind", "widths", "shape"), [CASES[i] for i in (1, 3, 6)])
+@pytest.mark.parametrize(("kind", "widths", "shape"), [CASES[i] for i in (1, 3, 6, 10, 13)])
 def test_half_precision_is_as_near_to_float64_as_torch(kind, widths, shape, dtype):
     kernel, weights, maps = case(kind, widths, shape)
     out = kernel.to(dtype)(*(None if x is None else x.to(dtype) for x in maps))
     assert out.dtype == dtype
-    assert checking.compared(out, kind, weights, maps) is None
+    assert checking.compared(out, kind, widths, weights, maps) is None
 
 
 def test_an_optimised_model_can_take_them(monkeypatch):
@@ -137,7 +145,7 @@ def test_of_equal_logits_the_first_class_wins():
 def test_any_memory_format_and_no_bias():
     _, (weight, _), (x, skip) = case(DoubleConcatConv, (5, 3, 4), (2, 3, 6))
     kernel = DoubleConcatConv(weight, None, 5, 3)
-    expected = checking.by_torch(DoubleConcatConv, (weight, torch.zeros(4)), (x, skip))
+    expected = checking.by_torch(DoubleConcatConv, (5, 3, 4), (weight, torch.zeros(4)), (x, skip))
     strided = torch.randn(2, 5, 3, 12)[..., ::2].copy_(x)
     for maps in (
         (x.to(memory_format=torch.channels_last), skip.to(memory_format=torch.channels_last)),
@@ -155,13 +163,31 @@ def test_without_relu_negative_values_stay_and_nan_stays_with_it():
     assert ConvRelu(weight, None)(x)[0, :, :2, :2].isnan().all()
 
 
+def test_a_maximum_of_nothing_but_negative_values_and_of_nan():
+    x = -torch.rand(2, 5, 6, 9) - 1
+    x[0, 1, 3, 4] = torch.nan
+    expected = torch.nn.functional.max_pool2d(x, 3, 2, padding=1)
+    assert torch.equal(MaxPool(5)(x).nan_to_num(9), expected.nan_to_num(9))
+    assert expected.isnan().sum() == 2
+
+
+def test_an_image_and_its_window():
+    conv = torch.nn.Conv2d(4, 8, (5, 3), stride=(3, 2), padding=(0, 2))
+    kernel = ImageConv.from_conv(conv, relu=False)
+    for size in ((5, 1), (11, 6)):
+        image = torch.randn(2, 4, *size)
+        torch.testing.assert_close(kernel(image), conv(image), rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="no window of 5x3 fits into"):
+        kernel(torch.randn(2, 4, 4, 9))
+
+
 def test_the_check_accepts_what_is_right_and_finds_what_is_wrong(monkeypatch):
     kernel, weights, maps = case(DoubleConcatConv, (16, 0, 16), (1, 2, 2))
     assert usable(CPU, torch.float32) is None
     assert self_check(kernel) is None
     wrong = kernel(*maps).clone()
     wrong[0, 0, 0, 0] = torch.nan
-    assert "error" in checking.compared(wrong, DoubleConcatConv, weights, maps)
+    assert "error" in checking.compared(wrong, DoubleConcatConv, kernel.widths, weights, maps)
     checking._checked.cache_clear()
     monkeypatch.setattr("segzoo.inference.kernels.modules.pack_phases", lambda w: pack_wrongly(w))
     assert "error against float64" in self_check(kernel)
@@ -194,6 +220,10 @@ def test_torch_sees_operators(recwarn):
     for answer in (False, True):
         arguments = (x, head.weight, head.bias, head.head_weight, head.head_bias, 2, answer, 1)
         torch.library.opcheck(operators.conv3x3_head, arguments)
+    image = ImageConv(torch.randn(4, 3, 4, 4), None, stride=(2, 2), padding=(1, 1))
+    arguments = (maps[0], image.weight, image.bias, 4, list(image.geometry), True, 0)
+    torch.library.opcheck(operators.image_conv, arguments)
+    torch.library.opcheck(operators.max_pool, (x, 0))
 
 
 def test_maps_of_another_type_are_refused():

@@ -186,11 +186,12 @@ def test_a_worse_rounding_than_the_plain_models_is_refused(with_tf32, monkeypatc
 
 
 def test_a_kernel_may_round_where_torch_does(monkeypatch):
-    weights, maps = checking.trial(checking.ConvRelu, (16, 16))
-    exact = checking.by_torch(checking.ConvRelu, weights, maps)
-    rounded = checking.by_torch(checking.ConvRelu, [tf32(w) for w in weights], [tf32(maps[0])])
-    assert checking.compared(exact, checking.ConvRelu, weights, maps) is None
-    assert "its error" in checking.compared(rounded, checking.ConvRelu, weights, maps)
+    kind = (checking.ConvRelu, (16, 16))
+    weights, maps = checking.trial(*kind)
+    exact = checking.by_torch(*kind, weights, maps)
+    rounded = checking.by_torch(*kind, [tf32(w) for w in weights], [tf32(maps[0])])
+    assert checking.compared(exact, *kind, weights, maps) is None
+    assert "its error" in checking.compared(rounded, *kind, weights, maps)
     error = (rounded - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < checking.FACTOR * checking.TF32_ROUNDING
 

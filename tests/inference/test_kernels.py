@@ -18,7 +18,14 @@ from benchmarks.kernel_compiling import (
     optimized,
 )
 from segzoo.errors import ArgumentError, InputError
-from segzoo.inference.kernels import ConvRelu, ConvReluHead, DoubleConcatConv, self_check, usable
+from segzoo.inference.kernels import (
+    ConvRelu,
+    ConvReluHead,
+    DoubleConcatConv,
+    ImageConv,
+    self_check,
+    usable,
+)
 from segzoo.inference.optimize import autotune
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 
@@ -49,10 +56,10 @@ def of_the_reference():
 def test_optimising_the_reference_compiles_few_kernels(of_the_reference):
     """A kernel takes one to two seconds: see benchmarks/results/kernel_compiling.json."""
     _, launches = of_the_reference
-    assert len(launches.kernels) <= 15, [kernel.widths for kernel in launches.kernels]
-    assert {kernel.name for kernel in launches.kernels} == {"conv", "head"}
+    assert len(launches.kernels) <= 18, [kernel.widths for kernel in launches.kernels]
+    assert {kernel.name for kernel in launches.kernels} == {"conv", "head", "image", "pool"}
     for kernel in launches.kernels:  # arithmetic is left to libraries
-        widths = dict(kernel.constants)
+        widths = {"FULL": 0, **dict(kernel.constants)}
         assert max(widths["FULL"], widths.get("SMALL", 0)) <= 64, kernel.widths
 
 
@@ -74,6 +81,26 @@ def test_a_new_shape_compiles_nothing(of_the_reference):
             assert free == {"batch", "height", "width"}
 
 
+def test_of_an_image_the_kernel_of_windows_is_taken():
+    """A convolution of few channels, whatever its window; others are left to libraries."""
+    for weight, geometry, kernels in (
+        ((16, 3, 3, 3), Geometry(), {"image"}),
+        ((96, 3, 4, 4), Geometry((4, 4), (0, 0)), {"image"}),
+        ((16, 16, 3, 3), Geometry(), {"conv"}),
+        ((64, 16, 7, 7), Geometry((2, 2), (3, 3)), set()),
+        ((16, 3, 3, 3), Geometry(dilation=(2, 2)), set()),
+        ((15, 3, 3, 3), Geometry(groups=5), set()),
+    ):
+        launches = Launches()
+        conv = FusedConv(torch.randn(weight), torch.randn(weight[0]), geometry, act="relu")
+        x = torch.randn(1, weight[1] * geometry.groups, 12, 20)
+        wanted = conv(x)
+        with on_a_card_without_one(launches), torch.no_grad():
+            autotune.choose(body := nn.Sequential(conv), x, timed=False)
+            torch.testing.assert_close(body(x), wanted, rtol=1e-5, atol=1e-4)
+        assert {kernel.name for kernel in launches.kernels} == kernels, weight
+
+
 @pytest.mark.parametrize(("name", "tried"), [("auto", 2), ("compile", 1)])
 def test_without_a_clock_one_tile_is_compiled(name, tried):
     launches = Launches()
@@ -84,25 +111,27 @@ def test_without_a_clock_one_tile_is_compiled(name, tried):
 
 
 @pytest.mark.parametrize(
-    ("capability", "index", "dtype"),
+    ("capability", "widths", "dtype"),
     [
-        (80, 4, torch.bfloat16),
-        (90, 6, torch.float16),
-        (86, 6, torch.float32),
-        (90, -1, torch.bfloat16),
+        (80, "conv 0-32-32 8x8", torch.bfloat16),
+        (90, "conv 32-0-16 8x8", torch.float16),
+        (86, "conv 32-0-16 8x8", torch.float32),
+        (90, "head 16-16-3 8x8 classes", torch.bfloat16),
+        (90, "image 3-64 8x16", torch.bfloat16),
+        (120, "pool 64 8x8", torch.bfloat16),
     ],
 )
-def test_they_compile_for_a_gpu(of_the_reference, capability, index, dtype, tmp_path, monkeypatch):
+def test_they_compile_for_a_gpu(of_the_reference, capability, widths, dtype, tmp_path, monkeypatch):
     triton = pytest.importorskip("triton")
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     if not (tools / "ptxas").exists() or not (tools / "cuobjdump").exists():
         pytest.skip(f"Triton {triton.__version__} comes without NVIDIA's tools here: {tools}")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = list(of_the_reference[1].kernels)[index].of(dtype)
-    made = compiled(kernel, capability)
+    found = {kernel.widths: kernel for kernel in of_the_reference[1].kernels}
+    made = compiled(found[widths].of(dtype), capability)
     assert made["shared_kib"] <= SHARED[capability]
     assert made["stack_bytes"] == 0, made  # nothing is spilled
-    assert made["tensor_cores"], made
+    assert made["tensor_cores"] == ("pool" not in widths), made
     if Version(triton.__version__) >= Version("3.5"):  # 3.4 reads maps of 16 channels in parts
         assert made["wide_loads"], made
 
@@ -162,6 +191,15 @@ def test_weights_that_do_not_belong_together():
         ConvRelu(torch.zeros(4, 5, 3, 3), torch.zeros(5))
     with pytest.raises(ArgumentError, match="padding 1"):
         ConvRelu.from_conv(nn.Conv2d(4, 4, 3))
+    with pytest.raises(ArgumentError, match=r"1 to 15, height, width\), got \(4, 16, 3, 3\)"):
+        ImageConv.from_conv(nn.Conv2d(16, 4, 3))
+    for options, word in (
+        ({"dilation": 2}, "not dilated"),
+        ({"groups": 3}, "zero padding"),
+        ({"padding": "same"}, "zero padding"),
+    ):
+        with pytest.raises(ArgumentError, match=word):
+            ImageConv.from_conv(nn.Conv2d(3, 6, 3, **options))
     with pytest.raises(ArgumentError, match="33 classes"):
         ConvReluHead(torch.zeros(4, 4, 3, 3), None, torch.zeros(33, 4, 3, 3), None)
 

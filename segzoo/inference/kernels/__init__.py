@@ -1,4 +1,4 @@
-"""Triton kernels for the decoder's blocks of high resolution, for NVIDIA GPUs.
+"""Triton kernels for layers of high resolution, for NVIDIA GPUs.
 
 Each is a module that takes the place of a few layers of an inference model. Triton is imported when
 a kernel is first asked for, and every reason why one cannot be used is a sentence to fall back on::
@@ -7,8 +7,20 @@ a kernel is first asked for, and every reason why one cannot be used is a senten
 """
 
 from .availability import usable
-from .balance import pays
+from .balance import image_pays, pays
 from .checking import self_check
 from .modules import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel
+from .stem import ImageConv, MaxPool
 
-__all__ = ["ConvRelu", "ConvReluHead", "DoubleConcatConv", "Kernel", "pays", "self_check", "usable"]
+__all__ = [
+    "ConvRelu",
+    "ConvReluHead",
+    "DoubleConcatConv",
+    "ImageConv",
+    "Kernel",
+    "MaxPool",
+    "image_pays",
+    "pays",
+    "self_check",
+    "usable",
+]

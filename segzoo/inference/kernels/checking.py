@@ -13,8 +13,9 @@ from ...devices import lacks_memory
 from .availability import usable
 from .modules import ConvRelu, ConvReluHead, DoubleConcatConv, Kernel
 from .operators import tf32_allowed
+from .stem import ImageConv, MaxPool
 
-_KINDS = (DoubleConcatConv, ConvRelu, ConvReluHead)
+_KINDS = (DoubleConcatConv, ConvRelu, ConvReluHead, ImageConv, MaxPool)
 #: How much larger than torch's own an error may be, root of the mean square: both round the same
 #: values to the same type, in another order.
 FACTOR = 1.5
@@ -76,12 +77,13 @@ def _checked(
         if lacks_memory(error):
             raise
         return f"the kernel does not run: {type(error).__name__}: {str(error)[:200]}"
-    return compared(ours, kind, weights, maps, relu=relu)
+    return compared(ours, kind, widths, weights, maps, relu=relu)
 
 
 def compared(
     ours: Tensor,
     kind: type[Kernel],
+    widths: tuple[int, ...],
     weights: Sequence[Tensor],
     maps: Sequence[Tensor | None],
     *,
@@ -90,9 +92,12 @@ def compared(
     """None where a kernel's result is as near to float64 as torch's, else by how much it is not."""
     device, dtype = ours.device, ours.dtype
     cast = [None if x is None else x.to(device, dtype) for x in maps]
-    theirs = by_torch(kind, [weight.to(device, dtype) for weight in weights], cast, relu=relu)
+    theirs = by_torch(
+        kind, widths, [weight.to(device, dtype) for weight in weights], cast, relu=relu
+    )
     exact = by_torch(
         kind,
+        widths,
         [weight.to(device, torch.float64) for weight in weights],
         [None if x is None else x.double() for x in cast],
         relu=relu,
@@ -111,18 +116,25 @@ def compared(
 
 def by_torch(
     kind: type[Kernel],
+    widths: tuple[int, ...],
     weights: Sequence[Tensor],
     maps: Sequence[Tensor | None],
     *,
     relu: bool = True,
 ) -> Tensor:
-    """What a kernel stands for, as torch computes it: with a ReLU after the first convolution."""
+    """What a kernel of those widths stands for, as torch computes it.
+
+    With a ReLU after the first convolution.
+    """
     x = maps[0]
     assert x is not None
+    if kind is MaxPool:
+        return F.max_pool2d(x, 3, 2, padding=1)
     if kind is DoubleConcatConv:
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = x if maps[1] is None else torch.cat([x, maps[1]], dim=1)
-    x = F.conv2d(x, weights[0], weights[1], padding=1)
+    stride, padding = (widths[4:6], widths[6:]) if kind is ImageConv else ((1, 1), (1, 1))
+    x = F.conv2d(x, weights[0], weights[1], stride, padding)
     x = F.relu(x) if relu else x
     return F.conv2d(x, weights[2], weights[3], padding=1) if kind is ConvReluHead else x
 
@@ -136,14 +148,21 @@ def trial(
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    def conv(channels: int, outs: int) -> list[Tensor]:
-        return [random(outs, channels, 3, 3) / (9 * channels) ** 0.5, random(outs)]
+    def conv(channels: int, outs: int, rows: int = 3, columns: int = 3) -> list[Tensor]:
+        values = channels * rows * columns
+        return [random(outs, channels, rows, columns) / values**0.5, random(outs)]
 
     maps: list[Tensor | None] = [random(batch, widths[0], *size)]
     if kind is DoubleConcatConv:
         small, full, outs = widths
         maps.append(random(batch, full, 2 * size[0], 2 * size[1]) if full else None)
         return conv(small + full, outs), maps
+    if kind is MaxPool:
+        return [], maps
+    if kind is ImageConv:
+        channels, outs, rows, columns = widths[:4]
+        image = random(batch, channels, max(size[0], rows), max(size[1], columns))
+        return conv(channels, outs, rows, columns), [image]
     if kind is ConvRelu:
         return conv(*widths), maps
     return conv(*widths[:2]) + conv(*widths[1:]), maps
@@ -155,4 +174,9 @@ def made(kind: type[Kernel], widths: tuple[int, ...], weights: Sequence[Tensor])
         return DoubleConcatConv(weights[0], weights[1], widths[0], widths[1])
     if kind is ConvRelu:
         return ConvRelu(weights[0], weights[1])
+    if kind is ImageConv:
+        stride, padding = (widths[4], widths[5]), (widths[6], widths[7])
+        return ImageConv(weights[0], weights[1], stride=stride, padding=padding)
+    if kind is MaxPool:
+        return MaxPool(widths[0])
     return ConvReluHead(*weights)

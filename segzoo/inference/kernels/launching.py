@@ -16,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import triton_code, triton_head
+from . import triton_code, triton_head, triton_stem
 
 #: Whether TRITON_INTERPRET=1 was set when the kernels, and Triton's own functions before them, were
 #: made: they then run on the CPU.
@@ -28,11 +28,19 @@ INTERPRETED = not any(
 #: without a lock.
 _LAUNCHING = threading.Lock()
 #: Functions by the name that :mod:`.operators` gives them.
-KERNELS = {"conv": triton_code.conv_kernel, "head": triton_head.head_kernel}
+KERNELS = {
+    "conv": triton_code.conv_kernel,
+    "head": triton_head.head_kernel,
+    "image": triton_stem.image_kernel,
+    "pool": triton_stem.pool_kernel,
+}
 
 
 class Tile(NamedTuple):
-    """Cells down and across (a cell is a 2x2 square of the output), and warps."""
+    """Cells down and across, and warps.
+
+    A cell is a 2x2 square of the output, and of the first layers' kernels a pixel of it.
+    """
 
     height: int
     width: int
@@ -85,12 +93,13 @@ def launch(
             *tensors,
             *sizes,
             **constants,
-            **tiled(tile),
+            **tiled(name, tile),
             num_warps=tile.warps,
             num_stages=1,
         )
 
 
-def tiled(tile: Tile) -> dict[str, int]:
-    """The constants that a tile stands for."""
-    return {"TILE_H": tile.height, "TILE_W": tile.width, "DEPTH": DEPTH}
+def tiled(name: str, tile: Tile) -> dict[str, int]:
+    """The constants that a tile of a kernel stands for."""
+    depth = {} if name == "pool" else {"DEPTH": DEPTH}
+    return {"TILE_H": tile.height, "TILE_W": tile.width, **depth}

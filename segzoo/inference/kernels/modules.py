@@ -93,7 +93,7 @@ class DoubleConcatConv(Kernel):
         self.register_buffer(
             "skip_weight", pack_taps(full) if skip_channels else None, persistent=False
         )
-        self.register_buffer("bias", _packed_bias(weight, bias), persistent=False)
+        self.register_buffer("bias", packed_bias(weight, bias), persistent=False)
 
     @classmethod
     def from_conv(
@@ -144,7 +144,7 @@ class DoubleConcatConv(Kernel):
             InputError: Maps that do not belong together.
         """
         size = (x.shape[-2], x.shape[-1])
-        _raise(self.why_not(x, skip, (2 * size[0], 2 * size[1])))
+        raise_for(self.why_not(x, skip, (2 * size[0], 2 * size[1])))
         out: Tensor = operators.double_concat_conv(
             x,
             skip,
@@ -184,7 +184,7 @@ class ConvRelu(MapKernel):
         self.channels, self.in_channels = weight.shape[:2]
         self.relu = relu
         self.register_buffer("weight", pack_taps(weight.detach()), persistent=False)
-        self.register_buffer("bias", _packed_bias(weight, bias), persistent=False)
+        self.register_buffer("bias", packed_bias(weight, bias), persistent=False)
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, *, relu: bool = True) -> Self:
@@ -203,7 +203,7 @@ class ConvRelu(MapKernel):
         Raises:
             InputError: A map that does not belong to the weights.
         """
-        _raise(self.why_not(x))
+        raise_for(self.why_not(x))
         out: Tensor = operators.conv3x3(
             x, self.weight, self.bias, self.channels, self.relu, self.tile
         )
@@ -244,7 +244,7 @@ class ConvReluHead(MapKernel):
         self.channels, self.in_channels = weight.shape[:2]
         self.classes = len(head_weight)
         self.register_buffer("weight", pack_taps(weight.detach()), persistent=False)
-        self.register_buffer("bias", _packed_bias(weight, bias), persistent=False)
+        self.register_buffer("bias", packed_bias(weight, bias), persistent=False)
         self.register_buffer("head_weight", pack_head(head_weight.detach()), persistent=False)
         zeros = head_weight.new_zeros(self.classes)
         packed = pack_head_bias(zeros if head_bias is None else head_bias.detach())
@@ -275,7 +275,7 @@ class ConvReluHead(MapKernel):
         return self._run(x, answer=True)
 
     def _run(self, x: Tensor, *, answer: bool) -> Tensor:
-        _raise(self.why_not(x))
+        raise_for(self.why_not(x))
         out: Tensor = operators.conv3x3_head(
             x,
             self.weight,
@@ -289,7 +289,8 @@ class ConvReluHead(MapKernel):
         return out
 
 
-def _raise(reason: str | None) -> None:
+def raise_for(reason: str | None) -> None:
+    """Raise where a kernel's ``why_not`` gives a reason."""
     if reason is not None:
         raise InputError(f"The kernel cannot be used: {reason}.")
 
@@ -318,5 +319,6 @@ def _check_conv(conv: nn.Conv2d) -> None:
         )
 
 
-def _packed_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+def packed_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A bias as the kernels read it, zeros where there is none."""
     return pack_bias(weight.new_zeros(len(weight)) if bias is None else bias.detach())

@@ -7,7 +7,8 @@ compiler works around them and an exported program names them. There are no grad
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,14 @@ from ...errors import InputError
 from .availability import usable
 from .packing import merges, padded
 
+if TYPE_CHECKING:
+    from . import launching
+
 #: Programs of the kernel with a head for each multiprocessor, and in the interpreter.
 PROGRAMS_PER_PROCESSOR = 4
 INTERPRETED_PROGRAMS = 3
+#: The window of :data:`max_pool`, its steps and its padding, as of a convolution.
+POOL = (3, 3, 2, 2, 1, 1)
 
 
 def tf32_allowed() -> bool:
@@ -184,6 +190,83 @@ def _conv3x3_head(
     return out
 
 
+def windows(size: Sequence[Any], geometry: Sequence[Any]) -> tuple[Any, Any]:
+    """How many windows there are down and across.
+
+    Args:
+        size: Height and width of the image.
+        geometry: Height and width of a window, its steps down and across, and the padding.
+    """
+    down, across = (
+        (side + 2 * padding - window) // stride + 1
+        for side, window, stride, padding in zip(
+            size, geometry[:2], geometry[2:4], geometry[4:], strict=True
+        )
+    )
+    return down, across
+
+
+def _programs(out: Tensor, cells: launching.Tile, block: int) -> int:
+    """One for each tile of the result's pixels, and each block of its channels."""
+    tiles = -(-out.shape[2] // cells.height) * -(-out.shape[3] // cells.width)
+    return int(out.shape[0]) * tiles * (padded(out.shape[1]) // block)
+
+
+def _image_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    channels: int,
+    geometry: Sequence[int],
+    relu: bool,
+    tile: int,
+) -> Tensor:
+    _demand_usable(x)
+    from . import launching
+
+    out = _empty(x, channels, *windows(x.shape[2:], geometry))
+    precision = precision_of(x.dtype, x.device)
+    cells = launching.tile_of("image", tile, x.dtype, precision)
+    block = math.gcd(padded(channels), 64)
+    names = ("WINDOW_H", "WINDOW_W", "STRIDE_H", "STRIDE_W", "PAD_H", "PAD_W")
+    launching.launch(
+        "image",
+        _programs(out, cells, block),
+        (out, _channels_last(x), weight, bias),
+        (x.shape[0], x.shape[2], x.shape[3]),
+        {
+            "FULL": x.shape[1],
+            "CHANNELS": channels,
+            "OUTS": padded(channels),
+            "BLOCK": block,
+            **dict(zip(names, geometry, strict=True)),
+            "RELU": relu,
+            "PRECISION": precision,
+        },
+        cells,
+    )
+    return out
+
+
+def _max_pool(x: Tensor, tile: int) -> Tensor:
+    _demand_usable(x)
+    from . import launching
+
+    channels = x.shape[1]
+    out = _empty(x, channels, *windows(x.shape[2:], POOL))
+    cells = launching.tile_of("pool", tile, x.dtype, "")
+    block = math.gcd(padded(channels), 64)
+    launching.launch(
+        "pool",
+        _programs(out, cells, block),
+        (out, _channels_last(x)),
+        (x.shape[0], x.shape[2], x.shape[3]),
+        {"CHANNELS": channels, "OUTS": padded(channels), "BLOCK": block},
+        cells,
+    )
+    return out
+
+
 double_concat_conv = torch.library.custom_op(
     "segzoo::double_concat_conv",
     _double_concat_conv,
@@ -204,6 +287,16 @@ conv3x3_head = torch.library.custom_op(
     schema="(Tensor x, Tensor weight, Tensor bias, Tensor head_weight, Tensor head_bias, "
     "int classes, bool answer, int tile) -> Tensor",
 )
+image_conv = torch.library.custom_op(
+    "segzoo::image_conv",
+    _image_conv,
+    mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor bias, int channels, int[] geometry, bool relu, "
+    "int tile) -> Tensor",
+)
+max_pool = torch.library.custom_op(
+    "segzoo::max_pool", _max_pool, mutates_args=(), schema="(Tensor x, int tile) -> Tensor"
+)
 
 
 # Shapes for torch.compile and torch.export: an operator and what stands for it take the same.
@@ -220,3 +313,9 @@ conv3x3_head.register_fake(
         _empty_answer(x) if answer else _empty(x, classes, x.shape[2], x.shape[3])
     )
 )
+image_conv.register_fake(
+    lambda x, weight, bias, channels, geometry, relu, tile: _empty(
+        x, channels, *windows(x.shape[2:], geometry)
+    )
+)
+max_pool.register_fake(lambda x, tile: _empty(x, x.shape[1], *windows(x.shape[2:], POOL)))

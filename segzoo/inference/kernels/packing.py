@@ -1,4 +1,4 @@
-"""Weights of 3x3 convolutions as the kernels read them: a matrix for each tap, padded."""
+"""Weights as the kernels read them: of 3x3 convolutions a matrix for each tap, padded."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def pack_phases(weight: Tensor) -> Tensor:
     kernel = doubled_kernel(weight.double()).to(weight.dtype).permute(2, 3, 0, 1)
     phases = [kernel[list(rows)][:, list(columns)] for rows in _PHASES for columns in _PHASES]
     return _pad(torch.cat([phase.flatten(0, 1) for phase in phases]))
+
+
+def pack_window(weight: Tensor) -> Tensor:
+    """``(O, C, h, w)`` -> ``(padded h * w * C, padded O)``: a window's values as an image has them.
+
+    That is row by row, and of each pixel its channels.
+    """
+    return _pad(weight.permute(2, 3, 1, 0).flatten(0, 2)[None])[0]
 
 
 def merges(classes: int) -> bool:

@@ -3,9 +3,9 @@
 Six implementations of the same values. ``torch`` calls the operations one after the other.
 ``onednn`` (CPU) and ``cudnn`` (NVIDIA GPUs) hand all of them to the library at once, which writes
 the map to memory once instead of up to four times; ``triton`` does so in a kernel of our own, for
-3x3 convolutions; ``winograd`` (CPU) multiplies less, for 3x3 convolutions of many channels, and
-``squares`` (CPU) wastes less, for those with few outputs. Which of them helps depends on the shape:
-see :mod:`~segzoo.inference.optimize.autotune`.
+3x3 convolutions and those of an image; ``winograd`` (CPU) multiplies less, for 3x3 convolutions of
+many channels, and ``squares`` (CPU) wastes less, for those with few outputs. Which of them helps
+depends on the shape: see :mod:`~segzoo.inference.optimize.autotune`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..._compat import (
     packed_transposed,
 )
 from ...errors import OptimizationError
-from ..kernels import ConvRelu, Kernel, pays, self_check, usable
+from ..kernels import ConvRelu, ImageConv, Kernel, image_pays, pays, self_check, usable
 from .few_outputs import FewOutputs
 from .winograd import WINOGRAD, Winograd
 from .winograd import choices as winograd_choices
@@ -139,7 +139,7 @@ class FusedConv(nn.Module):
         self.inner = False
         self._packed: Tensor | None = None
         #: The Triton kernel; in a tuple, so that copies with other kernels do not share it.
-        self._triton: tuple[ConvRelu, ...] = ()
+        self._triton: tuple[ConvRelu | ImageConv, ...] = ()
         #: Where the kernel is one of these; it does not take every map.
         self._algorithm: Winograd | FewOutputs | None = None
 
@@ -174,8 +174,7 @@ class FusedConv(nn.Module):
         self._packed = self._pack(x) if kernel == "onednn" else None
         self._triton = ()
         if kernel in TRITON:
-            made = ConvRelu(self.weight, self.bias, relu=self.act == "relu")
-            self._triton = (checked_kernel(made, x, kernel),)
+            self._triton = (checked_kernel(self._kernel(), x, kernel),)
         self._algorithm = None
         act = ACTIVATIONS[self.act]
         if kernel in WINOGRAD:
@@ -192,10 +191,8 @@ class FusedConv(nn.Module):
         """Those to be tried on an input; whether one works for its shape is seen by trying."""
         g, names = self.geometry, ["torch"]
         plain = g == Geometry() and self.weight.shape[2:] == (3, 3)
-        if plain and not (self.adds or self.inner) and self.act in TRITON_ACTIVATIONS:
-            outs, channels = self.weight.shape[:2]
-            if pays(0, channels, outs, x.dtype) and usable(x.device, x.dtype) is None:
-                names += TRITON
+        if self._kernel_pays(plain, x.dtype) and usable(x.device, x.dtype) is None:
+            names += TRITON
         onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
         if onednn and not (g.transposed and self.adds):
             names += ["onednn"] if computes_on_cpu(x.dtype) else []
@@ -206,6 +203,27 @@ class FusedConv(nn.Module):
         if x.device.type == "cuda" and torch.backends.cudnn.is_available():
             names += ["cudnn"] if self.act == "relu" and not g.transposed else []
         return names
+
+    def _kernel_pays(self, plain: bool, dtype: torch.dtype) -> bool:
+        """Whether there is a Triton kernel of what it does, and memory is what takes the time."""
+        if self.adds or self.inner or self.act not in TRITON_ACTIVATIONS:
+            return False
+        outs, channels = self.weight.shape[:2]
+        if plain and pays(0, channels, outs, dtype):
+            return True
+        g = self.geometry
+        windows = g.dilation == (1, 1) and g.groups == 1 and not g.transposed
+        return windows and image_pays(self.weight.shape, g.stride, dtype)
+
+    def _kernel(self) -> ConvRelu | ImageConv:
+        """Its Triton kernel."""
+        relu = self.act == "relu"
+        if not image_pays(self.weight.shape, self.geometry.stride, self.weight.dtype):
+            return ConvRelu(self.weight, self.bias, relu=relu)
+        (down, across), (above, left) = self.geometry.stride, self.geometry.padding
+        return ImageConv(
+            self.weight, self.bias, stride=(down, across), padding=(above, left), relu=relu
+        )
 
     def signature(self) -> tuple[object, ...]:
         """What its speed may depend on, besides its inputs."""
