@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ import segzoo
 from segzoo.data.pictures import read_picture
 from segzoo.serving import Limits, create_app
 from segzoo.serving.run import bound, listen, run
+from segzoo.threads import compute_alone
 from tests.serving.clients import TOO_LARGE, Picture, Visit, visit_all
 
 from .common import peak_rise, randomise, write_result
@@ -64,6 +66,7 @@ def write_pictures(folder: Path) -> None:
 def serve(folder: Path, threads: int, batch: int) -> None:
     """The server's process: masks and times of the bare model, then requests until SIGTERM."""
     torch.set_num_threads(threads)
+    compute_alone()  # as the command line does
     model = build()
     paths = sorted(folder.glob("[0-9].*"))
     pictures = [read_picture(path) for path in paths]
@@ -77,8 +80,12 @@ def serve(folder: Path, threads: int, batch: int) -> None:
             mask = model.predict(read_picture(path)).numpy().astype(np.uint8)
             Image.fromarray(mask).save(io.BytesIO(), "PNG")
 
-    bare = per_second(lambda: [model.predict(item) for item in pictures], len(pictures))
-    both = per_second(decoded_too, len(pictures))
+    with ThreadPoolExecutor(1) as thread:  # as the server's, which has all helpers afterwards
+        count = len(pictures)
+        bare = thread.submit(
+            per_second, lambda: [model.predict(x) for x in pictures], count
+        ).result()
+        both = thread.submit(per_second, decoded_too, count).result()
     large = torch.zeros(model.in_channels, 1000, 1000, dtype=torch.uint8)
     needed = peak_rise(lambda: model.predict(large))
     limits = Limits(

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .data.check import check_data as check_data
     from .data.collate import collate as collate
     from .data.dataset import PairDataset as PairDataset
+    from .data.dataset import SegmentationData as SegmentationData
     from .data.open_data import open_data as open_data
     from .data.rows import RowsDataset as RowsDataset
     from .data.splits import DataSplits as DataSplits
@@ -117,6 +118,7 @@ _HOMES = {
     "RowsDataset": "data.rows",
     "ScoreMeter": "training.scores",
     "Scores": "training.score_values",
+    "SegmentationData": "data.dataset",
     "SegmentationModel": "architectures.base",
     "SizeRule": "encoders",
     "TrainingResult": "training.train",

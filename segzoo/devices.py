@@ -1,8 +1,11 @@
-"""The device that a name on a command line stands for, and whether one has run out of memory."""
+"""The device that a name stands for, and what has become of one: no memory left, or lost."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from .errors import ArgumentError
 
@@ -53,3 +56,34 @@ def lacks_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(words in text for words in _LACKING)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model computes: what it says, or where its weights are; else the CPU.
+
+    >>> device_of(torch.nn.Linear(1, 1))
+    device(type='cpu')
+    """
+    device = getattr(model, "device", None)
+    if isinstance(device, torch.device):
+        return device
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    weight = next((item for item in weights if item.is_floating_point()), None)
+    return torch.device("cpu") if weight is None else weight.device
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether a GPU computes nothing more for this process, as after an illegal memory access.
+
+    To be asked after a failure: the smallest computation fails then, too. Only a new process helps.
+
+    >>> is_lost(torch.device("cpu"))
+    False
+    """
+    if device.type == "cpu":
+        return False
+    try:
+        torch.ones(1, device=device).sum().item()
+    except Exception as error:  # whatever a driver says
+        return not lacks_memory(error)
+    return False

@@ -13,6 +13,7 @@
     ├── ConversionError (ValueError)       a checkpoint that cannot be brought over exactly
     ├── ExportError (RuntimeError)         a model that cannot become a file, or a file that differs
     ├── TrainingError (RuntimeError)       a training that cannot go on, or not as it was begun
+    ├── DeviceError (RuntimeError)         a GPU that computes nothing more for this process
     ├── MissingPackageError (ImportError)  an optional dependency that is not installed, or broken
     └── StorageError (OSError)             a model could not be written or read
         ├── ConfigError                    config.json is not one of ours, or not valid
@@ -106,6 +107,10 @@ class ExportError(SegzooError, RuntimeError):
 
 class TrainingError(SegzooError, RuntimeError):
     """A training that cannot go on, or whose folder belongs to another one."""
+
+
+class DeviceError(SegzooError, RuntimeError):
+    """A GPU that computes nothing more for this process, whatever it is given."""
 
 
 class MissingPackageError(SegzooError, ImportError):

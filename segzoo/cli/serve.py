@@ -98,10 +98,12 @@ def serve_command(
     from ..serving.limits import Limits
     from ..serving.run import bound, listen, need_server, run
     from ..serving.runtimes import open_model
+    from ..threads import compute_alone
 
     need_packages()
     need_server()
     taken = Limits(**limits)
+    compute_alone()  # the model has a thread, and its helpers are to be all that there are
     with bound(host, port) as listener:
         segmenter = open_model(
             model, runtime=runtime, device=device, threads=threads, revision=revision

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..threads import helpers
 from .dataset import SegmentationData
 from .faults import PairError, value_remedy
 from .mask_coding import MaskCoding, distinct_values
@@ -28,7 +28,7 @@ def count_in_files(pairs: Sequence[Pair], coding: MaskCoding, *, progress: bool 
             cannot be read, or only one class.
     """
     found: set[int] = set()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with helpers(THREADS, "segzoo-classes") as pool:
         read = pool.map(partial(_values_in, coding=coding), pairs)
         for values in tqdm(
             read, total=len(pairs), desc="classes", unit="mask", disable=not progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..threads import helpers
 from .dataset import SAME_PIXELS, PairDataset, SegmentationData, different_sizes
 from .faults import PairError, counted, listed, value_remedy
 from .fingerprint import tensor_key
@@ -76,7 +76,7 @@ def inspect_splits(
     inspect = partial(_inspect, data=data)
     files = all(_is_files(part) for part in parts.values() if part is not None)
     threads = (workers or min(4, os.cpu_count() or 1)) if files else 1
-    with ThreadPoolExecutor(threads) as pool:
+    with helpers(threads, "segzoo-check") as pool:
         found = pool.map(inspect, keys)
         return list(
             tqdm(found, total=len(keys), desc="checking", unit="pair", disable=not progress)

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import SegzooError
+from ..errors import DeviceError, SegzooError
 from ..processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def serve(connection: Connection, work: Work, index: int) -> None:
         ready.run(inbox, inbox.done)
     except BrokenPipeError:
         return  # nobody is there any more
+    except DeviceError:
+        return  # another process may have more of it: one that ends untold is replaced
     inbox.tell("ended")
 
 

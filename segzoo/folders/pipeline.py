@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from torch import Tensor
 
+from ..devices import device_of, is_lost
+from ..errors import DeviceError, SegzooError
 from ..prediction.masks import Segmenter
+from ..threads import helpers
 from .jobs import Done, Failure, Job, Prediction
 from .picture import Read, computed, in_tiles, read, told, written
 from .task import Task
@@ -42,6 +45,8 @@ class Pipeline:
         self._reading: deque[tuple[Job, Future[Read]]] = deque()
         self._grouped: dict[tuple[object, ...], list[Read]] = {}
         self._writing: deque[tuple[Job, Future[Prediction]]] = deque()
+        #: What the device said when it was lost.
+        self._lost: Exception | None = None
 
     @property
     def ahead(self) -> int:
@@ -60,10 +65,11 @@ class Pipeline:
 
         Raises:
             SegzooError: The only picture failed.
+            DeviceError: The GPU computes nothing more: all pictures that are left would fail.
         """
         self._done = done
-        self._readers = ThreadPoolExecutor(_READERS, "segzoo-read")
-        self._writers = ThreadPoolExecutor(_WRITERS, "segzoo-write")
+        self._readers = helpers(_READERS, "segzoo-read")
+        self._writers = helpers(_WRITERS, "segzoo-write")
         try:
             for job in jobs:
                 if job is not None:
@@ -84,6 +90,14 @@ class Pipeline:
 
     def _step(self) -> None:
         """Go on with what was begun first: a picture that is read, a batch, a file."""
+        self._go_on()
+        if self._lost is not None:
+            raise DeviceError(
+                f"{device_of(self._model)} computes nothing more for this process: {self._lost} "
+                "Run it again: with the same manifest, or --skip-existing, it goes on."
+            ) from self._lost
+
+    def _go_on(self) -> None:
         if self._reading:
             job, future = self._reading.popleft()
             item = self._tried(job, future.result)
@@ -120,7 +134,8 @@ class Pipeline:
                 masks = computed(batch, self._model, self._least)
             except Exception:  # of one of them perhaps: each by itself
                 for item in batch:
-                    self._compute_one(item)
+                    if self._lost is None:
+                        self._compute_one(item)
                 return
             for item, mask in zip(batch, masks, strict=True):
                 self._write(item, mask)
@@ -154,4 +169,6 @@ class Pipeline:
             if self._alone:
                 raise failure from error
             self._done(Failure(job.image, str(failure)))
+            if not isinstance(error, SegzooError) and is_lost(device_of(self._model)):
+                self._lost = error
             return None

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
+from ..devices import device_of
 from ..errors import InputError
 from ..nn.finite import first_infinite
 from ..nn.sharing import in_eval_mode
@@ -188,15 +189,13 @@ def pixel_model(
         )
     still = in_eval_mode(model) if isinstance(model, nn.Module) else contextlib.nullcontext(model)
     with torch.no_grad(), still as ready:
-        device, dtype = getattr(model, "device", None), getattr(model, "dtype", None)
-        if isinstance(model, nn.Module) and not isinstance(device, torch.device):
-            weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-            if weight is not None:
-                device, dtype = weight.device, weight.dtype
+        dtype = getattr(model, "dtype", None)
+        if isinstance(model, nn.Module) and not isinstance(dtype, torch.dtype):
+            dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         yield PixelModel(
             ready,
             model,
-            device if isinstance(device, torch.device) else torch.device("cpu"),
+            device_of(model),
             dtype if isinstance(dtype, torch.dtype) else torch.float32,
             views,
         )

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..devices import device_of, is_lost
+from ..errors import SegzooError
 from ..prediction.masks import check_logits
 from ..prediction.pixel_model import PixelModel, Predictor, pixel_model
 
@@ -80,10 +82,14 @@ class Computing:
         model: What is predicted with.
         batch: Pictures of equal size that it computes together at most.
         observe: Called with the number of pictures of each forward pass.
+
+    Attributes:
+        lost: Whether the GPU computes nothing more: only another process helps then.
     """
 
     def __init__(self, model: Predictor, batch: int, observe: Callable[[int], object]) -> None:
         self._model, self._batch, self._observe = model, batch, observe
+        self.lost = False
         self._thread = ThreadPoolExecutor(1, "segzoo-model")
         #: Of the two below, which the event loop and the thread change.
         self._lock = threading.Lock()
@@ -145,6 +151,8 @@ class Computing:
             return [*self._compute(items)]
         except Exception as error:
             if len(items) == 1:
+                if not isinstance(error, SegzooError):
+                    self.lost = self.lost or is_lost(device_of(self._model))
                 return [error]
         return [found for item in items for found in self._compute_each([item])]
 

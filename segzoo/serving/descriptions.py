@@ -145,6 +145,14 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     ),
 }
 
+#: The answers to the question whether it lives.
+HEALTH: dict[int | str, dict[str, Any]] = {
+    503: _error(
+        "Its GPU is lost.",
+        "The GPU computes nothing more for this process: start the server again.",
+    )
+}
+
 #: The answers to the question whether it is ready.
 READINESS: dict[int | str, dict[str, Any]] = {
     503: _error("All places are taken.", "All places are taken.")

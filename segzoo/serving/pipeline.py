@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from ..devices import lacks_memory
 from ..errors import InputError
 from ..folders.task import Reading
 from ..prediction.pixel_model import Predictor
+from ..threads import helpers
 from .answers import Answer, answer, chosen_format
 from .body import BodyKind, Receive, body_kind, check_length, receive_body, throw_away
 from .computing import Computing, Segmented, settled
@@ -58,7 +58,12 @@ class Pipeline:
         fixed = getattr(model, "size", None)  # of a file that was exported for one size
         self._size: tuple[int, int] | None = tuple(fixed[1:]) if fixed else None
         self._computing = Computing(model, limits.batch, metrics.computed)
-        self._workers = ThreadPoolExecutor(limits.seats, "segzoo-pictures")
+        self._workers = helpers(limits.seats, "segzoo-pictures")
+
+    @property
+    def lost(self) -> bool:
+        """Whether the GPU computes nothing more: no picture will be answered."""
+        return self._computing.lost
 
     async def answer(
         self, receive: Receive, headers: Mapping[str, str], query: Mapping[str, str]

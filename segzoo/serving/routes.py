@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from .._version import __version__
-from .descriptions import ABOUT, ANSWERS, PARAMETERS, READINESS, REQUEST_BODY
+from .descriptions import ABOUT, ANSWERS, HEALTH, PARAMETERS, READINESS, REQUEST_BODY
 from .pipeline import Pipeline
 from .refused import ClientGoneError, RefusedError
 
@@ -77,14 +77,18 @@ def _add_segment(app: FastAPI, pipeline: Pipeline) -> None:
 
 
 def _add_machines(app: FastAPI, pipeline: Pipeline) -> None:
-    @app.get("/health", summary="Whether the server is alive")
-    async def health() -> dict[str, str]:
-        """Answers as long as the process does."""
-        return {"status": "ok"}
+    lost = "The GPU computes nothing more for this process: start the server again."
+
+    @app.get("/health", summary="Whether the server is alive", responses=HEALTH)
+    async def health() -> Response:
+        """503 once its GPU is lost, as after an illegal memory access: only a restart helps."""
+        return _error(503, lost) if pipeline.lost else JSONResponse({"status": "ok"})
 
     @app.get("/ready", summary="Whether a picture would be taken now", responses=READINESS)
     async def ready() -> Response:
         """503 while all places are taken: send the next picture to another server."""
+        if pipeline.lost:
+            return _error(503, lost)
         if pipeline.desk.full:
             return _error(503, "All places are taken.")
         return JSONResponse({"status": "ready"}, headers=_HEADERS)

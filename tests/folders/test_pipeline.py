@@ -11,8 +11,8 @@ from PIL import Image
 
 from segzoo import Normalization
 from segzoo.data.pictures import read_mask, read_picture
-from segzoo.errors import ArgumentError, InputError, StorageError
-from segzoo.folders import picture
+from segzoo.errors import ArgumentError, DeviceError, InputError, StorageError
+from segzoo.folders import picture, pipeline
 from segzoo.folders.jobs import Failure, Job
 from segzoo.folders.pipeline import Pipeline
 from segzoo.folders.task import Task
@@ -100,6 +100,26 @@ def test_a_batch_that_fails_is_done_one_by_one(jobs):
         job.image for job in jobs if "2." in job.image.name or "4." in job.image.name
     ]
     assert all("not enough memory for it in one piece" in item.error for item in failed)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_with_a_lost_gpu_the_pictures_that_are_left_are_not_failures(jobs, size, monkeypatch):
+    """Another process can do them."""
+
+    class Lost(Bright):
+        def predict(self, image):
+            if len(self.calls) > 1:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return super().predict(image)
+
+    monkeypatch.setattr(pipeline, "is_lost", lambda device: device == torch.device("cpu"))
+    found = []
+    with pytest.raises(DeviceError, match=r"cpu computes nothing more.* illegal .* it goes on"):
+        Pipeline(Lost(), Task("m", batch_size=size)).run(jobs, found.append)
+    failed = [item for item in found if isinstance(item, Failure)]
+    assert len(failed) == 1
+    assert "illegal memory access" in failed[0].error
+    assert len(found) < len(jobs)
 
 
 def test_every_failure_is_that_pictures(jobs, monkeypatch):

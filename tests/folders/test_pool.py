@@ -56,6 +56,16 @@ def test_nothing_is_lost_when_workers_are_killed(tmp_path):
     assert len(list(tmp_path.glob("begun-*"))) in (5 + 1, 5 + 2)
 
 
+def test_a_worker_that_lost_its_gpu_is_replaced(tmp_path, capfd):
+    names = [f"{i}.png" for i in range(20)]
+    names[4], names[11] = "lose-once-a.png", "lose-once-b.png"
+    found = []
+    WorkerPool(Toy(tmp_path), 2, held=3).run(iter(jobs(names)), found.append)
+    assert sorted(str(item.image) for item in found) == sorted(names)
+    assert not any(isinstance(item, Failure) for item in found)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_workers_that_are_killed_from_outside(tmp_path):
     names = [f"{i}.png" for i in range(60)]
     pool, found = WorkerPool(Toy(tmp_path, seconds=0.005), 2), []

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from segzoo.errors import DeviceError
 from segzoo.folders.jobs import Failure, Job, Prediction
 
 
@@ -50,6 +51,9 @@ class Toy:
         if name.startswith("kill-always") or (name.startswith("kill-once") and not note.exists()):
             note.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("lose-once") and not note.exists():
+            note.touch()
+            raise DeviceError("the GPU computes nothing more")
         if name.startswith("bad"):
             return Failure(job.image, "bad")
         if self.writes:

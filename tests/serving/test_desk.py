@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from segzoo.errors import ArgumentError, InputError
-from segzoo.serving import Limits, create_app
+from segzoo.serving import Limits, computing, create_app
 
 from .serving import Gated, Running, noise, png, running
 
@@ -74,6 +74,33 @@ def test_all_places_taken_is_told_at_once_and_passes():
         free(server)
         assert server.request("GET", "/ready").status == 200
         assert np.array_equal(server.post(PICTURE, path="/v1/segment?format=mask").mask(), masks[0])
+
+
+class Failing(Gated):
+    """As on a GPU that fails once pictures come."""
+
+    fails = False
+
+    def __call__(self, image):
+        if self.fails:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().__call__(image)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_server_whose_gpu_is_lost_says_so_where_it_is_watched(lost, monkeypatch):
+    asked = []
+    monkeypatch.setattr(computing, "is_lost", lambda device: asked.append(device) or lost)
+    model = Failing()
+    with running(model) as server:
+        assert server.request("GET", "/health").status == 200
+        model.fails = True
+        assert server.post(PICTURE).status == 500
+        assert asked == [torch.device("cpu")]
+        for path in ("/health", "/ready"):
+            answer = server.request("GET", path)
+            assert answer.status == (503 if lost else 200), path
+            assert not lost or "start the server again" in answer.error
 
 
 def test_a_late_answer_is_504_and_its_seat_is_taken_until_the_model_is_done():

@@ -1,0 +1,54 @@
+"""Threads without helpers: they alone, whenever they are made."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from segzoo.threads import compute_alone, helpers
+
+
+def number():
+    """How many threads compute what the calling thread computes."""
+    torch.ones(1 << 17).add_(1)  # long enough to be shared out
+    return torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def of_three():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_they_compute_alone_and_others_do_not():
+    with ThreadPoolExecutor(1) as earlier, helpers(4, "h") as alone:
+        assert earlier.submit(number).result() == 3
+        together = threading.Barrier(4)
+        assert {*alone.map(lambda _: (together.wait(), number())[1], range(4))} == {1}
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(number).result() == 3
+        assert earlier.submit(number).result() == number() == 3
+        assert (
+            len({thread.name for thread in threading.enumerate() if thread.name[:2] == "h_"}) == 4
+        )
+
+
+def test_a_number_that_is_set_later_is_not_theirs():
+    with helpers(1, "h") as alone:
+        torch.set_num_threads(2)
+        assert alone.submit(number).result() == 1
+        assert number() == 2
+
+
+def test_a_thread_that_begins_meanwhile_has_all(monkeypatch):
+    """Many at once: what each sets for a moment is taken for nobody's."""
+    with ThreadPoolExecutor(8) as pool:
+        together = threading.Barrier(8)
+        assert {*pool.map(lambda _: (together.wait(), compute_alone(), number())[2], range(8))} == {
+            1
+        }
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(number).result() == number() == 3
