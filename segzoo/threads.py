@@ -24,7 +24,11 @@ def compute_alone() -> None:
         torch.set_num_threads(1)
         # Not only this thread's but what new ones begin with: set again, from another thread.
         again = threading.Thread(target=torch.set_num_threads, args=(threads,))
-        again.start()
+        try:
+            again.start()
+        except RuntimeError:  # the system has no thread left: then it computes as it did
+            torch.set_num_threads(threads)
+            return
         again.join()
 
 
@@ -36,7 +40,12 @@ def helpers(count: int, name: str) -> ThreadPoolExecutor:
     """
     pool = ThreadPoolExecutor(count, name, initializer=compute_alone)
     all_there = threading.Barrier(count + 1)
-    for _ in range(count):
-        pool.submit(all_there.wait)
+    try:
+        for _ in range(count):
+            pool.submit(all_there.wait)
+    except RuntimeError:  # no thread left: those that wait would wait for ever
+        all_there.abort()
+        pool.shutdown()
+        raise
     all_there.wait()
     return pool

@@ -52,3 +52,25 @@ def test_a_thread_that_begins_meanwhile_has_all(monkeypatch):
         }
     with ThreadPoolExecutor(1) as later:
         assert later.submit(number).result() == number() == 3
+
+
+class NoMore(threading.Thread):
+    """As where the system allows no more than so many."""
+
+    left = 0
+
+    def start(self):
+        if type(self).left == 0:
+            raise RuntimeError("can't start new thread")
+        type(self).left -= 1
+        super().start()
+
+
+def test_a_system_without_threads_left_is_told_and_nobody_waits(monkeypatch):
+    monkeypatch.setattr(threading, "Thread", NoMore)
+    compute_alone()
+    assert number() == 3  # as before
+    monkeypatch.setattr(NoMore, "left", 3)  # one of two, with one that sets the number again
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        helpers(4, "h")
+    assert not [thread for thread in threading.enumerate() if thread.name[:2] == "h_"]

@@ -92,9 +92,10 @@ class Pipeline:
         """Go on with what was begun first: a picture that is read, a batch, a file."""
         self._go_on()
         if self._lost is not None:
+            said = str(self._lost).partition("\n")[0]
             raise DeviceError(
-                f"{device_of(self._model)} computes nothing more for this process: {self._lost} "
-                "Run it again: with the same manifest, or --skip-existing, it goes on."
+                f"{device_of(self._model)} computes nothing more for this process: {said}. Run it "
+                "again: with the same manifest, or --skip-existing, it goes on."
             ) from self._lost
 
     def _go_on(self) -> None:
