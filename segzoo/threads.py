@@ -17,7 +17,12 @@ _SETTING = threading.Lock()
 
 
 def compute_alone() -> None:
-    """From now on the thread that calls this computes without helpers; others are as they were."""
+    """From now on the thread that calls this computes without helpers; others are as they were.
+
+    Nothing happens where torch is built without OpenMP: its own threads are those of all.
+    """
+    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return
     with _SETTING:
         # This also makes torch look the number up now: it would later, and take it for this thread.
         threads = torch.get_num_threads()

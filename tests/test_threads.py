@@ -8,6 +8,11 @@ import torch
 
 from segzoo.threads import compute_alone, helpers
 
+pytestmark = pytest.mark.skipif(
+    "parallel backend: OpenMP" not in torch.__config__.parallel_info(),
+    reason="all threads share torch's own here",
+)
+
 
 def number():
     """How many threads compute what the calling thread computes."""
@@ -52,6 +57,14 @@ def test_a_thread_that_begins_meanwhile_has_all(monkeypatch):
         }
     with ThreadPoolExecutor(1) as later:
         assert later.submit(number).result() == number() == 3
+
+
+def test_threads_that_all_share_stay_as_many(monkeypatch):
+    """Of torch's own thread pool there is one number for all, and it could not be set back."""
+    told = "ATen parallel backend: native thread pool"
+    monkeypatch.setattr(torch.__config__, "parallel_info", lambda: told)
+    with helpers(1, "h") as alone:
+        assert alone.submit(number).result() == 3
 
 
 class NoMore(threading.Thread):
