@@ -191,6 +191,11 @@ def on_a_card_without_one(launches: Launches) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for place in _ASK_FOR_A_GPU:
             stack.enter_context(mock.patch(f"{_PACKAGE}.{place}", return_value=None))
+        # Nor is it asked how quick it is in 16 bits.
+        whole = mock.patch(
+            f"{_PACKAGE}.optimize.optimize.computed_in", lambda dtype, _: (dtype, "")
+        )
+        stack.enter_context(whole)
         stack.enter_context(mock.patch.object(launching, "launch", launches))
         # torch adds up in another order than its own convolution with a bias: that is no finding.
         stack.enter_context(mock.patch.object(checking, "compared", return_value=None))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -26,10 +27,10 @@ from segzoo.inference.kernels import (
     self_check,
     usable,
 )
-from segzoo.inference.optimize import autotune
+from segzoo.inference.optimize import autotune, dtypes
 from segzoo.inference.optimize.fused_conv import FusedConv, Geometry
 
-from ..helpers import assert_near, reference, skip_without_interpreter
+from ..helpers import assert_near, reference, skip_without_interpreter, tiny_unet
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,6 +62,15 @@ def test_optimising_the_reference_compiles_few_kernels(of_the_reference):
     for kernel in launches.kernels:  # arithmetic is left to libraries
         widths = {"FULL": 0, **dict(kernel.constants)}
         assert max(widths["FULL"], widths.get("SMALL", 0)) <= 64, kernel.widths
+
+
+def test_a_card_is_not_asked_how_quick_this_processor_is():
+    """One that is slow in 16 bits would compute in float32."""
+    model = tiny_unet(decoder_channels=(16, 16)).eval()
+    with mock.patch.object(dtypes, "_times_as_long", return_value=7.0):
+        _, launches = optimized(model, torch.rand(1, 3, 16, 16), torch.bfloat16)
+    kinds = {kind for kernel in launches.kernels for kind in kernel.pointers}
+    assert kinds == {"*bf16", "*u8"}
 
 
 def test_a_new_shape_compiles_nothing(of_the_reference):
