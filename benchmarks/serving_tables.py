@@ -42,6 +42,21 @@ def serving_batches() -> str:
     return markdown(["pictures", "one at a time", "four together", "eight together"], rows)
 
 
+def thread_helpers() -> str:
+    """What a model takes beside threads that have helpers of their own."""
+    if not exists("thread_helpers"):
+        return absent("thread_helpers")
+    rows = [
+        [
+            row["beside"],
+            "{median:.0f} ({min:.0f} to {max:.0f})".format(**row["ms"]),
+            f"{row['times_as_long']:.2f}",
+        ]
+        for row in record("thread_helpers")["rows"]
+    ]
+    return markdown(["beside", "ms (least to greatest)", "times as long"], rows)
+
+
 def _told(row: dict[str, object]) -> str:
     requests = row["requests"]
     assert isinstance(requests, dict)

@@ -27,7 +27,7 @@ from .parity.tables import (
     training,
 )
 from .records import RESULTS, environment, exists, markdown, record
-from .serving_tables import serving, serving_batches
+from .serving_tables import serving, serving_batches, thread_helpers
 from .throughput.report import title as title_of
 from .throughput.tables import (
     achieved,
@@ -178,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kill_predictions": kill_predictions,
     "serving": serving,
     "serving_batches": serving_batches,
+    "thread_helpers": thread_helpers,
     "tiling": tiling,
     "tiling_margins": tiling_margins,
     "tiling_memory": tiling_memory,

@@ -2,7 +2,7 @@
 
 Each thread that computes in parallel gets helpers of its own from OpenMP, and keeps them. Once all
 together are more than the processors, those that wait for each other fall asleep at every step, and
-waking them takes longer than many a step: on two processors a model then takes half as long again.
+waking them takes longer than many a step (benchmarks/thread_helpers.py).
 """
 
 from __future__ import annotations
