@@ -21,9 +21,10 @@ def compute_alone() -> None:
 
     Nothing happens where torch is built without OpenMP: its own threads are those of all.
     """
-    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
-        return
     with _SETTING:
+        # Within the lock: to be told of the backend, torch looks up the number, too.
+        if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
+            return
         # This also makes torch look the number up now: it would later, and take it for this thread.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
